@@ -1,0 +1,70 @@
+"""`lakelens`, which is also `python -m jobs`. Only the command that is named is imported."""
+
+import importlib
+import sys
+from typing import Annotated
+
+import typer
+
+from jobs import console
+from pipeline import __version__
+from pipeline.errors import LakeLensError
+
+COMMANDS = {
+    "Make": {
+        "manifest": "Make a manifest from a folder or an object store prefix.",
+        "plan": "Show what a run would do, per dataset, without starting Ray.",
+        "run": "Label and embed every image that the output does not hold yet.",
+        "demo": "Make a small image lake and run on it: no hub, no cloud account.",
+    },
+}
+"""Commands by the group in which the help shows them."""
+
+
+def main() -> None:
+    """Run one command; any LakeLensError ends as one sentence and its exit code."""
+    app = _app(next((word for word in sys.argv[1:] if not word.startswith("-")), None))
+    try:
+        app()
+    except LakeLensError as error:
+        console.fail(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _app(named: str | None) -> typer.Typer:
+    app = typer.Typer(
+        name="lakelens",
+        help="Label and embed every image of an image lake.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    for group, commands in COMMANDS.items():
+        for name, summary in commands.items():
+            function = importlib.import_module(f"jobs.{name}").main if name == named else _listed_only
+            app.command(name, short_help=summary, rich_help_panel=group)(function)
+    return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        console.out.print(f"lakelens {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
+    ] = False,
+) -> None: ...
+
+
+def _listed_only() -> None:
+    """Stands for a command in the help of all."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What the commands show: tables, the progress line, one-sentence errors. On a pipe, plain text."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+
+from pipeline.account import Account, Counts, Progress
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+PLAIN_INTERVAL_S = 10.0
+"""Time between progress lines where there is no terminal."""
+
+
+def fail(message: str) -> None:
+    """One sentence to stderr."""
+    err.print(f"[red]error:[/red] {escape(message)}")
+
+
+def say(text: str) -> None:
+    """One line of plain text to stdout, with nothing in it taken for markup."""
+    out.print(text, markup=False)
+
+
+def show_account(account: Account, *, left: str = "left") -> None:
+    """The account as a table, a row a dataset; columns that are zero everywhere are left out."""
+    total = account.total
+    names = [f.name for f in fields(Counts) if f.name == "input" or getattr(total, f.name)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("dataset")
+    for name in names:
+        table.add_column(left if name == "left" else name.replace("_", " "), justify="right")
+    rows = sorted(account.datasets.items())
+    for dataset, counts in [*rows, ("total", total)] if len(rows) != 1 else rows:
+        table.add_row(escape(dataset), *(f"{getattr(counts, name):,}" for name in names))
+    out.print(table)
+
+
+@contextmanager
+def progress_line() -> Iterator[Callable[[Progress], None]]:
+    """A callback that shows rows, images/s, time to go and errors: live on a terminal, else as plain lines."""
+    if not err.is_terminal:
+        yield _PlainProgress()
+        return
+    bar = ProgressBar(TextColumn("{task.description}"), BarColumn(), console=err, transient=True)
+    with bar:
+        task = bar.add_task("starting", total=None)
+        rate = _Rate()
+
+        def update(progress: Progress) -> None:
+            text = rate.describe(progress)
+            bar.update(task, description=text, total=progress.pending, completed=progress.predicted)
+
+        yield update
+
+
+class _PlainProgress:
+    def __init__(self) -> None:
+        self._rate = _Rate()
+        self._next = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        last = progress.account.total.left == 0
+        if progress.elapsed_s >= self._next or last:
+            self._next = progress.elapsed_s + PLAIN_INTERVAL_S
+            print(self._rate.describe(progress), file=sys.stderr, flush=True)
+
+
+class _Rate:
+    """Images/s since the first block, so that start-up does not make the time to go look longer."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def describe(self, progress: Progress) -> str:
+        first_s, first_rows = self._first = self._first or (progress.elapsed_s, progress.predicted)
+        seconds, rows = progress.elapsed_s - first_s, progress.predicted - first_rows
+        text = f"{progress.predicted:,} / {progress.pending:,} images"
+        if seconds > 0 and rows > 0:
+            left = (progress.pending - progress.predicted) * seconds / rows
+            text += f"  {rows / seconds:,.1f} images/s  ETA {time.strftime('%H:%M:%S', time.gmtime(left))}"
+        failed = progress.account.total.failed
+        return f"{text}  {failed:,} error{'' if failed == 1 else 's'}"

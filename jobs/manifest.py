@@ -1,0 +1,45 @@
+"""`lakelens manifest`: make a manifest from a folder or a prefix."""
+
+from typing import Annotated
+
+import typer
+
+from jobs import console
+from pipeline import manifest
+from pipeline.config import StorageConfig
+from pipeline.errors import ConfigError
+from pipeline.storage import Storage
+
+
+def main(
+    prefix: Annotated[str, typer.Argument(metavar="PATH_OR_PREFIX", help="A folder or s3:// prefix.")],
+    out: Annotated[str, typer.Option("--out", help="The Parquet manifest to write, on any store.")],
+    dataset: Annotated[str, typer.Option(help="Dataset of images that --dataset-from gives none.")] = "images",
+    dataset_from: Annotated[
+        int | None,
+        typer.Option(
+            help="Path component below the prefix that names the dataset: 0 the first folder, -1 the last."
+        ),
+    ] = None,
+    suffix: Annotated[
+        list[str] | None,
+        typer.Option(help="Take files that end in this, not those of image formats; repeatable."),
+    ] = None,
+    endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint; else AWS_ENDPOINT_URL.")] = None,
+    anonymous: Annotated[
+        bool, typer.Option("--anonymous", help="Read a public bucket without credentials.")
+    ] = False,
+) -> None:
+    """List the images below PATH_OR_PREFIX into a manifest: uri, dataset, version."""
+    if not out.lower().endswith(manifest.FORMATS["parquet"]):
+        raise ConfigError(f"--out {out} must end in .parquet.")
+    storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
+    rows = manifest.write_listing(
+        prefix,
+        out,
+        storage,
+        dataset=dataset,
+        dataset_from=dataset_from,
+        suffixes=suffix or manifest.IMAGE_SUFFIXES,
+    )
+    console.say(f"{rows:,} images listed in {out}")

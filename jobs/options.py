@@ -1,0 +1,11 @@
+"""Options that commands share."""
+
+from typing import Annotated
+
+import typer
+
+ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file; see configs/.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set labels.top_k=3; repeatable."),
+]

@@ -1,0 +1,84 @@
+"""The account: every input row ends in exactly one count, per dataset.
+
+    input = already_done + ok + failed + duplicates + invalid + not_selected + left
+
+Pure arithmetic; it does not know how rows are read or written.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from pipeline.errors import AccountError
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of one dataset, or of all of them."""
+
+    input: int = 0
+    already_done: int = 0
+    ok: int = 0
+    failed: int = 0
+    duplicates: int = 0
+    invalid: int = 0
+    not_selected: int = 0
+    left: int = 0
+
+    @property
+    def accounted(self) -> int:
+        """The right side of the balance."""
+        counts: dict[str, int] = asdict(self)
+        return sum(counts.values()) - self.input
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Account:
+    """Counts by dataset name. Immutable: a run makes new ones as its rows are committed."""
+
+    datasets: Mapping[str, Counts]
+
+    @property
+    def total(self) -> Counts:
+        """The counts of all datasets together."""
+        return sum(self.datasets.values(), Counts())
+
+    def after(self, committed: Iterable[tuple[str, int, int]]) -> "Account":
+        """The account once (dataset, ok, failed) rows that were `left` are committed."""
+        datasets = dict(self.datasets)
+        for dataset, ok, failed in committed:
+            counts = datasets.get(dataset, Counts())
+            datasets[dataset] = replace(
+                counts, ok=counts.ok + ok, failed=counts.failed + failed, left=counts.left - ok - failed
+            )
+        return Account(datasets)
+
+    def check(self) -> None:
+        """Raises: AccountError, with the dataset and both sides, if any dataset does not balance."""
+        for dataset, counts in self.datasets.items():
+            negative = [field.name for field in fields(counts) if getattr(counts, field.name) < 0]
+            if counts.input != counts.accounted or negative:
+                raise AccountError(
+                    f"The account of dataset {dataset!r} does not balance: {counts.input} rows came in, "
+                    f"{counts.accounted} are accounted for ({asdict(counts)}); please report this defect."
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `summary.json`: the total and the counts of every dataset."""
+        return {
+            "total": asdict(self.total),
+            "datasets": {name: asdict(counts) for name, counts in sorted(self.datasets.items())},
+        }
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: pending rows in all, rows predicted so far, and the account of what is committed."""
+
+    pending: int
+    predicted: int
+    account: Account
+    elapsed_s: float

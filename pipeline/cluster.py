@@ -1,0 +1,158 @@
+"""Connect to Ray, see what it has, and size the pools. It does not know what the pools do."""
+
+import logging
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
+
+from pipeline.config import PoolConfig, WorkersConfig
+from pipeline.errors import ClusterError, EngineError, LakeLensError, ModelError, StorageError
+
+READ_CPUS = 1.0
+"""CPUs that no pool may take: the tasks that read the plan need one, or nothing ever starts."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the alive nodes have in all, and the CPUs of the smallest node that has any."""
+
+    cpus: float
+    gpus: float
+    nodes: int
+    smallest_node_cpus: float
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Actors of one stage: how many, and what each asks Ray for."""
+
+    size: PoolConfig
+    num_cpus: float
+    num_gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The pools of both stages, and the CPU threads that one predictor computes with."""
+
+    decoders: Pool
+    predictors: Pool
+    predictor_threads: int
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Resources]:
+    """Join the cluster at `address` or $RAY_ADDRESS, else start one on this machine; leave it afterwards.
+
+    Raises: ClusterError.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if ray.is_initialized():  # the process that called us owns the connection
+        yield _resources()
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray Data starts its actors in a way that Ray's own core logs as an error, every time.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    local = {} if address else {"include_dashboard": False, "num_cpus": max(2, os.cpu_count() or 2)}
+    try:
+        ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
+        raise ClusterError(f"Cannot connect to {where}: {str(error).strip().splitlines()[0]}.") from error
+    try:
+        _quiet()
+        yield _resources()
+    finally:
+        ray.shutdown()
+
+
+def pools(workers: WorkersConfig, resources: Resources) -> Pools:
+    """Sizes for the stages, from the config or from what the cluster has.
+
+    One predictor for each GPU, else for each node; decoders share the CPUs that are left.
+    """
+    gpus = int(resources.gpus)
+    # A CPU predictor computes on all cores of its node, whatever it asks Ray for: decoding is a few per cent
+    # of the work, so sharing the cores by the operating system loses less than splitting them.
+    predictors = Pool(
+        _size(workers.predictors, gpus or resources.nodes), 0.0 if gpus else 0.5, 1.0 if gpus else 0.0
+    )
+    taken = predictors.num_cpus * predictors.size.max_size
+    decoders = _size(workers.decoders, max(1, int(resources.cpus - taken)))
+    share = max(resources.cpus - READ_CPUS - taken, 0.5) / decoders.max_size
+    return Pools(
+        decoders=Pool(decoders, min(1.0, math.floor(100 * share) / 100)),
+        predictors=predictors,
+        predictor_threads=max(1, int(resources.smallest_node_cpus)),
+    )
+
+
+def stage(pool: Pool) -> dict[str, Any]:
+    """How Ray Data runs a pool: whole blocks in, whole blocks out, actors ready from the start."""
+    size = pool.size
+    return {
+        "compute": ActorPoolStrategy(
+            min_size=size.min_size, max_size=size.max_size, initial_size=size.initial_size or size.min_size
+        ),
+        "num_cpus": pool.num_cpus,
+        "num_gpus": pool.num_gpus,
+        "batch_size": None,
+        "batch_format": "pyarrow",
+    }
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what Ray raises into the LakeLensError that a worker raised, or into a ClusterError."""
+    try:
+        yield
+    except RayError as error:
+        raise _explain(error) from error
+
+
+def _explain(error: BaseException) -> LakeLensError:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, LakeLensError):
+            return cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    # An actor that fails to start leaves only the text of what it raised.
+    named = {kind.__name__: kind for kind in (ModelError, EngineError, StorageError)}
+    found = re.findall(r"pipeline\.errors\.(\w+): (.+)", str(error))
+    if found and found[-1][0] in named:
+        return named[found[-1][0]](found[-1][1].strip())
+    return ClusterError(f"Ray lost the work: {str(error).strip().splitlines()[-1]}")
+
+
+def _size(asked: PoolConfig | str, fitting: int) -> PoolConfig:
+    if isinstance(asked, PoolConfig):
+        return asked
+    return PoolConfig(min_size=1, max_size=fitting, initial_size=fitting)
+
+
+def _resources() -> Resources:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = [node.get("CPU", 0.0) for node in nodes]
+    return Resources(
+        cpus=sum(cpus),
+        gpus=sum(node.get("GPU", 0.0) for node in nodes),
+        nodes=sum(1 for count in cpus if count > 0),
+        smallest_node_cpus=min((count for count in cpus if count > 0), default=1.0),
+    )
+
+
+def _quiet() -> None:
+    """Ray Data's own bars and logs would drown the progress line; errors still come through."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)

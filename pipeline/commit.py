@@ -1,0 +1,176 @@
+"""Finished blocks -> writes -> commits, by block reference: no row passes through the driver.
+
+`gather` groups blocks by rows and by age; `Committer` keeps a few writes in flight and commits what is
+written, on a thread of its own. Together they bound what a killed run loses: a row waits at most
+GATHER_SHARE of the commit interval to be written, and a written one the rest of it to be committed.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+
+from ray import ObjectRef
+from ray.data import Dataset
+
+from pipeline.table import Fragment, Predictions
+
+GATHER_SHARE = 0.8
+"""Share of the commit interval for which finished blocks are gathered into larger files."""
+WRITES_IN_FLIGHT = 4
+"""Fragment writes at once: enough to hide an object store's latency, few enough to bound memory."""
+POLL_S = 0.2
+"""How soon a stop is noticed, in seconds."""
+
+Block = tuple[ObjectRef, int]
+"""A reference to an Arrow table, and its number of rows."""
+
+
+def finished_blocks(dataset: Dataset) -> Iterator[Block]:
+    """Run a dataset and give its output blocks as they appear; rows stay where they are.
+
+    The one place that relies on Ray's developer API for block references.
+    """
+    for bundle in dataset.iter_internal_ref_bundles():
+        for block in bundle.blocks:
+            yield block.ref, block.metadata.num_rows
+
+
+def gather(blocks: Iterable[Block], *, rows: int, age_s: float, stop: threading.Event) -> Iterator[list[Block]]:
+    """Groups of blocks: as soon as one has `rows` rows or its first block is `age_s` old.
+
+    The very first block is a group of its own, so that something is committed at once. When `stop` is
+    set, what is there is given as the last group. While the caller does not ask, at most two more blocks are
+    taken. Raises: what `blocks` raises, once the group before it was given.
+    """
+    arrived: queue.Queue[Block | BaseException | None] = queue.Queue(maxsize=1)
+    threading.Thread(target=_pull, args=(blocks, arrived, stop), daemon=True, name="gather").start()
+    group: list[Block] = []
+    deadline = 0.0  # the first block is overdue on arrival
+    while True:
+        item = _next(arrived, deadline if group else None, stop)
+        if isinstance(item, tuple):
+            if not group and deadline:
+                deadline = time.monotonic() + age_s
+            group.append(item)
+        ended = stop.is_set() or item is None or isinstance(item, BaseException)
+        if group and (ended or sum(n for _, n in group) >= rows or time.monotonic() >= deadline):
+            yield group
+            group, deadline = [], time.monotonic() + age_s
+        if isinstance(item, BaseException):
+            raise item
+        if ended:
+            return
+
+
+_TIMED_OUT = object()
+
+
+def _next(
+    arrived: "queue.Queue[Block | BaseException | None]", deadline: float | None, stop: threading.Event
+) -> object:
+    """The next item; `_TIMED_OUT` once the deadline has passed or a stop was asked for."""
+    while not stop.is_set():
+        wait = POLL_S if deadline is None else min(POLL_S, deadline - time.monotonic())
+        if wait <= 0:
+            break
+        try:
+            return arrived.get(timeout=wait)
+        except queue.Empty:
+            continue
+    return _TIMED_OUT
+
+
+def _pull(
+    blocks: Iterable[Block], arrived: "queue.Queue[Block | BaseException | None]", stop: threading.Event
+) -> None:
+    """Feed `arrived`, ending with None or an exception; it waits while the queue is full."""
+
+    def put(item: Block | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                return arrived.put(item, timeout=POLL_S)
+            except queue.Full:
+                continue
+
+    try:
+        for block in blocks:
+            put(block)
+            if stop.is_set():
+                return
+        put(None)
+    except BaseException as error:  # it belongs to the consumer
+        put(error)
+
+
+class Committer:
+    """Commits written fragments, on a thread, no more often than it must."""
+
+    def __init__(
+        self,
+        table: Predictions,
+        run_id: str,
+        epoch: int,
+        interval_s: float,
+        committed: Callable[[list[Fragment]], None],
+    ) -> None:
+        """`committed` is called with the fragments of each commit, on the committing thread."""
+        self._table, self._run_id, self._epoch = table, run_id, epoch
+        self._spacing_s = (1 - GATHER_SHARE) * interval_s
+        self._committed = committed
+        self._slots = threading.Semaphore(WRITES_IN_FLIGHT)
+        self._written: queue.Queue[Future[list[Fragment]] | None] = queue.Queue()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True, name="commit")
+        self._thread.start()
+
+    def add(self, write: ObjectRef) -> None:
+        """Take a running `write_fragments` task; waits while too many are in flight.
+
+        Raises: whatever made an earlier write or commit fail.
+        """
+        self._slots.acquire()
+        self._raise()
+        write.future().add_done_callback(self._finished)
+
+    def close(self) -> None:
+        """Wait for the writes in flight and commit them. Raises: like `add`."""
+        for _ in range(WRITES_IN_FLIGHT):
+            self._slots.acquire()
+        self._written.put(None)
+        self._thread.join()
+        self._raise()
+
+    def _finished(self, future: "Future[list[Fragment]]") -> None:
+        self._written.put(future)
+        self._slots.release()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            self._commit_until_closed()
+        except BaseException as error:  # it is raised where the driver waits
+            self._error = error
+            for _ in range(2 * WRITES_IN_FLIGHT):
+                self._slots.release()
+
+    def _commit_until_closed(self) -> None:
+        ready: list[Fragment] = []
+        due = time.monotonic()
+        closing = False
+        while not closing:
+            try:
+                future = self._written.get(timeout=max(due - time.monotonic(), 0.001) if ready else None)
+                closing = future is None
+                ready += future.result() if future else []
+            except queue.Empty:
+                pass
+            if ready and (closing or time.monotonic() >= due):
+                due = time.monotonic() + self._spacing_s
+                self._table.commit(ready, self._run_id, self._epoch)
+                self._committed(ready)
+                ready = []

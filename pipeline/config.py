@@ -1,0 +1,269 @@
+"""YAML -> one frozen, validated `RunConfig`.
+
+Unknown keys fail and name the nearest valid one; names carry their units. It reads no data and no
+environment: credentials are not configuration and have no key here.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+
+from pipeline import schema
+from pipeline.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _as_strings(value: object) -> object:
+    """One string or a list of them, as a tuple."""
+    values = (value,) if isinstance(value, str) else value
+    if not isinstance(values, list | tuple) or not all(isinstance(v, str) and v for v in values):
+        raise ValueError("must be a string or a list of strings")
+    return tuple(values)
+
+
+class ManifestColumns(_Section):
+    """What the manifest calls its columns."""
+
+    image_id: str = schema.IMAGE_ID
+    uri: str = schema.URI
+    dataset: str = schema.DATASET
+    version: str = schema.VERSION
+    offset: str = schema.OFFSET
+    length: str = schema.LENGTH
+
+
+class ManifestConfig(_Section):
+    """Where the input rows are: manifest files, globs of them, or folders of images."""
+
+    path: Annotated[tuple[str, ...], BeforeValidator(_as_strings), Field(min_length=1)]
+    columns: ManifestColumns = ManifestColumns()
+    keep: Annotated[tuple[str, ...], BeforeValidator(_as_strings)] = ()
+    dataset: str = "images"
+
+    @model_validator(mode="after")
+    def _kept_columns_have_room(self) -> Self:
+        taken = sorted(set(self.keep) & schema.RESERVED)
+        if taken:
+            raise ValueError(f"keep: {taken[0]!r} is a column of the output; rename it in the manifest")
+        if len(set(self.keep)) != len(self.keep):
+            raise ValueError("keep: a column is named twice")
+        return self
+
+
+class ModelConfig(_Section):
+    """Which image classifier, and how it is computed."""
+
+    name: str = "google/vit-base-patch16-224"
+    revision: str = "main"
+    engine: Literal["auto", "openvino", "torch"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+
+
+class LabelsConfig(_Section):
+    """What is kept of the class scores."""
+
+    top_k: int = Field(default=5, ge=1)
+
+
+class EmbeddingConfig(_Section):
+    """Which vector of the last hidden state is the embedding."""
+
+    pooling: Literal["cls", "mean"] = "cls"
+    normalize: bool = True
+
+
+class DecodeConfig(_Section):
+    """Limits and policies for image files."""
+
+    fast: bool = False
+    max_pixels: int = Field(default=100_000_000, ge=1)
+    max_bytes: int = Field(default=50_000_000, ge=1)
+    truncated: Literal["error", "pad"] = "error"
+
+
+class BatchingConfig(_Section):
+    """Bounds of the adaptive batch size."""
+
+    max_batch_size: int = Field(default=512, ge=1)
+
+
+class PoolConfig(_Section):
+    """Bounds of an autoscaling actor pool."""
+
+    min_size: int = Field(default=1, ge=1)
+    max_size: int = Field(ge=1)
+    initial_size: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        if not self.min_size <= (self.initial_size or self.min_size) <= self.max_size:
+            raise ValueError("needs min_size <= initial_size <= max_size")
+        return self
+
+
+_POOL_TAGS = ("auto", "pool")
+Pool = Annotated[
+    Annotated[Literal["auto"], Tag("auto")] | Annotated[PoolConfig, Tag("pool")],
+    Discriminator(lambda value: "auto" if isinstance(value, str) else "pool"),
+]
+
+
+class WorkersConfig(_Section):
+    """How many actors decode and predict; `auto` fits them to the cluster."""
+
+    decoders: Pool = "auto"
+    predictors: Pool = "auto"
+
+
+class OutputConfig(_Section):
+    """Where the predictions go, and how often they become visible."""
+
+    path: str = Field(min_length=1)
+    rows_per_file: int = Field(default=32_768, ge=1)
+    commit_interval_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+
+
+class StorageConfig(_Section):
+    """How object stores are reached. Secrets come from the environment only."""
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    anonymous: bool = False
+
+    @model_validator(mode="after")
+    def _no_secret_in_the_url(self) -> Self:
+        if self.endpoint_url and urlsplit(self.endpoint_url).username is not None:
+            raise ValueError("endpoint_url: credentials do not belong in it; set the AWS variables instead")
+        return self
+
+
+class RunConfig(_Section):
+    """Everything a run depends on."""
+
+    manifest: ManifestConfig
+    model: ModelConfig = ModelConfig()
+    labels: LabelsConfig = LabelsConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    decode: DecodeConfig = DecodeConfig()
+    batching: BatchingConfig = BatchingConfig()
+    workers: WorkersConfig = WorkersConfig()
+    output: OutputConfig
+    storage: StorageConfig = StorageConfig()
+
+    def to_yaml(self) -> str:
+        """The whole configuration, defaults included, as YAML that `load` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a YAML file and apply `key.subkey=value` overrides, in order; values are YAML.
+
+    Raises: ConfigError, with the file and the key, and the nearest valid key for a typo.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"Cannot read the config {path}: {reason}.") from error
+    return parse(_yaml(text, f"the config {path}"), overrides, source=str(path))
+
+
+def parse(raw: object, overrides: Iterable[str] = (), *, source: str = "the config") -> RunConfig:
+    """Validate a mapping that has the shape of the YAML file. Raises: ConfigError."""
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{source} must be a YAML mapping with at least `manifest` and `output`.")
+    values = dict(raw)
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_sentence(error)}") from error
+
+
+def _yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"Cannot parse {source} as YAML{where}: {getattr(error, 'problem', error)}.") from error
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r} must look like key.subkey=value.")
+    *parents, last = key.split(".")
+    section = values
+    for parent in parents:
+        inner = section.get(parent)
+        section[parent] = dict(inner) if isinstance(inner, Mapping) else {}
+        section = section[parent]
+    section[last] = _yaml(text, f"--set {key}")
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem of a validation, as one sentence."""
+    first = error.errors(include_url=False)[0]
+    where = [str(part) for part in first["loc"] if part not in _POOL_TAGS]
+    key = ".".join(where)
+    if first["type"] == "extra_forbidden":
+        return _unknown_key(where)
+    if first["type"] == "missing":
+        return f"the key {key} is missing."
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}." if key else f"{message}."
+
+
+def _unknown_key(where: list[str]) -> str:
+    *parents, typo = where
+    valid = list(_fields(parents))
+    near = difflib.get_close_matches(typo, valid, n=1, cutoff=0.5)
+    elsewhere = [path for path in _all_keys(RunConfig) if path.split(".")[-1] == typo]
+    prefix = ".".join([*parents, ""])
+    meant = [prefix + name for name in near] or elsewhere
+    hint = f"did you mean {meant[0]}?" if meant else f"valid keys here: {', '.join(valid)}."
+    return f"{prefix}{typo} is not a key; {hint}"
+
+
+def _fields(parents: list[str]) -> Iterable[str]:
+    section: type[_Section] = RunConfig
+    for parent in parents:
+        found = _section_of(section.model_fields[parent].annotation) if parent in section.model_fields else None
+        if found is None:
+            return ()
+        section = found
+    return section.model_fields
+
+
+def _section_of(annotation: object) -> type[_Section] | None:
+    """The config section among an annotation's alternatives, if there is one."""
+    if isinstance(annotation, type) and issubclass(annotation, _Section):
+        return annotation
+    return next(filter(None, map(_section_of, get_args(annotation))), None)
+
+
+def _all_keys(section: type[_Section], prefix: str = "") -> Iterable[str]:
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        inner = _section_of(field.annotation)
+        if inner is not None:
+            yield from _all_keys(inner, f"{prefix}{name}.")

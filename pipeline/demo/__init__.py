@@ -1,0 +1,1 @@
+"""A demonstration: a generated image lake and a small vision transformer trained on its classes."""

@@ -1,0 +1,64 @@
+"""Pixels -> labels and embeddings on one kind of device.
+
+`load` imports only the engine that is asked for, when it is asked for: torch costs seconds to import,
+and an engine that is not installed must not be missed by those who use another.
+"""
+
+import hashlib
+import importlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+from pipeline.config import EmbeddingConfig, ModelConfig
+from pipeline.engines.base import Engine, Scored
+from pipeline.errors import EngineError
+from pipeline.model import Model, cache_folder
+
+__all__ = ["Engine", "Scored", "choose", "load"]
+
+
+def choose(asked: str, *, gpus: bool) -> str:
+    """The engine that `auto` means: torch where there are GPUs, else OpenVINO."""
+    if asked != "auto":
+        return asked
+    return "torch" if gpus else "openvino"
+
+
+def load(
+    model: Model, config: ModelConfig, embedding: EmbeddingConfig, *, engine: str, top_k: int, threads: int
+) -> Engine:
+    """The model on this process's device, ready to predict; k is at most the model's number of labels.
+
+    Raises: EngineError if the engine is not installed or lacks the precision, ModelError.
+    """
+    module = _import(engine)
+    k = min(top_k, len(model.labels))
+    if engine == "openvino":
+        graph = _converted(model, embedding.pooling)
+        return cast(Engine, module.OpenVinoEngine(graph, precision=config.precision, top_k=k, threads=threads))
+    return cast(
+        Engine,
+        module.TorchEngine(model, precision=config.precision, pooling=embedding.pooling, top_k=k, threads=threads),
+    )
+
+
+def _converted(model: Model, pooling: str) -> Path:
+    """The OpenVINO graph of a model: from the cache, or made now."""
+    decisive = [model.weights_sha256, model.architecture_sha256, str(model.preprocessing), pooling]
+    versions = [version(package) for package in ("openvino", "transformers")]
+    key = hashlib.sha256("\n".join(decisive + versions).encode()).hexdigest()[:16]
+    target = cache_folder() / "openvino" / key
+    if not target.exists():
+        _import("convert").convert(model, pooling, target)
+    return target / "graph.xml"
+
+
+def _import(engine: str) -> Any:
+    try:
+        return importlib.import_module(f"pipeline.engines.{engine}")
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            f"The engine {engine} needs the package {error.name}, which is not installed; "
+            f"install it with `pip install {error.name}`."
+        ) from error

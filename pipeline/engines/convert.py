@@ -1,0 +1,33 @@
+"""Hugging Face weights -> an OpenVINO graph, once for each model; the only OpenVINO code that needs torch."""
+
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+import openvino
+import torch
+
+from pipeline.engines.network import Network
+from pipeline.model import Model, keep_first
+
+
+def convert(model: Model, pooling: str, target: Path) -> None:
+    """Write `target`/graph.xml and .bin with float32 weights; other processes see all of it or nothing."""
+    steps = model.preprocessing
+    example = torch.zeros((2, steps.height, steps.width, 3), dtype=torch.uint8)
+    shape = openvino.PartialShape([-1, steps.height, steps.width, 3])
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # tracing warns of every size check that it freezes, as it should here
+        graph = openvino.convert_model(
+            Network(model, pooling), example_input=example, input=[(shape, openvino.Type.u8)]
+        )
+    for output, name in zip(graph.outputs, ("logits", "embedding"), strict=True):
+        output.get_tensor().set_names({name})
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        openvino.save_model(graph, scratch / "graph.xml", compress_to_fp16=False)
+        keep_first(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,290 @@
+"""Read and check manifests; make one from a listing.
+
+Manifest files go in, in the order of the config, as Parquet, CSV or JSONL; out comes one DuckDB
+relation with the canonical columns, the kept columns and the reason why a row is invalid. It does
+not know which rows are already done.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import schema
+from pipeline.config import ManifestConfig
+from pipeline.errors import ManifestError
+from pipeline.storage import Storage, absolute, failure, scheme
+
+FORMATS = {
+    "parquet": (".parquet", ".pq"),
+    "csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz"),
+    "jsonl": (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz"),
+}
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".avif", ".jp2", ".j2k", ".jpx", ".mpo", ".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+)
+"""File names that a listing takes for images, compared in lower case."""
+MAX_DATASET_BYTES = 200
+"""Longest percent-encoded dataset name: it is a folder name, and file systems stop at 255 bytes."""
+LISTING_ROWS = 65_536
+"""Rows of a listing that are in memory at once, and in one row group."""
+
+_FILE, _RAW_URI, _RAW_ID, _RAW_DATASET = (f"_lakelens_{name}" for name in ("file", "uri", "id", "dataset"))
+_PLAIN_TYPES = re.compile(
+    r"BOOLEAN|TINYINT|SMALLINT|INTEGER|BIGINT|FLOAT|DOUBLE|VARCHAR|BLOB|DATE|TIMESTAMP|DECIMAL\(.*\)"
+    r"|TIMESTAMP WITH TIME ZONE"
+)
+_LISTING = pa.schema([(schema.URI, pa.string()), (schema.DATASET, pa.string()), (schema.VERSION, pa.string())])
+
+
+@dataclass(frozen=True)
+class Source:
+    """One manifest file and its format, a key of `FORMATS`."""
+
+    uri: str
+    format: str
+
+
+def sources(config: ManifestConfig, storage: Storage, scratch: Path) -> list[Source]:
+    """The manifest files that the config means; a folder of images is listed into `scratch` first.
+
+    Raises: ManifestError for a path that is not there or is no manifest, StorageError.
+    """
+    found: list[Source] = []
+    for number, path in enumerate(config.path):
+        fs, inner = storage.filesystem(path)
+        try:
+            matches = sorted(fs.glob(inner)) if re.search(r"[*?\[]", inner) else []
+            exists = bool(matches) or fs.exists(inner)
+            folder = exists and not matches and fs.isdir(inner)
+        except Exception as error:
+            raise failure(error, path) from error
+        if not exists:
+            raise ManifestError(f"The manifest {path} does not exist; check manifest.path.")
+        if folder:
+            listing = str(scratch / f"listing-{number}.parquet")
+            write_listing(path, listing, storage, dataset=config.dataset)
+            found.append(Source(listing, "parquet"))
+        else:
+            found += [Source(_uri(fs, match), _format(match)) for match in matches or [inner]]
+    return found
+
+
+def relation(
+    connection: duckdb.DuckDBPyConnection, files: list[Source], config: ManifestConfig
+) -> duckdb.DuckDBPyRelation:
+    """Rows in manifest order: the columns of `schema.PENDING`, the kept ones, and `problem`.
+
+    `problem` is null for a valid row. A relative uri is taken relative to its manifest file.
+    Raises: ManifestError for an unreadable file or a column that is not there.
+    """
+    try:
+        selects = [
+            _canonical(connection, format_, [source.uri for source in group], config)
+            for format_, group in groupby(files, key=lambda source: source.format)
+        ]
+        rows = " UNION ALL BY NAME ".join(selects)
+        return connection.sql(f"SELECT *, {_PROBLEM} AS problem FROM ({rows})")
+    except duckdb.Error as error:
+        raise unreadable(error, config) from error
+
+
+def unreadable(error: duckdb.Error, config: ManifestConfig) -> ManifestError:
+    """DuckDB's complaint about a manifest file, as one sentence."""
+    first = str(error).strip().splitlines()[0].rstrip(".")
+    return ManifestError(f"Cannot read the manifest {', '.join(config.path)}: {first}.")
+
+
+def write_listing(
+    prefix: str,
+    out: str,
+    storage: Storage,
+    *,
+    dataset: str,
+    dataset_from: int | None = None,
+    suffixes: Iterable[str] = IMAGE_SUFFIXES,
+) -> int:
+    """List the images below a folder or prefix into a Parquet manifest; returns the rows written.
+
+    `dataset_from` picks the path component below the prefix that names the dataset: 0 is the first
+    folder, -1 the innermost; an image without it goes to `dataset`. Raises: ManifestError if there is no
+    image, StorageError.
+    """
+    fs, path = storage.filesystem(out)
+    rows = _list_images(prefix, storage, dataset, dataset_from, tuple(s.lower() for s in suffixes))
+    first = next(rows, None)
+    if first is None:
+        raise ManifestError(f"There are no images below {prefix}.")
+    count = 0
+    try:
+        fs.makedirs(fs._parent(path), exist_ok=True)
+        with fs.open(path, "wb") as file, pq.ParquetWriter(file, _LISTING, compression="zstd") as writer:
+            for table in _tables(first, rows):
+                writer.write_table(table)
+                count += table.num_rows
+    except OSError as error:
+        raise failure(error, out) from error
+    return count
+
+
+def _tables(first: dict[str, Any], rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
+    pending = [first]
+    for row in rows:
+        pending.append(row)
+        if len(pending) == LISTING_ROWS:
+            yield pa.Table.from_pylist(pending, schema=_LISTING)
+            pending = []
+    if pending:
+        yield pa.Table.from_pylist(pending, schema=_LISTING)
+
+
+def _list_images(
+    prefix: str, storage: Storage, dataset: str, dataset_from: int | None, suffixes: tuple[str, ...]
+) -> Iterator[dict[str, Any]]:
+    fs, root = storage.filesystem(prefix)
+    root = root.rstrip("/")
+    try:
+        if not fs.isdir(root):
+            raise ManifestError(f"{prefix} is not a folder or prefix that can be listed.")
+        # walk() goes folder by folder: only one folder's entries are in memory at a time.
+        for folder, folders, files in fs.walk(root, detail=True):
+            folders_in_order = sorted(folders.items())
+            folders.clear()
+            folders.update(folders_in_order)
+            names = folder.removeprefix(root).strip("/").split("/") if folder != root else []
+            for name, info in sorted(files.items()):
+                if name.lower().endswith(suffixes):
+                    yield {
+                        schema.URI: _uri(fs, info["name"]),
+                        schema.DATASET: _component(names, dataset_from) or dataset,
+                        schema.VERSION: _version(info),
+                    }
+    except OSError as error:
+        raise failure(error, prefix) from error
+
+
+def _component(names: list[str], index: int | None) -> str | None:
+    if index is None or not -len(names) <= index < len(names):
+        return None
+    return names[index]
+
+
+def _version(info: dict[str, Any]) -> str | None:
+    """What tells a changed object: the store's etag, else modification time and size."""
+    if info.get("ETag"):
+        return str(info["ETag"]).strip('"')
+    return f"{info['mtime']:.6f}-{info['size']}" if "mtime" in info else None
+
+
+def _uri(fs: Any, path: str) -> str:
+    """A path inside a filesystem as the URI that leads there; local ones stay plain paths."""
+    return path if "file" in (fs.protocol, *fs.protocol) else str(fs.unstrip_protocol(path))
+
+
+def _format(path: str) -> str:
+    for name, suffixes in FORMATS.items():
+        if path.lower().endswith(suffixes):
+            return name
+    raise ManifestError(f"{path} is not a manifest: its name must end in .parquet, .csv or .jsonl.")
+
+
+def _canonical(
+    connection: duckdb.DuckDBPyConnection, format_: str, uris: list[str], config: ManifestConfig
+) -> str:
+    """SELECT that gives the files of one format the canonical columns and the kept ones."""
+    files = "[" + ", ".join(map(_text, uris)) + "]"
+    scan = f"{_READERS[format_]}({files}, union_by_name = true, filename = '{_FILE}'{_OPTIONS[format_]})"
+    types = {name: kind for name, kind, *_ in connection.sql(f"DESCRIBE FROM {scan}").fetchall()}
+    del types[_FILE]
+    names = config.columns.model_dump()
+    _require(types, names, config, uris[0])
+    scan = f"{scan[:-1]}{_as_written(format_, [names[key] for key in names if names[key] in types])})"
+
+    def column(name: str, kind: str, alias: str) -> str:
+        if name not in types:
+            return f"CAST(NULL AS {kind}) AS {alias}"
+        text = f"{_name(name)} ->> '$'" if format_ == "jsonl" else _name(name)
+        return f"{'CAST' if kind == 'VARCHAR' else 'TRY_CAST'}({text} AS {kind}) AS {alias}"
+
+    columns = [
+        _FILE,
+        column(names[schema.URI], "VARCHAR", _RAW_URI),
+        column(names[schema.IMAGE_ID], "VARCHAR", _RAW_ID),
+        column(names[schema.DATASET], "VARCHAR", _RAW_DATASET),
+        column(names[schema.VERSION], "VARCHAR", "version"),
+        column(names[schema.OFFSET], "BIGINT", '"offset"'),
+        column(names[schema.LENGTH], "BIGINT", "length"),
+        *(column(name, _kept_type(types[name]), _name(name)) for name in config.keep),
+    ]
+    return (
+        f"SELECT {_RESOLVED_URI} AS uri, coalesce({_RAW_ID}, uri) AS image_id, "
+        f"coalesce({_RAW_DATASET}, {_text(config.dataset)}) AS dataset, "
+        f"* EXCLUDE ({_FILE}, {_RAW_URI}, {_RAW_ID}, {_RAW_DATASET}) "
+        f"FROM (SELECT {', '.join(columns)} FROM {scan})"
+    )
+
+
+def _as_written(format_: str, columns: list[str]) -> str:
+    """Reader options that keep ids as they stand in the file: "007" and dates stay text."""
+    if format_ == "csv":
+        return ", types = {" + ", ".join(f"{_text(column)}: 'VARCHAR'" for column in columns) + "}"
+    return ", maximum_depth = 1" if format_ == "jsonl" else ""
+
+
+_READERS = {"parquet": "read_parquet", "csv": "read_csv", "jsonl": "read_json"}
+_OPTIONS = {
+    "parquet": ", hive_partitioning = false",
+    "csv": ", header = true, hive_partitioning = false",
+    "jsonl": ", format = 'newline_delimited', hive_partitioning = false",
+}
+_RESOLVED_URI = (
+    rf"CASE WHEN regexp_matches({_RAW_URI}, '^([A-Za-z][A-Za-z0-9+.-]+:|/)') OR {_RAW_URI} = '' THEN {_RAW_URI} "
+    rf"ELSE regexp_replace({_FILE}, '[^/]*$', '') || {_RAW_URI} END"
+)
+_PROBLEM = f"""CASE
+    WHEN uri IS NULL OR uri = '' THEN 'uri is missing'
+    WHEN image_id = '' THEN 'image_id is empty'
+    WHEN dataset IN ('', '__HIVE_DEFAULT_PARTITION__') THEN 'dataset has no usable name'
+    WHEN strlen(url_encode(dataset)) > {MAX_DATASET_BYTES} THEN 'dataset is too long a name'
+    WHEN ("offset" IS NULL) <> (length IS NULL) OR "offset" < 0 OR length < 0 THEN 'offset and length do not fit'
+    END"""
+
+
+def _require(types: dict[str, str], names: dict[str, str], config: ManifestConfig, uri: str) -> None:
+    renamed = [key for key, name in names.items() if name != key]
+    wanted = [(f"manifest.columns.{key}", name) for key, name in names.items() if key in (schema.URI, *renamed)]
+    wanted += [("manifest.keep", name) for name in config.keep]
+    for key, name in wanted:
+        if name not in types:
+            have = ", ".join(types)
+            raise ManifestError(f"The manifest {uri} has no column {name!r} ({key}); it has {have}.")
+
+
+def _kept_type(kind: str) -> str:
+    """The type that a kept column has in the output: Delta knows no unsigned or exotic types."""
+    if _PLAIN_TYPES.fullmatch(kind):
+        return kind
+    return "BIGINT" if kind in ("UTINYINT", "USMALLINT", "UINTEGER") else "VARCHAR"
+
+
+def _text(value: str) -> str:
+    """A string as an SQL literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _name(column: str) -> str:
+    """A column name as an SQL identifier."""
+    return '"' + column.replace('"', '""') + '"'
+
+
+def register_stores(connection: duckdb.DuckDBPyConnection, uris: Iterable[str], storage: Storage) -> None:
+    """Let DuckDB read these URIs through the same fsspec filesystems as everything else."""
+    for uri in {scheme(uri): uri for uri in map(absolute, uris) if scheme(uri) != "file"}.values():
+        connection.register_filesystem(storage.filesystem(uri)[0])

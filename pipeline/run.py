@@ -1,0 +1,199 @@
+"""The data path, start to finish.
+
+    manifest -> pending -> Decoder -> Predictor -> write_fragments -> commit
+
+It decides nothing about images, models or tables; it connects those that do.
+"""
+
+import platform
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray.data import Dataset
+
+from pipeline import __version__, cluster, engines, planning
+from pipeline.account import Account, Progress
+from pipeline.commit import GATHER_SHARE, Committer, finished_blocks, gather
+from pipeline.config import RunConfig
+from pipeline.errors import AccountError
+from pipeline.planning import Assignment
+from pipeline.schema import FAILED, OK
+from pipeline.storage import join
+from pipeline.table import Fragment
+from pipeline.workers import Decoder, Predictor, write_fragments
+
+BLOCK_ROWS = {"cpu": 32, "gpu": 256}
+"""Images that travel together: some seconds of work, so that little is lost with an actor."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did. `run_id` is None if there was nothing to do: then nothing was written at all."""
+
+    output: str
+    account: Account
+    run_id: str | None = None
+    stopped: bool = False
+    seconds: float = 0.0
+    engine: str | None = None
+
+    @property
+    def images_per_s(self) -> float:
+        """Processed images a second, start-up included."""
+        total = self.account.total
+        return (total.ok + total.failed) / self.seconds if self.seconds else 0.0
+
+
+def run(
+    config: RunConfig,
+    *,
+    address: str | None = None,
+    stop: threading.Event | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Summary:
+    """Label and embed every image of the manifest that the output does not hold yet.
+
+    Setting `stop` ends it early: what is predicted is committed, the rest is `left`.
+    Raises: LakeLensError, one of its kinds for each way in which a run cannot start or go on.
+    """
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:6]}"
+    assignment = planning.assign(config, run_id)
+    if not assignment.files:
+        assignment.account.check()
+        return Summary(assignment.target.output, assignment.account)
+    return _Run(config, assignment, stop or threading.Event(), on_progress).go(address)
+
+
+def dataset(config: RunConfig, assignment: Assignment, pools: cluster.Pools, engine: str) -> Dataset:
+    """The stages, with the columns that each adds; a block stays a block from the first to the last."""
+    model, storage = assignment.target.model, assignment.target.storage
+    config = config.model_copy(update={"model": model.pinned(config.model)})
+    opened = [storage.filesystem(uri) for uri in assignment.files]
+    rows = ray.data.read_parquet(
+        [path for _, path in opened], filesystem=opened[0][0], partitioning=None
+    )  # image_id, uri, dataset, version, offset, length, kept columns
+    rows = rows.repartition(target_num_rows_per_block=BLOCK_ROWS["gpu" if pools.predictors.num_gpus else "cpu"])
+    images = rows.map_batches(
+        Decoder,
+        fn_constructor_kwargs={"config": config, "steps": model.preprocessing},
+        **cluster.stage(pools.decoders),
+    )  # + pixels u8 (H, W, 3), width, height, content_sha256, decode_notes, stage, error_code, message, attempts
+    return images.map_batches(
+        Predictor,
+        fn_constructor_kwargs={
+            "config": config,
+            "weights_sha256": model.weights_sha256,
+            "engine": engine,
+            "threads": pools.predictor_threads,
+            "run_id": assignment.run_id,
+        },
+        **cluster.stage(pools.predictors),
+    )  # + outcome, label, score, labels, embedding, embedding_norm, run_id, finished_at; − pixels, offset, length
+
+
+class _Run:
+    """One claimed run, from its first block to its summary; it keeps the account."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        assignment: Assignment,
+        stop: threading.Event,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self.config, self.assignment, self.stop, self.on_progress = config, assignment, stop, on_progress
+        self.account, self.pending, self.predicted = assignment.account, assignment.account.total.left, 0
+        self.started = time.monotonic()
+        assert assignment.target.table is not None  # it has been claimed
+        self.table, self.storage = assignment.target.table, assignment.target.storage
+
+    def go(self, address: str | None) -> Summary:
+        """Process the pending rows and account for every one of them."""
+        self.table.remove_orphans(range(self.assignment.epoch))
+        with cluster.connected(address) as resources, cluster.explained():
+            pools = cluster.pools(self.config.workers, resources)
+            engine = engines.choose(self.config.model.engine, gpus=resources.gpus > 0)
+            self._process(dataset(self.config, self.assignment, pools, engine))
+        self.table.remove_orphans(range(self.assignment.epoch + 1))  # its writers have stopped
+        summary = Summary(
+            output=self.assignment.target.output,
+            account=self.account,
+            run_id=self.assignment.run_id,
+            stopped=self.stop.is_set() and self.account.total.left > 0,
+            seconds=time.monotonic() - self.started,
+            engine=engine,
+        )
+        self.storage.write_json(join(self.assignment.folder, "summary.json"), self._document(summary))
+        self._check(summary)
+        return summary
+
+    def _process(self, scored: Dataset) -> None:
+        output = self.config.output
+        committer = Committer(
+            self.table,
+            self.assignment.run_id,
+            self.assignment.epoch,
+            output.commit_interval_s,
+            self._committed,
+        )
+        write = {
+            "output": self.assignment.target.output,
+            "storage": self.storage,
+            "epoch": self.assignment.epoch,
+        }
+        age_s = GATHER_SHARE * output.commit_interval_s
+        try:
+            for group in gather(finished_blocks(scored), rows=output.rows_per_file, age_s=age_s, stop=self.stop):
+                self._predicted(sum(rows for _, rows in group))
+                committer.add(write_fragments.remote(*(ref for ref, _ in group), **write))
+        finally:
+            committer.close()
+
+    def _predicted(self, rows: int) -> None:
+        self.predicted += rows
+        self._report()
+
+    def _committed(self, fragments: list[Fragment]) -> None:
+        self.account = self.account.after(
+            (f.dataset, f.rows if f.outcome == OK else 0, f.rows if f.outcome == FAILED else 0) for f in fragments
+        )
+        self._report()
+
+    def _report(self) -> None:
+        elapsed_s = time.monotonic() - self.started
+        self.on_progress(Progress(self.pending, self.predicted, self.account, elapsed_s))
+
+    def _check(self, summary: Summary) -> None:
+        self.account.check()
+        if self.account.total.left and not summary.stopped:
+            raise AccountError(
+                f"{self.account.total.left} of {self.pending} pending rows never came out of the pipeline; "
+                "run again to process them, and please report this defect."
+            )
+
+    def _document(self, summary: Summary) -> dict[str, Any]:
+        """`summary.json`."""
+        description = self.assignment.target.description
+        return {
+            "run_id": summary.run_id,
+            "epoch": self.assignment.epoch,
+            "status": "stopped" if summary.stopped else "finished",
+            "model": description["model"],
+            "fingerprint": description["fingerprint"],
+            "engine": summary.engine,
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(summary.seconds, 3),
+            "images_per_s": round(summary.images_per_s, 3),
+            "account": summary.account.to_dict(),
+            "versions": {
+                "lakelens": __version__,
+                "ray": ray.__version__,
+                "python": platform.python_version(),
+            },
+        }

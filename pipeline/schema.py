@@ -1,0 +1,88 @@
+"""Every column name and every Arrow schema, in the order in which the data meets them.
+
+    manifest  ->  PENDING  ->  decoded(...)  ->  PREDICTIONS
+
+It does not know where any of it is stored.
+"""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+IMAGE_ID, URI, DATASET, VERSION = "image_id", "uri", "dataset", "version"
+OFFSET, LENGTH = "offset", "length"
+OUTCOME, OK, FAILED = "outcome", "ok", "failed"
+PIXELS = "pixels"
+
+MANIFEST_COLUMNS = (IMAGE_ID, URI, DATASET, VERSION, OFFSET, LENGTH)
+"""What a manifest can say of an image; only `uri` is required."""
+
+PENDING = pa.schema(
+    [
+        pa.field(IMAGE_ID, pa.string(), nullable=False),
+        pa.field(URI, pa.string(), nullable=False),
+        pa.field(DATASET, pa.string(), nullable=False),
+        pa.field(VERSION, pa.string()),
+        pa.field(OFFSET, pa.int64()),
+        pa.field(LENGTH, pa.int64()),
+    ]
+)
+"""One row for each image still to be processed; the kept columns follow."""
+
+DECODED = pa.schema(
+    [
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("content_sha256", pa.string()),
+        pa.field("decode_notes", pa.list_(pa.string())),
+        pa.field("stage", pa.string()),
+        pa.field("error_code", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("attempts", pa.int32()),
+    ]
+)
+"""What `Decoder` adds to a pending row, besides the pixels."""
+
+LABELS = pa.list_(
+    pa.struct([pa.field("label", pa.string()), pa.field("score", pa.float32()), pa.field("index", pa.int32())])
+)
+
+PREDICTIONS = pa.schema(
+    [
+        pa.field(IMAGE_ID, pa.string(), nullable=False),
+        pa.field(URI, pa.string(), nullable=False),
+        pa.field(DATASET, pa.string(), nullable=False),
+        pa.field(OUTCOME, pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("score", pa.float32()),
+        pa.field("labels", LABELS),
+        pa.field("embedding", pa.list_(pa.float32())),
+        pa.field("embedding_norm", pa.float32()),
+        *DECODED,
+        pa.field(VERSION, pa.string()),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("finished_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+"""The output table: every processed image is exactly one row. Units: pixels, UTC microseconds."""
+
+PARTITIONS = (DATASET, OUTCOME)
+"""The Hive folders of the output, outermost first; they are not repeated inside the files."""
+
+RESERVED = frozenset(PREDICTIONS.names) | frozenset(PENDING.names) | {PIXELS}
+"""Names that a kept manifest column cannot have."""
+
+
+def pixels_type(height: int, width: int) -> pa.DataType:
+    """Arrow type of one RGB image, uint8 (height, width, 3) row-major; null where there are no pixels."""
+    return pa.binary(height * width * 3)
+
+
+def predictions(kept: Sequence[pa.Field] = ()) -> pa.Schema:
+    """The output table's schema with the kept manifest columns at its end."""
+    return pa.schema([*PREDICTIONS, *kept])
+
+
+def fragment(table: pa.Schema) -> pa.Schema:
+    """Schema of the Parquet files of a table: all but its partition columns."""
+    return pa.schema([field for field in table if field.name not in PARTITIONS])

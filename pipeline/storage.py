@@ -1,0 +1,229 @@
+"""URI -> fsspec filesystem, and the same credentials for delta-rs and DuckDB.
+
+A URI without a scheme is a local path. Credentials come from the usual AWS variables, profiles and
+roles (botocore finds them, and renews them); nothing here writes them anywhere. It does not know
+what the files mean.
+"""
+
+import asyncio
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import botocore.exceptions
+import botocore.session
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.config import StorageConfig
+from pipeline.errors import ErrorCode, StorageError
+
+RETRIES = {"max_attempts": 5, "mode": "standard"}
+"""botocore's retry policy for each request: exponential backoff with jitter, up to 20 s."""
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 60.0
+
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
+_S3 = ("s3", "s3a")
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Opens stores as one configuration says. Picklable, so that workers open the same ones."""
+
+    config: StorageConfig = StorageConfig()
+
+    def filesystem(self, uri: str) -> tuple[Any, str]:
+        """The fsspec filesystem of a URI and the path inside it. Raises: StorageError."""
+        options = self._s3_options() if scheme(uri) in _S3 else {}
+        try:
+            return fsspec.core.url_to_fs(absolute(uri), **options)  # type: ignore[no-any-return]
+        except (ImportError, ValueError) as error:
+            raise StorageError(f"Cannot open {uri}: {error}.") from error
+
+    def read(self, uri: str) -> bytes | None:
+        """The bytes of an object; None if there is none. Raises: StorageError."""
+        fs, path = self.filesystem(uri)
+        try:
+            return fs.cat_file(path)  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise failure(error, uri) from error
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Replace an object at once: readers see the old bytes or the new ones. Raises: StorageError."""
+        fs, path = self.filesystem(uri)
+        try:
+            if not isinstance(fs, LocalFileSystem):
+                fs.pipe_file(path, data)
+                return
+            os.replace(_scratch(path, data), path)
+        except Exception as error:
+            raise failure(error, uri) from error
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """Write an object unless there is one; False if there was. Raises: StorageError."""
+        fs, path = self.filesystem(uri)
+        try:
+            if not isinstance(fs, LocalFileSystem):
+                fs.pipe_file(path, data, mode="create")
+                return True
+            scratch = _scratch(path, data)
+            try:
+                os.link(scratch, path)
+            finally:
+                scratch.unlink()
+        except FileExistsError:
+            return False
+        except Exception as error:
+            if (_answer(error) or (0,))[0] in (409, 412):  # conflict, precondition failed
+                return False
+            raise failure(error, uri) from error
+        return True
+
+    def write_json(self, uri: str, value: object) -> None:
+        """Replace an object by a JSON document. Raises: StorageError."""
+        self.write(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def delta_options(self, uri: str) -> dict[str, str]:
+        """What delta-rs needs to open the same store: it cannot read profiles or roles itself."""
+        if scheme(uri) not in _S3:
+            return {}
+        session = botocore.session.get_session()
+        endpoint = self._endpoint()
+        options = {
+            "AWS_REGION": self.config.region or session.get_config_variable("region") or "us-east-1",
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ALLOW_HTTP": "true" if endpoint and endpoint.startswith("http://") else None,
+            "AWS_SKIP_SIGNATURE": "true" if self.config.anonymous else None,
+        }
+        credentials = None if self.config.anonymous else session.get_credentials()
+        if credentials is not None:
+            frozen = credentials.get_frozen_credentials()
+            options["AWS_ACCESS_KEY_ID"] = frozen.access_key
+            options["AWS_SECRET_ACCESS_KEY"] = frozen.secret_key
+            options["AWS_SESSION_TOKEN"] = frozen.token
+        return {key: value for key, value in options.items() if value}
+
+    def _endpoint(self) -> str | None:
+        environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return self.config.endpoint_url or environment
+
+    def _s3_options(self) -> dict[str, Any]:
+        return {
+            "anon": self.config.anonymous,
+            "endpoint_url": self._endpoint(),
+            "client_kwargs": {"region_name": self.config.region} if self.config.region else {},
+            "config_kwargs": {
+                "retries": RETRIES,
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "read_timeout": READ_TIMEOUT_S,
+                "max_pool_connections": 64,
+            },
+            "use_listings_cache": False,
+        }
+
+
+def scheme(uri: str) -> str:
+    """The scheme of a URI in lower case; "file" for a path."""
+    return uri.split("://", 1)[0].lower() if _SCHEME.match(uri) else "file"
+
+
+def absolute(uri: str) -> str:
+    """A URI that means the same in every process: a relative path is resolved here and now."""
+    if _SCHEME.match(uri):
+        return uri
+    return str(Path(uri).expanduser().absolute())
+
+
+def join(base: str, *parts: str) -> str:
+    """A URI below another one."""
+    return "/".join([base.rstrip("/"), *parts])
+
+
+def classify(error: BaseException) -> ErrorCode:
+    """The row error code of any exception that a store raises; `unavailable` for the unexpected."""
+    answer = _answer(error)
+    if answer is not None:
+        return _classify_status(*answer)
+    for kinds, code in _CODES:
+        if isinstance(error, kinds):
+            return code
+    return ErrorCode.UNAVAILABLE
+
+
+_CODES: tuple[tuple[tuple[type[BaseException], ...], ErrorCode], ...] = (
+    ((FileNotFoundError, NotADirectoryError), ErrorCode.NOT_FOUND),
+    (
+        (
+            PermissionError,
+            botocore.exceptions.NoCredentialsError,
+            botocore.exceptions.PartialCredentialsError,
+        ),
+        ErrorCode.ACCESS_DENIED,
+    ),
+    (
+        (
+            TimeoutError,
+            asyncio.TimeoutError,
+            botocore.exceptions.ConnectTimeoutError,
+            botocore.exceptions.ReadTimeoutError,
+            aiohttp.ServerTimeoutError,
+        ),
+        ErrorCode.TIMEOUT,
+    ),
+    ((IsADirectoryError, ValueError, botocore.exceptions.ParamValidationError), ErrorCode.BAD_URI),
+)
+
+
+def _answer(error: BaseException) -> tuple[int, str] | None:
+    """HTTP status and S3 error code behind an exception, if the store answered at all."""
+    for cause in (error, error.__cause__):
+        if isinstance(cause, botocore.exceptions.ClientError):
+            status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            return status, cause.response.get("Error", {}).get("Code", "")
+    return None
+
+
+def _classify_status(status: int, named: str) -> ErrorCode:
+    if status == 404 or named in ("NoSuchKey", "NoSuchBucket"):
+        return ErrorCode.NOT_FOUND
+    if status in (401, 403):
+        return ErrorCode.ACCESS_DENIED
+    return ErrorCode.EMPTY if named == "InvalidRange" else ErrorCode.UNAVAILABLE
+
+
+_REASONS = {
+    ErrorCode.NOT_FOUND: "it does not exist",
+    ErrorCode.ACCESS_DENIED: "access is denied; check the credentials in the environment",
+    ErrorCode.TIMEOUT: "the store did not answer in time; check storage.endpoint_url and the network",
+    ErrorCode.BAD_URI: "it is not a file that can be opened",
+    ErrorCode.UNAVAILABLE: "the store cannot be reached; check storage.endpoint_url and the network",
+}
+
+
+def failure(error: BaseException, uri: str) -> StorageError:
+    """A run's error for whatever a store raised about a URI: one sentence, no secrets."""
+    if isinstance(error, StorageError):
+        return error
+    reason = _REASONS.get(classify(error), "the store refused")
+    if isinstance(error, OSError) and error.strerror and scheme(uri) == "file":
+        reason = error.strerror[0].lower() + error.strerror[1:]
+    return StorageError(f"Cannot open {uri}: {reason}.")
+
+
+def _scratch(path: str, data: bytes) -> Path:
+    """A file beside a local path that holds the data, on disk before it gets its name."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(f"{path}.{uuid4().hex}.tmp")
+    with scratch.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return scratch

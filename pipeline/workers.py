@@ -1,0 +1,166 @@
+"""The only Ray callables: `Decoder`, `Predictor`, `write_fragments`.
+
+Thin: each turns one block into another, row for row in the same order, by the modules that do the work.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from numpy.typing import NDArray
+
+from pipeline import engines, schema
+from pipeline.batching import BatchSizer
+from pipeline.config import RunConfig
+from pipeline.decode import decode
+from pipeline.errors import ErrorCode, OutOfMemory, RowError
+from pipeline.fetch import Request, fetch
+from pipeline.model import resolve
+from pipeline.outputs import Outputs, parquet_bytes
+from pipeline.preprocessing import Preprocessing
+from pipeline.storage import Storage, join
+from pipeline.table import FOLDER, Fragment, fragment_path
+
+FETCH_WINDOW = 32
+"""Images whose bytes are fetched at once, while those before them are decoded."""
+
+
+class Decoder:
+    """Pending rows -> the same rows with pixels, or with a stage and a code. One block in, one block out."""
+
+    def __init__(self, config: RunConfig, steps: Preprocessing) -> None:
+        self._config = config.decode
+        self._storage = Storage(config.storage)
+        self._steps = steps
+        self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fetch")
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """`rows` as `schema.PENDING`; adds the columns of `schema.DECODED` and `pixels`."""
+        height, width = self._steps.height, self._steps.width
+        pixels = np.zeros((rows.num_rows, height, width, 3), dtype=np.uint8)
+        decoded = [self._decode(data, pixels[index]) for index, data in enumerate(self._fetched(_requests(rows)))]
+        for name, column in zip(schema.DECODED.names, zip(*decoded, strict=True), strict=True):
+            rows = rows.append_column(
+                schema.DECODED.field(name), pa.array(column, schema.DECODED.field(name).type)
+            )
+        return rows.append_column(schema.PIXELS, _as_column(pixels))
+
+    def _fetched(self, requests: list[Request]) -> Iterator[bytes | RowError]:
+        """Bytes in order; the next window is on its way while one is decoded."""
+        windows = [requests[i : i + FETCH_WINDOW] for i in range(0, len(requests), FETCH_WINDOW)]
+        ahead = [
+            self._ahead.submit(fetch, window, self._storage, self._config.max_bytes) for window in windows[:1]
+        ]
+        for number in range(len(windows)):
+            found = ahead.pop().result()
+            for window in windows[number + 1 : number + 2]:
+                ahead.append(self._ahead.submit(fetch, window, self._storage, self._config.max_bytes))
+            yield from found
+
+    def _decode(self, data: bytes | RowError, target: NDArray[np.uint8]) -> tuple[Any, ...]:
+        """Decode into `target`; returns the values of `schema.DECODED`."""
+        digest = None
+        try:
+            if isinstance(data, RowError):
+                raise data
+            digest = hashlib.sha256(data).hexdigest()
+            image = decode(data, self._steps, self._config)
+        except RowError as error:
+            return None, None, digest, [], error.stage.value, error.code.value, error.message, 1
+        target[:] = image.pixels
+        return image.width, image.height, digest, list(image.notes), None, None, None, 1
+
+
+class Predictor:
+    """Decoded rows -> `schema.PREDICTIONS` rows. One block in, one block out."""
+
+    def __init__(self, config: RunConfig, weights_sha256: str, engine: str, threads: int, run_id: str) -> None:
+        """Load the model on this actor's device. Raises: EngineError, ModelError."""
+        self._model = resolve(config.model, Storage(config.storage))
+        self._model.require(weights_sha256)
+        self._engine = engines.load(
+            self._model,
+            config.model,
+            config.embedding,
+            engine=engine,
+            top_k=config.labels.top_k,
+            threads=threads,
+        )
+        self._normalize = config.embedding.normalize
+        self._sizer = BatchSizer(max_size=config.batching.max_batch_size)
+        self._run_id = run_id
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Adds the labels and the embedding; drops the pixels."""
+        steps = self._model.preprocessing
+        pixels = _as_array(rows.column(schema.PIXELS), steps.height, steps.width)
+        outputs = Outputs(rows.drop_columns([schema.PIXELS]), self._model.labels, normalize=self._normalize)
+        pixels = pixels if len(outputs.decoded) == len(pixels) else pixels[outputs.decoded]
+        start = 0
+        while start < len(pixels):
+            batch = pixels[start : start + self._sizer.propose()]
+            scored = self._predict(batch)
+            if scored is not None:
+                outputs.add(scored.indices, scored.scores, scored.embeddings)
+            elif len(batch) == 1:
+                outputs.add_failed(ErrorCode.OUT_OF_MEMORY, "the device cannot hold even this one image")
+            else:
+                continue  # the same images again, in a smaller batch
+            start += len(batch)
+        return outputs.table(self._run_id)
+
+    def _predict(self, batch: NDArray[np.uint8]) -> engines.Scored | None:
+        """One micro-batch; None if it did not fit."""
+        started = time.perf_counter()
+        try:
+            scored = self._engine.predict(batch)
+        except OutOfMemory:
+            self._sizer.out_of_memory(len(batch))
+            return None
+        self._sizer.done(len(batch), time.perf_counter() - started)
+        return scored
+
+
+@ray.remote(num_cpus=0, max_retries=3)  # type: ignore[untyped-decorator]
+def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int) -> list[Fragment]:
+    """Write `schema.PREDICTIONS` rows as one Parquet file for each dataset and outcome; not visible yet.
+
+    Raises: StorageError. A task that is run again writes files of other names, and only the last are named.
+    """
+    rows = pa.concat_tables(blocks, promote_options="default")
+    fragments = []
+    for dataset in sorted(pc.unique(rows.column(schema.DATASET)).to_pylist()):
+        of_dataset = rows.filter(pc.equal(rows.column(schema.DATASET), dataset))
+        for outcome in (schema.OK, schema.FAILED):
+            group = of_dataset.filter(pc.equal(of_dataset.column(schema.OUTCOME), outcome))
+            if group.num_rows:
+                path = fragment_path(dataset, outcome, epoch)
+                data = parquet_bytes(group.drop_columns(list(schema.PARTITIONS)))
+                storage.write(join(output, FOLDER, path), data)
+                fragments.append(Fragment(path, dataset, outcome, group.num_rows, len(data)))
+    return fragments
+
+
+def _requests(rows: pa.Table) -> list[Request]:
+    columns = (rows.column(name).to_pylist() for name in (schema.URI, schema.OFFSET, schema.LENGTH))
+    return [Request(*values) for values in zip(*columns, strict=True)]
+
+
+def _as_column(pixels: NDArray[np.uint8]) -> pa.Array:
+    """uint8 (B, H, W, 3) as an Arrow column of fixed-size binary, without a copy."""
+    count, height, width, _ = pixels.shape
+    return pa.Array.from_buffers(schema.pixels_type(height, width), count, [None, pa.py_buffer(pixels)])
+
+
+def _as_array(column: pa.ChunkedArray, height: int, width: int) -> NDArray[np.uint8]:
+    """The inverse of `_as_column`; without a copy while the column is in one piece."""
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    flat = np.frombuffer(array.buffers()[1], dtype=np.uint8)
+    size = height * width * 3
+    return flat[array.offset * size :][: len(array) * size].reshape(len(array), height, width, 3)
