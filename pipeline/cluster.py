@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
+from pipeline import errors
 from pipeline.config import PoolConfig, WorkersConfig
-from pipeline.errors import ClusterError, EngineError, LakeLensError, ModelError, StorageError
+from pipeline.errors import ClusterError, LakeLensError
 
 READ_CPUS = 1.0
 """CPUs that no pool may take: the tasks that read the plan need one, or nothing ever starts."""
@@ -63,7 +65,8 @@ def connected(address: str | None) -> Iterator[Resources]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     local = {} if address else {"include_dashboard": False, "num_cpus": max(2, os.cpu_count() or 2)}
     try:
-        ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+        with _hushed():
+            ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
         raise ClusterError(f"Cannot connect to {where}: {str(error).strip().splitlines()[0]}.") from error
@@ -118,18 +121,15 @@ def explained() -> Iterator[None]:
         raise _explain(error) from error
 
 
-def _explain(error: BaseException) -> LakeLensError:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, LakeLensError):
-            return cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    # An actor that fails to start leaves only the text of what it raised.
-    named = {kind.__name__: kind for kind in (ModelError, EngineError, StorageError)}
-    found = re.findall(r"pipeline\.errors\.(\w+): (.+)", str(error))
-    if found and found[-1][0] in named:
-        return named[found[-1][0]](found[-1][1].strip())
-    return ClusterError(f"Ray lost the work: {str(error).strip().splitlines()[-1]}")
+def _explain(error: RayError) -> LakeLensError:
+    """Ray gives only the text of what a worker raised: its last "module.Name: sentence" before Ray's own."""
+    raised = re.findall(r"^([\w.]+\.)?(\w+(?:Error|Exception)): (.+)$", str(error), flags=re.MULTILINE)
+    for module, name, sentence in raised:
+        kind = getattr(errors, name, None) if module == f"{errors.__name__}." else None
+        if isinstance(kind, type) and issubclass(kind, LakeLensError):
+            return kind(sentence.strip())
+    said = ": ".join(raised[0][1:]) if raised else str(error).strip().splitlines()[0]
+    return ClusterError(f"Ray lost the work: {said.rstrip('.')}.")
 
 
 def _size(asked: PoolConfig | str, fitting: int) -> PoolConfig:
@@ -149,10 +149,27 @@ def _resources() -> Resources:
     )
 
 
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Ray's C++ core writes straight to file descriptor 2 as it starts; what goes wrong comes as exceptions."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _quiet() -> None:
-    """Ray Data's own bars and logs would drown the progress line; errors still come through."""
+    """Ray Data's bars and console log would drown the progress line; errors come through as exceptions, and
+    all of the log stays in Ray's own log folder."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    for name in ("ray.data", "ray"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.CRITICAL + 1)

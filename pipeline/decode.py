@@ -16,11 +16,13 @@ from pipeline.config import DecodeConfig
 from pipeline.errors import ErrorCode, RowError, Stage
 from pipeline.preprocessing import Preprocessing
 
-FORMATS = (
-    *("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "ICO", "CUR", "ICNS"),
-    *("PPM", "TGA", "PCX", "DCX", "SGI", "QOI", "PSD", "DDS", "IM", "MSP", "XBM", "XPM", "SUN", "FLI", "BLP"),
+_PLUGINS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "ICO", "CUR", "ICNS", "PPM"),
+    *("TGA", "PCX", "DCX", "SGI", "QOI", "PSD", "DDS", "IM", "MSP", "XBM", "XPM", "SUN", "FLI", "BLP"),
 )
-"""Pillow plug-ins that are tried: all that decode raster images by themselves.
+Image.init()
+FORMATS = tuple(name for name in _PLUGINS if name in Image.OPEN)
+"""Pillow plug-ins that are tried: all that this Pillow has and that decode raster images by themselves.
 
 Left out are those that start another program (EPS), only stubs of formats, and scientific containers.
 """
@@ -58,6 +60,8 @@ def decode(data: bytes, steps: Preprocessing, config: DecodeConfig) -> Decoded:
     except (MemoryError, Image.DecompressionBombError) as error:
         raise _error(ErrorCode.OUT_OF_MEMORY, "decoding it needs more memory than there is") from error
     except Exception as error:  # Pillow's plug-ins raise anything on malformed files
+        if _is_truncation(error):
+            raise _error(ErrorCode.TRUNCATED, "the file ends before its last pixel") from error
         raise _error(ErrorCode.CORRUPT, f"the file is damaged ({type(error).__name__})") from error
     return Decoded(pixels, rgb.width, rgb.height, tuple(notes))
 
@@ -91,12 +95,10 @@ def _load(image: Image.Image, config: DecodeConfig, notes: list[str]) -> None:
         image.seek(0)
     try:
         image.load()
-    except (OSError, EOFError, SyntaxError) as error:
-        if not _is_truncation(error):
+    except Exception as error:
+        if config.truncated == "error" or not _is_truncation(error):
             raise
-        if config.truncated == "error":
-            raise _error(ErrorCode.TRUNCATED, "the file ends before its last pixel") from error
-        ImageFile.LOAD_TRUNCATED_IMAGES = True  # a process has one policy, so this never has to be undone
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
         try:
             image.load()
         finally:

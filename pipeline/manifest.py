@@ -287,4 +287,7 @@ def _name(column: str) -> str:
 def register_stores(connection: duckdb.DuckDBPyConnection, uris: Iterable[str], storage: Storage) -> None:
     """Let DuckDB read these URIs through the same fsspec filesystems as everything else."""
     for uri in {scheme(uri): uri for uri in map(absolute, uris) if scheme(uri) != "file"}.values():
-        connection.register_filesystem(storage.filesystem(uri)[0])
+        fs, _ = storage.filesystem(uri)
+        names = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+        if names[0] not in connection.list_filesystems():
+            connection.register_filesystem(fs)

@@ -80,7 +80,7 @@ class Plan:
         pending = pa.schema([*schema.PENDING, *self.kept])
         columns = ", ".join(f'input."{name}"' for name in pending.names)
         rows = self._connection.sql(
-            f"SELECT {columns} FROM input JOIN state USING (ordinal) WHERE status = 'left' "  # noqa: S608
+            f"SELECT {columns} FROM input JOIN state USING (ordinal) WHERE status = 'left' "
             "ORDER BY input.dataset, ordinal"
         ).to_arrow_reader(PENDING_FILE_ROWS)
         fs, root = storage.filesystem(folder)

@@ -23,8 +23,8 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, StorageError
 
-RETRIES = {"max_attempts": 5, "mode": "standard"}
-"""botocore's retry policy for each request: exponential backoff with jitter, up to 20 s."""
+RETRIES = {"max_attempts": 4, "mode": "standard"}
+"""botocore's retry policy for each request: exponential backoff with jitter, a few seconds in all."""
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 

@@ -19,7 +19,7 @@ from pipeline import engines, schema
 from pipeline.batching import BatchSizer
 from pipeline.config import RunConfig
 from pipeline.decode import decode
-from pipeline.errors import ErrorCode, OutOfMemory, RowError
+from pipeline.errors import ErrorCode, LakeLensError, OutOfMemory, RowError, StorageError
 from pipeline.fetch import Request, fetch
 from pipeline.model import resolve
 from pipeline.outputs import Outputs, parquet_bytes
@@ -81,26 +81,33 @@ class Predictor:
     """Decoded rows -> `schema.PREDICTIONS` rows. One block in, one block out."""
 
     def __init__(self, config: RunConfig, weights_sha256: str, engine: str, threads: int, run_id: str) -> None:
-        """Load the model on this actor's device. Raises: EngineError, ModelError."""
-        self._model = resolve(config.model, Storage(config.storage))
-        self._model.require(weights_sha256)
-        self._engine = engines.load(
-            self._model,
-            config.model,
-            config.embedding,
-            engine=engine,
-            top_k=config.labels.top_k,
-            threads=threads,
-        )
-        self._normalize = config.embedding.normalize
+        """Load the model on this actor's device. What goes wrong is raised by the first call: Ray restarts
+        an actor that fails to start, and prints why each time."""
+        self._config, self._run_id = config, run_id
         self._sizer = BatchSizer(max_size=config.batching.max_batch_size)
-        self._run_id = run_id
+        self._failure: LakeLensError | None = None
+        try:
+            self._model = resolve(config.model, Storage(config.storage))
+            self._model.require(weights_sha256)
+            self._engine = engines.load(
+                self._model,
+                config.model,
+                config.embedding,
+                engine=engine,
+                top_k=config.labels.top_k,
+                threads=threads,
+            )
+        except LakeLensError as error:
+            self._failure = error
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """Adds the labels and the embedding; drops the pixels."""
+        """Adds the labels and the embedding; drops the pixels. Raises: EngineError, ModelError."""
+        if self._failure is not None:
+            raise self._failure
         steps = self._model.preprocessing
         pixels = _as_array(rows.column(schema.PIXELS), steps.height, steps.width)
-        outputs = Outputs(rows.drop_columns([schema.PIXELS]), self._model.labels, normalize=self._normalize)
+        normalize = self._config.embedding.normalize
+        outputs = Outputs(rows.drop_columns([schema.PIXELS]), self._model.labels, normalize=normalize)
         pixels = pixels if len(outputs.decoded) == len(pixels) else pixels[outputs.decoded]
         start = 0
         while start < len(pixels):
@@ -127,7 +134,7 @@ class Predictor:
         return scored
 
 
-@ray.remote(num_cpus=0, max_retries=3)  # type: ignore[untyped-decorator]
+@ray.remote(num_cpus=0, max_retries=3, retry_exceptions=[StorageError])  # type: ignore[untyped-decorator]
 def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int) -> list[Fragment]:
     """Write `schema.PREDICTIONS` rows as one Parquet file for each dataset and outcome; not visible yet.
 

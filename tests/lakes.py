@@ -1,0 +1,79 @@
+"""Small real things for the end-to-end tests: a tiny ViT, a folder of images, a manifest, a config."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+from pipeline import config
+from pipeline.config import RunConfig
+
+SIZE = 32
+
+
+def tiny_vit(folder: Path, *, seed: int = 0, labels: int = 7) -> Path:
+    """A ViT with random weights that takes 32x32 images, saved as a Hugging Face folder."""
+    torch.manual_seed(seed)
+    settings = ViTConfig(
+        **{"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96},
+        **{"image_size": SIZE, "patch_size": 8, "initializer_range": 0.2},
+        id2label={i: f"label-{i}" for i in range(labels)},
+    )
+    ViTForImageClassification(settings).eval().save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
+    return folder
+
+
+def image(seed: int, *, mode: str = "RGB") -> Image.Image:
+    """A smooth random picture of 40-120 pixels a side."""
+    rng = np.random.default_rng(seed)
+    width, height = (int(side) for side in rng.integers(40, 120, 2))
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+def folder_of_images(folder: Path, count: int, *, first: int = 0) -> list[Path]:
+    """JPEG, PNG and grayscale files, `count` of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(first, first + count):
+        suffix = ".png" if number % 3 == 0 else ".jpg"
+        path = folder / f"{number:05}{suffix}"
+        image(number, mode="L" if number % 5 == 0 else "RGB").save(path, quality=90)
+        paths.append(path)
+    return paths
+
+
+def write_manifest(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Rows as a Parquet manifest."""
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def settings(manifest: Path | str, model: Path | str, output: Path | str, *overrides: str) -> RunConfig:
+    """A run's config, with fp32 so that results can be compared closely."""
+    raw = {
+        "manifest": {"path": str(manifest)},
+        "model": {"name": str(model), "precision": "fp32"},
+        "output": {"path": str(output)},
+    }
+    return config.parse(raw, overrides)
+
+
+def predictions(output: Path | str, columns: str = "*", **options: Any) -> list[dict[str, Any]]:
+    """All rows of an output by a plain Hive glob, ordered by image_id."""
+    files = f"{output}/predictions/*/*/*.parquet"
+    return (
+        duckdb.sql(
+            f"SELECT {columns} FROM read_parquet('{files}', hive_partitioning = true, "
+            "hive_types = {'dataset': VARCHAR}) ORDER BY image_id"
+        )
+        .to_arrow_table()
+        .to_pylist()
+    )

@@ -1,0 +1,114 @@
+"""A folder of images becomes a manifest."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import manifest
+from pipeline.config import ManifestConfig
+from pipeline.errors import ManifestError
+from tests.making import STORAGE, save_images
+
+NAMES = ["top.jpg", "a/one.png", "a/deep/two.JPEG", "b c/three.webp"]
+
+
+def listing(folder: Path, out: Path, **options: Any) -> dict[str, dict[str, Any]]:
+    """The rows of a listing, by the relative name of the image."""
+    count = manifest.write_listing(str(folder), str(out), STORAGE, **{"dataset": "images", **options})
+    rows = pq.read_table(out).to_pylist()
+    assert len(rows) == count
+    return {row["uri"].removeprefix(f"{folder}/"): row for row in rows}
+
+
+def test_every_image_below_a_folder_is_listed_once_with_its_absolute_path(tmp_path: Path) -> None:
+    save_images(tmp_path / "lake", NAMES)
+    assert sorted(listing(tmp_path / "lake", tmp_path / "m.parquet")) == sorted(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("dataset_from", "datasets"),
+    [
+        (None, ["rest", "rest", "rest", "rest"]),
+        (0, ["rest", "a", "a", "b c"]),
+        (1, ["rest", "rest", "deep", "rest"]),
+        (-1, ["rest", "a", "deep", "b c"]),
+        (-2, ["rest", "rest", "a", "rest"]),
+        (5, ["rest", "rest", "rest", "rest"]),
+    ],
+)
+def test_a_path_component_can_name_the_dataset(
+    tmp_path: Path, dataset_from: int | None, datasets: list[str]
+) -> None:
+    save_images(tmp_path / "lake", NAMES)
+    rows = listing(tmp_path / "lake", tmp_path / "m.parquet", dataset="rest", dataset_from=dataset_from)
+    assert [rows[name]["dataset"] for name in NAMES] == datasets
+
+
+def test_only_images_are_listed_unless_other_endings_are_asked_for(tmp_path: Path) -> None:
+    save_images(tmp_path / "lake", ["a.jpg", "b.txt", "c.jpg.bak", "noending", "d.TIF"])
+    assert set(listing(tmp_path / "lake", tmp_path / "m.parquet")) == {"a.jpg", "d.TIF"}
+    assert set(listing(tmp_path / "lake", tmp_path / "n.parquet", suffixes=[".TXT"])) == {"b.txt"}
+
+
+def test_a_listing_is_the_same_whatever_order_the_folder_has(tmp_path: Path) -> None:
+    save_images(tmp_path / "x", ["b/2.jpg", "a/1.jpg", "c.jpg", "a/0.jpg"])
+    save_images(tmp_path / "y", ["c.jpg", "a/0.jpg", "a/1.jpg", "b/2.jpg"])
+    assert list(listing(tmp_path / "x", tmp_path / "m")) == list(listing(tmp_path / "y", tmp_path / "n"))
+
+
+def test_a_changed_file_has_another_version_and_an_unchanged_one_the_same(tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    save_images(lake, ["a.jpg", "b.jpg", "c.jpg"])
+    before = listing(lake, tmp_path / "m.parquet")
+    (lake / "a.jpg").write_bytes(b"longer than it was before" * 99)
+    os.utime(lake / "b.jpg", (1, 1))
+    after = listing(lake, tmp_path / "m.parquet")
+    changed = {name for name in after if after[name]["version"] != before[name]["version"]}
+    assert changed == {"a.jpg", "b.jpg"}
+
+
+def test_more_images_than_one_row_group_are_all_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "LISTING_ROWS", 3)
+    save_images(tmp_path / "lake", [f"{i}.jpg" for i in range(7)])
+    assert len(listing(tmp_path / "lake", tmp_path / "m.parquet")) == 7
+    assert pq.ParquetFile(tmp_path / "m.parquet").num_row_groups == 3
+
+
+@pytest.mark.parametrize("names", [[], ["readme.txt"]])
+def test_a_folder_without_images_is_one_sentence_and_no_file(tmp_path: Path, names: list[str]) -> None:
+    (tmp_path / "lake").mkdir()
+    save_images(tmp_path / "lake", names)
+    with pytest.raises(ManifestError, match=f"There are no images below {tmp_path}/lake"):
+        listing(tmp_path / "lake", tmp_path / "m.parquet")
+    assert not (tmp_path / "m.parquet").exists()
+
+
+def test_a_prefix_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file.jpg").write_bytes(b"x")
+    for name in ("file.jpg", "nowhere"):
+        with pytest.raises(ManifestError, match="is not a folder or prefix that can be listed"):
+            listing(tmp_path / name, tmp_path / "m.parquet")
+
+
+def test_a_folder_in_the_config_is_a_manifest_of_its_images(tmp_path: Path) -> None:
+    save_images(tmp_path / "lake", NAMES)
+    config = ManifestConfig(path=(str(tmp_path / "lake"),), dataset="photos")
+    with duckdb.connect() as connection:
+        files = manifest.sources(config, STORAGE, tmp_path)
+        rows = manifest.relation(connection, files, config).to_arrow_table().to_pylist()
+    assert {row["uri"] for row in rows} == {f"{tmp_path}/lake/{name}" for name in NAMES}
+    assert {row["dataset"] for row in rows} == {"photos"}
+    assert all(row["problem"] is None and row["version"] for row in rows)
+
+
+def test_two_folders_in_the_config_are_both_listed(tmp_path: Path) -> None:
+    save_images(tmp_path, ["one/a.jpg", "two/b.jpg"])
+    config = ManifestConfig(path=(str(tmp_path / "two"), str(tmp_path / "one")))
+    with duckdb.connect() as connection:
+        files = manifest.sources(config, STORAGE, tmp_path)
+        uris = manifest.relation(connection, files, config).to_arrow_table().column("uri").to_pylist()
+    assert uris == [f"{tmp_path}/two/b.jpg", f"{tmp_path}/one/a.jpg"]

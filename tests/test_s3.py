@@ -1,0 +1,179 @@
+"""The same run with everything on a real S3 server: manifest, images, model folder, output."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+import ray
+
+from pipeline import config, manifest, planning
+from pipeline.config import StorageConfig
+from pipeline.errors import ErrorCode, RowError, StorageError
+from pipeline.fetch import Request, fetch
+from pipeline.run import run
+from pipeline.storage import Storage
+from tests import lakes, seaweed
+
+pytestmark = pytest.mark.slow
+
+BUCKET = "lake"
+
+
+@pytest.fixture(scope="module")
+def server(s3_server: seaweed.S3Server) -> Iterator[seaweed.S3Server]:
+    """The server with its bucket, and the environment that leads to it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)
+        s3_server.filesystem().makedirs(BUCKET, exist_ok=True)
+        yield s3_server
+
+
+@pytest.fixture(scope="module")
+def lake(server: seaweed.S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A prefix with `images/<dataset>/…` and `model/`."""
+    folder = tmp_path_factory.mktemp("lake")
+    lakes.folder_of_images(folder / "images" / "cats & dogs", 30)
+    lakes.folder_of_images(folder / "images" / "007", 30, first=30)
+    (folder / "images" / "007" / "broken.jpg").write_text("no image")
+    (folder / "images" / "007" / "empty.jpg").touch()
+    lakes.tiny_vit(folder / "model")
+    server.filesystem().put(f"{folder}/", f"{BUCKET}/first/", recursive=True)
+    return f"s3://{BUCKET}/first"
+
+
+@pytest.fixture(scope="module")
+def finished(lake: str) -> Iterator[str]:
+    """The output of a run over the lake, by a Ray cluster that has the environment."""
+    rows = manifest.write_listing(
+        f"{lake}/images", f"{lake}/manifest.parquet", Storage(), dataset="-", dataset_from=0
+    )
+    assert rows == 62
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    run(lakes.settings(f"{lake}/*.parquet", f"{lake}/model", f"{lake}/out"))
+    yield f"{lake}/out"
+    ray.shutdown()
+
+
+def rows_of(output: str) -> list[tuple[str, str, str, str | None]]:
+    connection = duckdb.connect()
+    manifest.register_stores(connection, [output], Storage())
+    return connection.sql(
+        f"SELECT uri, dataset, outcome, error_code FROM read_parquet('{output}/predictions/*/*/*.parquet', "
+        "hive_partitioning = true, hive_types = {'dataset': VARCHAR}) ORDER BY uri"
+    ).fetchall()
+
+
+def test_every_object_is_exactly_one_row(finished: str) -> None:
+    rows = rows_of(finished)
+    assert len(rows) == len({uri for uri, *_ in rows}) == 62
+    failed = {Path(uri).name: code for uri, _, outcome, code in rows if outcome == "failed"}
+    assert failed == {"broken.jpg": "unsupported_format", "empty.jpg": "empty"}
+    assert {dataset for _, dataset, *_ in rows} == {"cats & dogs", "007"}
+
+
+def test_a_second_run_commits_nothing(finished: str, lake: str, server: seaweed.S3Server) -> None:
+    before = server.filesystem().find(finished)
+    summary = run(lakes.settings(f"{lake}/*.parquet", f"{lake}/model", finished))
+    assert summary.run_id is None
+    assert summary.account.total.already_done == 62
+    assert server.filesystem().find(finished) == before
+
+
+def test_a_new_object_is_found_by_the_next_run(
+    finished: str, lake: str, server: seaweed.S3Server, tmp_path: Path
+) -> None:
+    (path,) = lakes.folder_of_images(tmp_path, 1, first=999)
+    server.filesystem().put_file(str(path), f"{BUCKET}/first/images/new/{path.name}")
+    settings = lakes.settings(f"{lake}/images/", f"{lake}/model", finished)
+    with planning.plan(settings.manifest, Storage(), planning.target(settings).table) as plan:
+        assert (plan.account.total.already_done, plan.pending) == (62, 1)
+    assert run(settings).account.total.ok == 1
+    assert len(rows_of(finished)) == 63
+
+
+def test_no_credential_is_written_anywhere(finished: str, server: seaweed.S3Server) -> None:
+    fs = server.filesystem()
+    written = [path for path in fs.find(finished) if not path.endswith(".parquet")]
+    assert len(written) >= 6
+    for path in written:
+        text = fs.cat_file(path).decode()
+        assert seaweed.SECRET_KEY not in text, path
+        assert seaweed.ACCESS_KEY not in text, path
+
+
+def test_an_endpoint_in_the_config_needs_none_in_the_environment(
+    finished: str, lake: str, server: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    overrides = (f"storage.endpoint_url={server.endpoint_url}", "storage.region=us-east-1")
+    settings = lakes.settings(f"{lake}/manifest.parquet", f"{lake}/model", finished, *overrides)
+    target = planning.target(settings)
+    assert target.table is not None
+    with planning.plan(settings.manifest, target.storage, target.table) as plan:
+        assert plan.account.total.already_done == 62
+
+
+def test_a_manifest_of_every_format_is_read_from_s3(lake: str, server: seaweed.S3Server) -> None:
+    fs = server.filesystem()
+    fs.pipe_file(f"{BUCKET}/formats/a.csv", b"uri,dataset\nimages/a.jpg,007\n")
+    fs.pipe_file(f"{BUCKET}/formats/b.jsonl", b'{"uri": "s3://other/b.jpg"}\n')
+    connection = duckdb.connect()
+    given = config.parse(
+        {"manifest": {"path": [f"s3://{BUCKET}/formats/*"]}, "output": {"path": "unused"}}
+    ).manifest
+    files = manifest.sources(given, Storage(), Path(os.devnull))
+    manifest.register_stores(connection, [file.uri for file in files], Storage())
+    found = manifest.relation(connection, files, given).project("uri, dataset").fetchall()
+    assert found == [(f"s3://{BUCKET}/formats/images/a.jpg", "007"), ("s3://other/b.jpg", "images")]
+
+
+@pytest.mark.parametrize(
+    ("uri", "code"),
+    [
+        (f"s3://{BUCKET}/nowhere.jpg", ErrorCode.NOT_FOUND),
+        ("s3://no-such-bucket/a.jpg", ErrorCode.NOT_FOUND),
+        (f"s3://{BUCKET}", ErrorCode.BAD_URI),
+        ("s3://", ErrorCode.BAD_URI),
+        (f"s3://{BUCKET}/sizes/empty", ErrorCode.EMPTY),
+        (f"s3://{BUCKET}/sizes/large", ErrorCode.TOO_LARGE),
+    ],
+)
+def test_an_object_that_cannot_be_had_is_a_coded_row_error(
+    uri: str, code: ErrorCode, server: seaweed.S3Server
+) -> None:
+    server.filesystem().pipe({f"{BUCKET}/sizes/empty": b"", f"{BUCKET}/sizes/large": b"x" * 101})
+    (found,) = fetch([Request(uri)], Storage(), max_bytes=100)
+    assert isinstance(found, RowError)
+    assert (found.stage, found.code) == ("fetch", code)
+
+
+def test_a_range_of_an_object_is_read_alone(server: seaweed.S3Server) -> None:
+    server.filesystem().pipe_file(f"{BUCKET}/shard.tar", b"0123456789")
+    uri = f"s3://{BUCKET}/shard.tar"
+    found = fetch([Request(uri, 2, 3), Request(uri, 8, 5), Request(uri, 0, 10)], Storage(), max_bytes=100)
+    assert (found[0], found[2]) == (b"234", b"0123456789")
+    assert isinstance(found[1], RowError)
+    assert found[1].code == ErrorCode.TRUNCATED
+
+
+def test_wrong_credentials_are_one_sentence_without_the_credentials(
+    server: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    # Another region makes fsspec open a store of its own: it caches them by their options.
+    with pytest.raises(StorageError, match=r"^Cannot open s3://lake/x: access is denied; .*\.$") as refused:
+        Storage(StorageConfig(region="eu-west-1")).read(f"s3://{BUCKET}/x")
+    assert seaweed.ACCESS_KEY not in str(refused.value)
+
+
+def test_an_object_is_created_only_once(server: seaweed.S3Server) -> None:
+    storage = Storage()
+    assert storage.create(f"s3://{BUCKET}/once.json", b"first")
+    assert not storage.create(f"s3://{BUCKET}/once.json", b"second")
+    assert storage.read(f"s3://{BUCKET}/once.json") == b"first"
+    storage.write_json(f"s3://{BUCKET}/once.json", {"third": True})
+    assert json.loads(storage.read(f"s3://{BUCKET}/once.json") or b"") == {"third": True}

@@ -1,0 +1,82 @@
+"""One output is one embedding space, for ever."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import space
+from pipeline.errors import SpaceError
+from tests.making import STORAGE
+
+
+def description(**values: Any) -> dict[str, Any]:
+    return {"model": "some/vit", "pooling": "cls", "fingerprint": "abc123", "labels": ["cat", "dög"], **values}
+
+
+def test_the_placeholder_becomes_the_model_and_its_fingerprint() -> None:
+    assert space.location("s3://lake/{space}/x", "vit", description()) == "s3://lake/vit-abc123/x"
+    assert space.location("s3://lake/out", "vit", description()) == "s3://lake/out"
+
+
+def test_braces_that_are_not_the_placeholder_stay() -> None:
+    assert space.location("/a/{b}/{space}", "vit", description()) == "/a/{b}/vit-abc123"
+
+
+def test_an_output_without_a_space_is_free_and_looking_writes_nothing(tmp_path: Path) -> None:
+    assert space.check(str(tmp_path / "out"), description(), STORAGE) is False
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_claimed_output_is_this_space(tmp_path: Path) -> None:
+    space.claim(str(tmp_path), description(), STORAGE)
+    assert space.check(str(tmp_path), description(), STORAGE) is True
+    assert json.loads((tmp_path / "space.json").read_bytes()) == description()
+
+
+def test_claiming_again_changes_nothing(tmp_path: Path) -> None:
+    space.claim(str(tmp_path), description(), STORAGE)
+    before = (tmp_path / "space.json").read_bytes()
+    space.claim(str(tmp_path), description(revision="other", model="renamed"), STORAGE)
+    assert (tmp_path / "space.json").read_bytes() == before
+
+
+def test_another_space_is_refused_and_both_are_named(tmp_path: Path) -> None:
+    space.claim(str(tmp_path), description(), STORAGE)
+    other = description(model="other/deit", fingerprint="fff999", pooling="mean")
+    for refuse in (space.check, space.claim):
+        with pytest.raises(SpaceError) as caught:
+            refuse(str(tmp_path), other, STORAGE)
+        sentence = str(caught.value)
+        for part in (str(tmp_path), "some/vit", "abc123", "pooling cls", "other/deit", "fff999", "pooling mean"):
+            assert part in sentence
+        assert "{space}" in sentence
+
+
+def test_the_same_vectors_under_other_label_names_are_refused(tmp_path: Path) -> None:
+    space.claim(str(tmp_path), description(), STORAGE)
+    with pytest.raises(SpaceError, match="other names"):
+        space.check(str(tmp_path), description(labels=["cat", "bird"]), STORAGE)
+
+
+@pytest.mark.parametrize("text", ["", "no json", "[]", "{}", '{"fingerprint": 3}', "null", "\xff"])
+def test_a_file_that_describes_no_space_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "space.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(SpaceError, match="is not a description of an embedding space"):
+        space.check(str(tmp_path), description(), STORAGE)
+
+
+def test_of_many_that_claim_at_once_one_space_wins(tmp_path: Path) -> None:
+    def claim(number: int) -> bool:
+        try:
+            space.claim(str(tmp_path), description(fingerprint=f"f{number % 2}"), STORAGE)
+        except SpaceError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(claim, range(8)))
+    winner = json.loads((tmp_path / "space.json").read_bytes())["fingerprint"]
+    assert won == [f"f{number % 2}" == winner for number in range(8)]
