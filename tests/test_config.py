@@ -34,7 +34,8 @@ DEFAULTS = {
 }
 
 CONTRACT = """
-manifest: {path: "s3://lake/manifests/*.parquet", columns: {uri: url, dataset: source}, keep: [caption], dataset: photos}
+manifest:
+  {path: "s3://lake/manifests/*.parquet", columns: {uri: url, dataset: source}, keep: [caption], dataset: photos}
 model:    {name: google/vit-base-patch16-224, revision: main, engine: auto, precision: auto}
 labels:   {top_k: 5}
 embedding: {pooling: cls, normalize: true}
@@ -210,7 +211,11 @@ def test_a_column_cannot_be_kept_twice() -> None:
 
 @pytest.mark.parametrize(
     "pool",
-    ["{min_size: 3, max_size: 2}", "{max_size: 2, initial_size: 3}", "{min_size: 2, max_size: 4, initial_size: 1}"],
+    [
+        "{min_size: 3, max_size: 2}",
+        "{max_size: 2, initial_size: 3}",
+        "{min_size: 2, max_size: 4, initial_size: 1}",
+    ],
 )
 def test_the_bounds_of_a_pool_are_ordered(pool: str) -> None:
     assert "needs min_size <= initial_size <= max_size" in refusal(LEAST, f"workers.predictors={pool}")

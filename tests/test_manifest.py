@@ -23,9 +23,7 @@ def read(scratch: Path, *paths: object, **settings: Any) -> pa.Table:
     """The checked rows of manifests, in order."""
     config = ManifestConfig(path=tuple(map(str, paths)), **settings)
     with duckdb.connect() as connection:
-        return manifest.relation(
-            connection, manifest.sources(config, STORAGE, scratch), config
-        ).to_arrow_table()
+        return manifest.relation(connection, manifest.sources(config, STORAGE, scratch), config).to_arrow_table()
 
 
 def refusal(scratch: Path, *paths: object, **settings: Any) -> str:

@@ -208,16 +208,21 @@ def test_a_hub_model_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.
 
 
 def test_a_remote_folder_is_copied_once_for_each_version_of_its_files(
-    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LAKELENS_CACHE", str(tmp_path / "cache"))
-    fs, _ = STORAGE.filesystem("memory://models/tiny")
-    (original / "pytorch_model.bin").write_bytes(b"a pickle")
-    fs.put(str(original), "/models/tiny", recursive=True)
-    found = resolve("memory://models/tiny")
-    assert found.weights_sha256 == resolve(original).weights_sha256
+    uri = f"memory://{tmp_path.name}/tiny"
+    fs, path = STORAGE.filesystem(uri)
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    fs.put(str(folder), path, recursive=True)
+    found = resolve(uri)
+    assert fingerprint(uri) == fingerprint(folder)
     assert not (found.folder / "pytorch_model.bin").exists()
-    assert resolve("memory://models/tiny").folder == found.folder
+    assert resolve(uri).folder == found.folder
+    edit_json(folder / "config.json", layer_norm_eps=0.1)
+    fs.put_file(str(folder / "config.json"), f"{path}/config.json")
+    assert fingerprint(uri) == fingerprint(folder)
+    assert resolve(uri).folder != found.folder
     assert "no model folder at memory://models/none" in refusal("memory://models/none")
 
 

@@ -170,9 +170,7 @@ def test_a_large_plan_is_cut_into_files_in_order(tmp_path: Path, monkeypatch: py
     assert max(pq.ParquetFile(file).metadata.row_group(0).num_rows for file in files) <= 1024
 
 
-def test_a_plan_leaves_no_scratch_behind_even_if_it_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plan_leaves_no_scratch_behind_even_if_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(planning.tempfile, "tempdir", str(scratch))

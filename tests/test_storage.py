@@ -1,6 +1,5 @@
 """URIs, and files on local disk that are there at once or not at all."""
 
-import asyncio
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -176,7 +175,6 @@ def test_a_storage_travels_to_workers_without_a_secret(monkeypatch: pytest.Monke
         (answer(403, "AccessDenied"), ErrorCode.ACCESS_DENIED),
         (answer(401), ErrorCode.ACCESS_DENIED),
         (TimeoutError(), ErrorCode.TIMEOUT),
-        (asyncio.TimeoutError(), ErrorCode.TIMEOUT),
         (boto.ConnectTimeoutError(endpoint_url="x"), ErrorCode.TIMEOUT),
         (boto.ReadTimeoutError(endpoint_url="x"), ErrorCode.TIMEOUT),
         (aiohttp.ServerTimeoutError(), ErrorCode.TIMEOUT),

@@ -13,7 +13,20 @@ from pipeline.table import FOLDER, Predictions, fragment_path
 from tests.making import STORAGE, write_fragment
 
 CAPTION = pa.field("caption", pa.string())
-NAMES = ["plain", "with space", "100%", "a%20b", "a/b", "k=v", "grün-猫", "007", "2024-01-01", "a+b", "[x]*?", "o'q"]
+NAMES = [
+    "plain",
+    "with space",
+    "100%",
+    "a%20b",
+    "a/b",
+    "k=v",
+    "grün-猫",
+    "007",
+    "2024-01-01",
+    "a+b",
+    "[x]*?",
+    "o'q",
+]
 NAMES += ["..", 'a"b', "a:b", "tab\there", "#&~", "C:\\x", "true", "null"]
 
 

@@ -1,0 +1,60 @@
+"""`lakelens demo`: a generated image lake, the model that comes with LakeLens, a real run."""
+
+import os
+import shutil
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import duckdb
+import typer
+from rich.table import Table
+
+from jobs import console
+from jobs.run import show_run
+from pipeline import config
+from pipeline.demo.lake import make_lake
+
+ACCURACY = """
+SELECT dataset, count(*) AS images, avg((label = truth)::INT) AS accuracy
+FROM read_parquet('{}', hive_partitioning = true, hive_types = {{'dataset': VARCHAR}})
+WHERE outcome = 'ok' GROUP BY ROLLUP (dataset) ORDER BY dataset NULLS LAST
+"""
+
+
+def main(
+    folder: Annotated[Path, typer.Option(help="Where the lake and the output go.")] = Path("lakelens-demo"),
+    images: Annotated[int, typer.Option(min=1, help="Good images to draw; bad ones and duplicates come on top.")] = 600,
+) -> None:
+    """Draw an image lake, label and embed it, and compare the labels with what was drawn."""
+    manifest, output = folder / "lake" / "manifest.parquet", folder / "output"
+    if not manifest.exists():
+        console.say(f"drawing {images:,} images into {manifest.parent} ...")
+        make_lake(manifest.parent, images=images)
+    overrides = {"manifest.path": manifest, "output.path": output, "model.name": files("pipeline.demo") / "model"}
+    settings = config.load(
+        str(files("configs") / "demo.yaml"), [f"{key}='{value}'" for key, value in overrides.items()]
+    )
+    show_run(settings)
+    show_accuracy(f"{output}/predictions/*/*/*.parquet")
+    show_next(manifest, output)
+
+
+def show_accuracy(pattern: str) -> None:
+    """Labels against the truth that the lake's manifest carries."""
+    table = Table("dataset", "images", "accuracy", box=None, pad_edge=False, header_style="bold")
+    for dataset, count, accuracy in duckdb.sql(ACCURACY.format(pattern.replace("'", "''"))).fetchall():
+        table.add_row("total" if dataset is None else dataset, f"{count:,}", f"{accuracy:.1%}")
+    console.out.print(table)
+
+
+def show_next(manifest: Path, output: Path) -> None:
+    """Where the results are, and three commands to try."""
+    lakelens = "lakelens" if shutil.which("lakelens") else os.path.relpath(sys.argv[0])
+    python = os.path.relpath(Path(sys.executable).absolute())
+    failed = f"{output}/predictions/*/outcome=failed/*.parquet"
+    console.say(f"predictions: {output}/predictions (Parquet in Hive folders, and a Delta table)\n\ntry next:")
+    console.say(f"  {lakelens} plan configs/demo.yaml")
+    console.say(f"  {python} -c \"import duckdb; duckdb.sql('SELECT uri, stage, error_code FROM ''{failed}''').show()\"")
+    console.say(f"  {lakelens} run configs/local.yaml --set manifest.path=PHOTOS --set output.path=photos-out")
