@@ -18,7 +18,7 @@ RUN python -m pip install --no-cache-dir -c /tmp/constraints.txt /tmp/wheels/*.w
     && rm -r /tmp/wheels /tmp/constraints.txt \
     && lakelens --version
 COPY --chown=ray:users configs /home/ray/configs
-USER ray
+USER 1000:100
 WORKDIR /home/ray
 ENTRYPOINT ["lakelens"]
 CMD ["--help"]

@@ -43,7 +43,9 @@ def main(
 
 def show_accuracy(pattern: str) -> None:
     """Labels against the truth that the lake's manifest carries."""
-    table = Table("dataset", "images", "accuracy", box=None, pad_edge=False, header_style="bold")
+    table = Table("dataset", box=None, pad_edge=False, header_style="bold")
+    for name in ("images", "accuracy"):
+        table.add_column(name, justify="right")
     for dataset, count, accuracy in duckdb.sql(ACCURACY.format(pattern.replace("'", "''"))).fetchall():
         table.add_row("total" if dataset is None else dataset, f"{count:,}", f"{accuracy:.1%}")
     console.out.print(table)
@@ -56,5 +58,6 @@ def show_next(manifest: Path, output: Path) -> None:
     failed = f"{output}/predictions/*/outcome=failed/*.parquet"
     console.say(f"predictions: {output}/predictions (Parquet in Hive folders, and a Delta table)\n\ntry next:")
     console.say(f"  {lakelens} plan configs/demo.yaml")
-    console.say(f"  {python} -c \"import duckdb; duckdb.sql('SELECT uri, stage, error_code FROM ''{failed}''').show()\"")
+    query = f"duckdb.read_parquet('{failed}').project('uri, stage, error_code').show()"
+    console.say(f'  {python} -c "import duckdb; {query}"')
     console.say(f"  {lakelens} run configs/local.yaml --set manifest.path=PHOTOS --set output.path=photos-out")

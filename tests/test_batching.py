@@ -89,6 +89,10 @@ def test_the_known_limit_holds_while_memory_shrinks_under_it() -> None:
     assert max(drive(sizer, knee(512), batches=50)) == 32
 
 
+def test_a_limit_that_is_known_from_the_start_is_never_reached() -> None:
+    assert max(drive(BatchSizer(max_size=512, ceiling=64), knee(512))) == 32
+
+
 def test_a_short_batch_that_did_not_fit_counts_too() -> None:
     sizer = BatchSizer(max_size=512, size=64)
     sizer.out_of_memory(10)

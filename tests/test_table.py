@@ -12,7 +12,7 @@ from deltalake.exceptions import DeltaError
 
 from pipeline import schema, table
 from pipeline.errors import OvertakenError, TableError
-from pipeline.table import FOLDER, Fragment, Predictions
+from pipeline.table import FOLDER, Predictions
 from tests.making import STORAGE, write_fragment
 
 CAPTION = pa.field("caption", pa.string())
@@ -87,6 +87,12 @@ def maintain(out: str, column: str = "note") -> None:
     DeltaTable(f"{out}/{FOLDER}").alter.add_columns([Field(column, "string")])
 
 
+def append_nothing(out: str) -> None:
+    """A commit by someone else that conflicts with none."""
+    delta = DeltaTable(f"{out}/{FOLDER}")
+    delta.create_write_transaction([], "append", delta.schema(), list(schema.PARTITIONS))
+
+
 def test_there_is_no_table_before_it_is_created(out: str) -> None:
     assert Predictions.open(out, STORAGE) is None
     assert not Path(out).exists()
@@ -99,13 +105,6 @@ def test_creating_twice_gives_the_same_table(out: str) -> None:
     assert (first.epoch, first.files()) == (0, [])
     assert second.kept_columns() == [CAPTION]
     assert len(list(Path(out, FOLDER, "_delta_log").glob("*.json"))) == 1
-
-
-def test_a_new_table_has_the_output_schema_in_hive_folders(out: str) -> None:
-    Predictions.create(out, STORAGE, [])
-    delta = DeltaTable(f"{out}/{FOLDER}")
-    assert pa.schema(delta.schema().to_arrow()).equals(schema.PREDICTIONS)
-    assert delta.metadata().partition_columns == ["dataset", "outcome"]
 
 
 def test_a_claim_moves_the_epoch_by_one(out: str) -> None:
@@ -121,6 +120,15 @@ def test_a_stale_table_cannot_be_claimed(out: str) -> None:
     assert opened(out).claim("two", []) == epoch + 1
     assert stale.claim("three", []) is None
     assert opened(out).epoch == epoch + 1
+
+
+def test_a_claim_notices_every_commit_even_one_that_could_be_rebased_over(out: str) -> None:
+    found, epoch = claimed(out)
+    planned = opened(out)
+    append_nothing(out)
+    assert planned.claim("two", []) is None
+    found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
+    assert found.version == opened(out).version
 
 
 def test_a_commit_moves_a_table_so_that_a_plan_made_before_it_cannot_claim(out: str) -> None:
@@ -284,10 +292,3 @@ def test_a_table_that_cannot_be_read_is_one_sentence(out: str) -> None:
     with pytest.raises(TableError, match="Cannot use the table") as caught:
         Predictions.open(out, STORAGE)
     assert "\n" not in str(caught.value)
-
-
-def test_a_fragment_path_is_new_for_every_attempt() -> None:
-    paths = {table.fragment_path("a", "ok", 3) for _ in range(100)}
-    assert len(paths) == 100
-    assert all(path.startswith("dataset=a/outcome=ok/3-") for path in paths)
-    assert isinstance(Fragment("p", "a", "ok", 1, 1), Fragment)

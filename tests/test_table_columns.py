@@ -8,6 +8,7 @@ import pyarrow.dataset as pds
 import pytest
 from deltalake import DeltaTable
 
+from pipeline import schema
 from pipeline.errors import LakeLensError, TableError
 from pipeline.table import FOLDER, Predictions, fragment_path
 from tests.making import STORAGE, write_fragment
@@ -80,6 +81,19 @@ def test_a_dataset_is_one_folder_whatever_its_name(name: str) -> None:
     assert path.count("/") == 2
     assert path.isascii()
     assert not set(path) & set(" *?[]\\:")
+
+
+def test_a_fragment_path_is_new_for_every_attempt() -> None:
+    paths = {fragment_path("a", "ok", 3) for _ in range(100)}
+    assert len(paths) == 100
+    assert all(path.startswith("dataset=a/outcome=ok/3-") for path in paths)
+
+
+def test_a_new_table_has_the_output_schema_in_hive_folders(tmp_path: Path) -> None:
+    Predictions.create(str(tmp_path), STORAGE, [])
+    delta = DeltaTable(f"{tmp_path}/{FOLDER}")
+    assert pa.schema(delta.schema().to_arrow()).equals(schema.PREDICTIONS)
+    assert delta.metadata().partition_columns == ["dataset", "outcome"]
 
 
 def claimed(out: str, kept: list[pa.Field], run_id: str = "run") -> tuple[Predictions, int]:

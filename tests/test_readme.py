@@ -1,0 +1,99 @@
+"""The README's recipes, as they stand there, on the output that they name."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+from deltalake import DeltaTable
+
+from pipeline import config
+from pipeline.run import run
+from tests import lakes
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+DATASETS = {"007", "2024-01-01", "street a/b=c"}
+
+
+def recipe(title: str) -> str:
+    """The Python block that follows a title."""
+    found = re.search(rf"^{re.escape(title)}:\n\n```python\n(.*?)```", TEXT, flags=re.MULTILINE | re.DOTALL)
+    assert found, title
+    return found[1]
+
+
+def executed(title: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    exec(recipe(title), names)
+    return names
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _demo_output(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A small output where the README says that the demo's is: 12 ok rows and 3 failed ones."""
+    folder = tmp_path_factory.mktemp("readme")
+    paths = [*lakes.folder_of_images(folder / "images", 12), *(Path("none") / f"{i}.jpg" for i in range(3))]
+    names = sorted(DATASETS)
+    rows = [{"uri": str(path.absolute()), "dataset": names[i % 3]} for i, path in enumerate(paths)]
+    manifest = lakes.write_manifest(folder / "manifest.parquet", rows)
+    output = folder / "lakelens-demo" / "output"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        run(lakes.settings(manifest, lakes.tiny_vit(folder / "model"), output))
+        DeltaTable(str(output / "predictions")).create_checkpoint()  # a Parquet file that is no data
+        yield
+        ray.shutdown()
+
+
+def test_duckdb_counts_labels_by_dataset(capsys: pytest.CaptureFixture[str]) -> None:
+    executed("DuckDB")
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in DATASETS)
+
+
+def test_polars_reads_the_ok_rows() -> None:
+    best = executed("Polars")["best"]
+    assert best.height == 12
+    assert set(best["dataset"]) == DATASETS
+    assert best["label"].null_count() == 0
+
+
+def test_pandas_and_pyarrow_read_the_failed_rows() -> None:
+    failed = executed("pandas and pyarrow")["failed"]
+    assert set(failed["error_code"]) == {"not_found"}
+    assert set(failed["dataset"]) == DATASETS
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_ray_data_reads_the_vectors() -> None:
+    vectors = executed("Ray Data")["vectors"].take_all()
+    assert len(vectors) == 12
+    assert {len(row["embedding"]) for row in vectors} == {48}
+
+
+def test_deltalake_reads_every_row() -> None:
+    rows = executed("As a Delta table, at any version and while runs go on")["rows"]
+    assert rows.num_rows == 15
+    assert set(rows["dataset"].to_pylist()) == DATASETS
+
+
+def test_the_config_in_the_readme_names_every_key_with_its_default() -> None:
+    (block,) = (block for block in re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL) if "manifest:" in block)
+    written = config.parse(yaml.safe_load(block))
+    defaults = config.parse({"manifest": {"path": written.manifest.path[0]}, "output": {"path": written.output.path}})
+    assert written == defaults
+    shown = yaml.safe_load(block)
+    for section, keys in defaults.model_dump().items():
+        assert shown[section].keys() == keys.keys(), section
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_config_that_people_copy_is_valid(path: Path) -> None:
+    config.load(path)
