@@ -25,7 +25,9 @@ WHERE outcome = 'ok' GROUP BY ROLLUP (dataset) ORDER BY dataset NULLS LAST
 
 def main(
     folder: Annotated[Path, typer.Option(help="Where the lake and the output go.")] = Path("lakelens-demo"),
-    images: Annotated[int, typer.Option(min=1, help="Good images to draw; bad ones and duplicates come on top.")] = 600,
+    images: Annotated[
+        int, typer.Option(min=1, help="Good images to draw; bad ones and duplicates come on top.")
+    ] = 600,
 ) -> None:
     """Draw an image lake, label and embed it, and compare the labels with what was drawn."""
     manifest, output = folder / "lake" / "manifest.parquet", folder / "output"
@@ -46,7 +48,8 @@ def show_accuracy(pattern: str) -> None:
     table = Table("dataset", box=None, pad_edge=False, header_style="bold")
     for name in ("images", "accuracy"):
         table.add_column(name, justify="right")
-    for dataset, count, accuracy in duckdb.sql(ACCURACY.format(pattern.replace("'", "''"))).fetchall():
+    query = ACCURACY.format(pattern.replace("'", "''"))
+    for dataset, count, accuracy in duckdb.execute(query).fetchall():
         table.add_row("total" if dataset is None else dataset, f"{count:,}", f"{accuracy:.1%}")
     console.out.print(table)
 

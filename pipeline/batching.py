@@ -15,7 +15,7 @@ SAMPLES = 3
 
 @dataclass
 class BatchSizer:
-    """Finds the smallest of the bucket sizes 1, 2, 4 ... `max_size` that is about as fast as any."""
+    """Doubles the size, up to `max_size`, until a doubling gains less than `MIN_GAIN`; then it stays."""
 
     max_size: int
     size: int = 8

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,10 @@ from pipeline.config import PoolConfig, WorkersConfig
 from pipeline.errors import ClusterError, LakeLensError
 
 READ_CPUS = 1.0
-"""CPUs that no pool may take: the tasks that read the plan need one, or nothing ever starts."""
+"""CPUs a node that no pool may take: then, however the actors are placed, some node has one left for the tasks
+that read the plan. Without it nothing ever starts."""
+CONNECT_TIMEOUT_S = 10.0
+"""How long a cluster's port may take to answer; Ray itself tries for five minutes."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ def connected(address: str | None) -> Iterator[Resources]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray Data starts its actors in a way that Ray's own core logs as an error, every time.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    _check_address(address)
     local = {} if address else {"include_dashboard": False, "num_cpus": max(2, os.cpu_count() or 2)}
     try:
         with _hushed():
@@ -77,25 +82,44 @@ def connected(address: str | None) -> Iterator[Resources]:
         ray.shutdown()
 
 
+def _check_address(address: str | None) -> None:
+    """Raises: ClusterError at once for an address where nothing answers."""
+    if address and address.startswith("ray://"):
+        raise ClusterError(
+            f"Cannot run through the Ray client at {address}; give the address of the head node itself, host:6379."
+        )
+    host, colon, port = (address or "").rpartition(":")
+    if not colon or not port.isdigit():  # "auto", "local"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"Cannot connect to the Ray cluster at {address}: nothing answers there.") from error
+
+
 def pools(workers: WorkersConfig, resources: Resources) -> Pools:
     """Sizes for the stages, from the config or from what the cluster has.
 
     One predictor for each GPU, else for each node; decoders share the CPUs that are left.
     """
     gpus = int(resources.gpus)
+    free = max(resources.cpus - READ_CPUS * resources.nodes, 0.0)
     # A CPU predictor computes on all cores of its node, whatever it asks Ray for: decoding is a few per cent
     # of the work, so sharing the cores by the operating system loses less than splitting them.
-    predictors = Pool(
-        _size(workers.predictors, gpus or resources.nodes), 0.0 if gpus else 0.5, 1.0 if gpus else 0.0
-    )
-    taken = predictors.num_cpus * predictors.size.max_size
-    decoders = _size(workers.decoders, max(1, int(resources.cpus - taken)))
-    share = max(resources.cpus - READ_CPUS - taken, 0.5) / decoders.max_size
+    size = _size(workers.predictors, gpus or resources.nodes)
+    predictors = Pool(size, 0.0, 1.0) if gpus else Pool(size, _share(free / 2, size, most=0.5))
+    free -= predictors.num_cpus * size.max_size
+    size = _size(workers.decoders, max(1, int(resources.cpus - predictors.num_cpus * size.max_size)))
     return Pools(
-        decoders=Pool(decoders, min(1.0, math.floor(100 * share) / 100)),
+        decoders=Pool(size, _share(free, size, most=1.0)),
         predictors=predictors,
         predictor_threads=max(1, int(resources.smallest_node_cpus)),
     )
+
+
+def _share(cpus: float, size: PoolConfig, *, most: float) -> float:
+    """CPUs that one of a pool's actors asks for, in Ray's steps of a hundredth."""
+    return min(most, math.floor(100 * cpus / size.max_size) / 100)
 
 
 def stage(pool: Pool) -> dict[str, Any]:

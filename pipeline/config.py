@@ -59,10 +59,11 @@ class ManifestConfig(_Section):
 
     @model_validator(mode="after")
     def _kept_columns_have_room(self) -> Self:
-        taken = sorted(set(self.keep) & schema.RESERVED)
+        taken = [name for name in self.keep if name.casefold() in schema.RESERVED]
         if taken:
             raise ValueError(f"keep: {taken[0]!r} is a column of the output; rename it in the manifest")
-        if len(set(self.keep)) != len(self.keep):
+        # SQL and Delta do not tell names apart by their case.
+        if len({name.casefold() for name in self.keep}) != len(self.keep):
             raise ValueError("keep: a column is named twice")
         return self
 

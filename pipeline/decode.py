@@ -6,11 +6,12 @@ of opaque 8-bit images equal Hugging Face's image processor. It does not know wh
 
 import io
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from pipeline.config import DecodeConfig
 from pipeline.errors import ErrorCode, RowError, Stage
@@ -27,7 +28,10 @@ FORMATS = tuple(name for name in _PLUGINS if name in Image.OPEN)
 Left out are those that start another program (EPS), only stubs of formats, and scientific containers.
 """
 
-Image.MAX_IMAGE_PIXELS = None  # decode.max_pixels is checked instead, before anything is allocated
+# Pillow's own limit is set to decode.max_pixels and made an error, before anything is allocated: it also guards
+# what plug-ins open inside a file, such as the PNG in an icon.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")  # each is noted or an error row
 
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -50,34 +54,40 @@ def decode(data: bytes, steps: Preprocessing, config: DecodeConfig) -> Decoded:
     notes: list[str] = []
     try:
         image = _open(data, config)
-        if config.fast and image.format in ("JPEG", "MPO"):
+        width, height = image.size
+        if config.fast:
             _draft(image, steps, notes)
         _load(image, config, notes)
-        rgb = _rgb(_upright(image, notes), notes)
-        pixels = _fit(rgb, steps, config)
+        upright = _upright(image, notes)
+        if notes[-1:] == [TURNED]:
+            width, height = (width, height) if _orientation(image) < 5 else (height, width)
+        pixels = _fit(_rgb(upright, notes), steps, config)
     except RowError:
         raise
-    except (MemoryError, Image.DecompressionBombError) as error:
-        raise _error(ErrorCode.OUT_OF_MEMORY, "decoding it needs more memory than there is") from error
     except Exception as error:  # Pillow's plug-ins raise anything on malformed files
-        if _is_truncation(error):
-            raise _error(ErrorCode.TRUNCATED, "the file ends before its last pixel") from error
-        raise _error(ErrorCode.CORRUPT, f"the file is damaged ({type(error).__name__})") from error
-    return Decoded(pixels, rgb.width, rgb.height, tuple(notes))
+        raise _failure(error, config) from error
+    return Decoded(pixels, width, height, tuple(notes))
+
+
+def _failure(error: Exception, config: DecodeConfig) -> RowError:
+    """The row error of whatever Pillow raised."""
+    if isinstance(error, UnidentifiedImageError):
+        return _error(ErrorCode.UNSUPPORTED_FORMAT, "the file is not an image of a known format")
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return _error(
+            ErrorCode.TOO_MANY_PIXELS, f"it has more than decode.max_pixels = {config.max_pixels} pixels"
+        )
+    if isinstance(error, MemoryError):
+        return _error(ErrorCode.OUT_OF_MEMORY, "decoding it needs more memory than there is")
+    if _is_truncation(error):
+        return _error(ErrorCode.TRUNCATED, "the file ends before its last pixel")
+    return _error(ErrorCode.CORRUPT, f"the file is damaged ({type(error).__name__})")
 
 
 def _open(data: bytes, config: DecodeConfig) -> Image.Image:
     """The image with only its header read, within the limits."""
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise _error(ErrorCode.UNSUPPORTED_FORMAT, "the file is not an image of a known format") from error
-    if image.width * image.height > config.max_pixels:
-        raise _error(
-            ErrorCode.TOO_MANY_PIXELS,
-            f"it has {image.width}x{image.height} pixels; decode.max_pixels is {config.max_pixels}",
-        )
-    return image
+    Image.MAX_IMAGE_PIXELS = config.max_pixels
+    return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
 def _draft(image: Image.Image, steps: Preprocessing, notes: list[str]) -> None:
@@ -114,14 +124,31 @@ def _is_truncation(error: Exception) -> bool:
 def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
     """Apply the EXIF orientation; an unreadable EXIF is noted and ignored."""
     try:
-        orientation = image.getexif().get(0x0112, 1)
-        turned = ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+        method = _TURNS.get(_orientation(image))
     except Exception:
         notes.append("exif_unreadable")
         return image
-    if turned is not image:
-        notes.append("exif_orientation")
-    return turned
+    if method is None:
+        return image
+    notes.append(TURNED)
+    return image.transpose(method)
+
+
+def _orientation(image: Image.Image) -> int:
+    return int(image.getexif().get(0x0112, 1))
+
+
+TURNED = "exif_orientation"
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image of each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
 
 
 def _rgb(image: Image.Image, notes: list[str]) -> Image.Image:

@@ -1,11 +1,11 @@
 """URIs -> bytes, or a row error. It does not know what the bytes are."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.errors import ErrorCode, LakeLensError, RowError, Stage
-from pipeline.storage import Storage, classify, scheme
+from pipeline.storage import Storage, classify
 
 _MESSAGES = {
     ErrorCode.NOT_FOUND: "there is no such object",
@@ -33,36 +33,36 @@ def fetch(requests: Sequence[Request], storage: Storage, max_bytes: int) -> list
     is never read beyond that.
     """
     results: dict[int, bytes | RowError] = {}
-    stores: dict[str, list[int]] = defaultdict(list)
+    stores: dict[int, _Store] = {}
     for index, request in enumerate(requests):
-        stores[scheme(request.uri)].append(index)
-    for indices in stores.values():
-        results.update(_from_one_store([(i, requests[i]) for i in indices], storage, max_bytes))
-    return [results[index] for index in range(len(requests))]
-
-
-def _from_one_store(
-    numbered: list[tuple[int, Request]], storage: Storage, max_bytes: int
-) -> Iterable[tuple[int, bytes | RowError]]:
-    wanted = []
-    for index, request in numbered:
         try:
             fs, path = storage.filesystem(request.uri)
         except (LakeLensError, OSError) as error:
-            yield index, _error(ErrorCode.BAD_URI, str(error))
+            results[index] = _error(ErrorCode.BAD_URI, str(error))
             continue
-        wanted.append((index, request.length, path, *_range(request, max_bytes)))
-    if not wanted:
-        return
-    indices, lengths, paths, starts, ends = zip(*wanted, strict=True)
-    found = fs.cat_ranges(list(paths), list(starts), list(ends), on_error="return")
-    for index, expected, result in zip(indices, lengths, found, strict=True):
-        yield index, _checked(result, max_bytes, expected)
+        # fsspec gives the same object for the same store: its requests can go out together.
+        stores.setdefault(id(fs), _Store(fs, [])).wanted.append((index, path, request))
+    for store in stores.values():
+        results.update(_from_store(store, max_bytes))
+    return [results[index] for index in range(len(requests))]
 
 
-def _range(request: Request, max_bytes: int) -> tuple[int, int]:
-    start = request.offset or 0
-    return start, start + min(request.length or max_bytes + 1, max_bytes + 1)
+@dataclass(frozen=True)
+class _Store:
+    """A filesystem, and what is wanted of it: (index, path, request)."""
+
+    fs: Any
+    wanted: list[tuple[int, str, Request]]
+
+
+def _from_store(store: _Store, max_bytes: int) -> Iterator[tuple[int, bytes | RowError]]:
+    starts = [request.offset or 0 for _, _, request in store.wanted]
+    most = [max_bytes + 1 if request.length is None else request.length for _, _, request in store.wanted]
+    ends = [start + min(length, max_bytes + 1) for start, length in zip(starts, most, strict=True)]
+    paths = [path for _, path, _ in store.wanted]
+    found = store.fs.cat_ranges(paths, starts, ends, on_error="return")
+    for (index, _, request), result in zip(store.wanted, found, strict=True):
+        yield index, _checked(result, max_bytes, request.length)
 
 
 def _checked(result: object, max_bytes: int, expected: int | None) -> bytes | RowError:

@@ -37,6 +37,7 @@ LISTING_ROWS = 65_536
 """Rows of a listing that are in memory at once, and in one row group."""
 
 _FILE, _RAW_URI, _RAW_ID, _RAW_DATASET = (f"_lakelens_{name}" for name in ("file", "uri", "id", "dataset"))
+_RAW_OFFSET, _RAW_LENGTH = "_lakelens_offset", "_lakelens_length"
 _PLAIN_TYPES = re.compile(
     r"BOOLEAN|TINYINT|SMALLINT|INTEGER|BIGINT|FLOAT|DOUBLE|VARCHAR|BLOB|DATE|TIMESTAMP|DECIMAL\(.*\)"
     r"|TIMESTAMP WITH TIME ZONE"
@@ -80,9 +81,9 @@ def sources(config: ManifestConfig, storage: Storage, scratch: Path) -> list[Sou
 def relation(
     connection: duckdb.DuckDBPyConnection, files: list[Source], config: ManifestConfig
 ) -> duckdb.DuckDBPyRelation:
-    """Rows in manifest order: the columns of `schema.PENDING`, the kept ones, and `problem`.
+    """Rows in manifest order: the columns of `schema.PENDING`, the kept ones, and `schema.PROBLEM`.
 
-    `problem` is null for a valid row. A relative uri is taken relative to its manifest file.
+    The problem is null for a valid row. A relative uri is taken relative to its manifest file.
     Raises: ManifestError for an unreadable file or a column that is not there.
     """
     try:
@@ -91,7 +92,9 @@ def relation(
             for format_, group in groupby(files, key=lambda source: source.format)
         ]
         rows = " UNION ALL BY NAME ".join(selects)
-        return connection.sql(f"SELECT *, {_PROBLEM} AS problem FROM ({rows})")
+        return connection.sql(
+            f"SELECT * EXCLUDE ({_RAW_OFFSET}, {_RAW_LENGTH}), {_PROBLEM} AS {schema.PROBLEM} FROM ({rows})"
+        )
     except duckdb.Error as error:
         raise unreadable(error, config) from error
 
@@ -210,7 +213,7 @@ def _canonical(
     def column(name: str, kind: str, alias: str) -> str:
         if name not in types:
             return f"CAST(NULL AS {kind}) AS {alias}"
-        text = f"{_name(name)} ->> '$'" if format_ == "jsonl" else _name(name)
+        text = f"{quoted(name)} ->> '$'" if format_ == "jsonl" else quoted(name)
         return f"{'CAST' if kind == 'VARCHAR' else 'TRY_CAST'}({text} AS {kind}) AS {alias}"
 
     columns = [
@@ -219,14 +222,15 @@ def _canonical(
         column(names[schema.IMAGE_ID], "VARCHAR", _RAW_ID),
         column(names[schema.DATASET], "VARCHAR", _RAW_DATASET),
         column(names[schema.VERSION], "VARCHAR", "version"),
-        column(names[schema.OFFSET], "BIGINT", '"offset"'),
-        column(names[schema.LENGTH], "BIGINT", "length"),
-        *(column(name, _kept_type(types[name]), _name(name)) for name in config.keep),
+        column(names[schema.OFFSET], "VARCHAR", _RAW_OFFSET),
+        column(names[schema.LENGTH], "VARCHAR", _RAW_LENGTH),
+        *(column(name, _kept_type(types[name]), quoted(name)) for name in config.keep),
     ]
     return (
         f"SELECT {_RESOLVED_URI} AS uri, coalesce({_RAW_ID}, uri) AS image_id, "
-        f"coalesce({_RAW_DATASET}, {_text(config.dataset)}) AS dataset, "
-        f"* EXCLUDE ({_FILE}, {_RAW_URI}, {_RAW_ID}, {_RAW_DATASET}) "
+        f"coalesce({_RAW_DATASET}, {_text(config.dataset)}) AS dataset, version, "
+        f'TRY_CAST({_RAW_OFFSET} AS BIGINT) AS "offset", TRY_CAST({_RAW_LENGTH} AS BIGINT) AS length, '
+        f"* EXCLUDE ({_FILE}, {_RAW_URI}, {_RAW_ID}, {_RAW_DATASET}, version) "
         f"FROM (SELECT {', '.join(columns)} FROM {scan})"
     )
 
@@ -245,7 +249,7 @@ _OPTIONS = {
     "jsonl": ", format = 'newline_delimited', hive_partitioning = false",
 }
 _RESOLVED_URI = (
-    rf"CASE WHEN regexp_matches({_RAW_URI}, '^([A-Za-z][A-Za-z0-9+.-]+:|/)') OR {_RAW_URI} = '' THEN {_RAW_URI} "
+    rf"CASE WHEN regexp_matches({_RAW_URI}, '^([A-Za-z][A-Za-z0-9+.-]+://|/)') OR {_RAW_URI} = '' THEN {_RAW_URI} "
     rf"ELSE regexp_replace({_FILE}, '[^/]*$', '') || {_RAW_URI} END"
 )
 _PROBLEM = f"""CASE
@@ -253,7 +257,9 @@ _PROBLEM = f"""CASE
     WHEN image_id = '' THEN 'image_id is empty'
     WHEN dataset IN ('', '__HIVE_DEFAULT_PARTITION__') THEN 'dataset has no usable name'
     WHEN strlen(url_encode(dataset)) > {MAX_DATASET_BYTES} THEN 'dataset is too long a name'
-    WHEN ("offset" IS NULL) <> (length IS NULL) OR "offset" < 0 OR length < 0 THEN 'offset and length do not fit'
+    WHEN ({_RAW_OFFSET} IS NULL) <> ({_RAW_LENGTH} IS NULL)
+        OR NOT regexp_full_match({_RAW_OFFSET} || {_RAW_LENGTH}, '\\d+')
+        OR ({_RAW_OFFSET} IS NOT NULL AND ("offset" IS NULL OR length IS NULL)) THEN 'offset and length do not fit'
     END"""
 
 
@@ -279,7 +285,7 @@ def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _name(column: str) -> str:
+def quoted(column: str) -> str:
     """A column name as an SQL identifier."""
     return '"' + column.replace('"', '""') + '"'
 

@@ -24,7 +24,8 @@ from pipeline.preprocessing import Preprocessing, read_preprocessing
 from pipeline.storage import Storage, failure, scheme
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
-FILES = ("config.json", "preprocessor_config.json", "model.safetensors.index.json", *WEIGHTS)
+INDEX = "model.safetensors.index.json"
+FILES = ("config.json", "preprocessor_config.json", INDEX, *WEIGHTS)
 MODEL_TYPES = ("vit", "deit", "vit_msn", "dinov2", "dinov2_with_registers", "beit", "data2vec-vision")
 """Hugging Face model types whose last hidden state starts with a CLS token."""
 _BYSTANDERS = {
@@ -103,11 +104,13 @@ def resolve(config: ModelConfig, storage: Storage) -> Model:
         raise ModelError(
             f"The model {config.name} is of type {model_type!r}; LakeLens takes {', '.join(MODEL_TYPES)}."
         )
-    weights = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
-    if not weights:
-        raise ModelError(f"The model {config.name} has no {WEIGHTS[0]}; other formats are never loaded.")
+    weights = _weights(folder, config.name)
     steps = read_preprocessing(_json(folder / "preprocessor_config.json", config.name), config.name)
-    _check_input_size(steps, settings, config.name)
+    try:
+        _check_input_size(steps, settings, config.name)
+        labels, dim = _labels(settings, config.name), int(settings["hidden_size"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"The model {config.name} has a config.json that makes no sense: {error!r}.") from error
     return Model(
         name=config.name,
         revision=revision,
@@ -116,8 +119,8 @@ def resolve(config: ModelConfig, storage: Storage) -> Model:
         weights_sha256=_sha256(weights),
         architecture_sha256=_architecture_sha256(settings),
         preprocessing=steps,
-        labels=_labels(settings, config.name),
-        dim=int(settings["hidden_size"]),
+        labels=labels,
+        dim=dim,
     )
 
 
@@ -190,6 +193,19 @@ def keep_first(scratch: Path, target: Path) -> None:
     except OSError:
         if not target.exists():
             raise
+
+
+def _weights(folder: Path, name: str) -> list[Path]:
+    """The weight files, in the order of their names. Raises: ModelError if there are none, or not all."""
+    weights = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
+    if not weights:
+        raise ModelError(f"The model {name} has no {WEIGHTS[0]}; other formats are never loaded.")
+    index = folder / INDEX
+    wanted = set(_json(index, name).get("weight_map", {}).values()) if index.exists() else set()
+    missing = sorted(wanted - {path.name for path in weights})
+    if missing:
+        raise ModelError(f"The model {name} lacks {missing[0]}, which its {INDEX} names.")
+    return weights
 
 
 def _json(path: Path, name: str) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Plan:
         self._connection = connection
         self.account = _account(connection)
         columns = connection.sql("SELECT * FROM input LIMIT 0").to_arrow_table().schema
-        known = {*schema.PENDING.names, "ordinal", "problem"}
+        known = {*schema.PENDING.names, schema.ORDINAL, schema.PROBLEM}
         self.kept: list[pa.Field] = [field for field in columns if field.name not in known]
 
     @property
@@ -78,10 +78,10 @@ class Plan:
         Raises: StorageError.
         """
         pending = pa.schema([*schema.PENDING, *self.kept])
-        columns = ", ".join(f'input."{name}"' for name in pending.names)
+        columns = ", ".join(f"input.{manifest.quoted(name)}" for name in pending.names)
         rows = self._connection.sql(
-            f"SELECT {columns} FROM input JOIN state USING (ordinal) WHERE status = 'left' "
-            "ORDER BY input.dataset, ordinal"
+            f"SELECT {columns} FROM input JOIN state USING ({schema.ORDINAL}) WHERE state.status = 'left' "
+            f"ORDER BY input.dataset, {schema.ORDINAL}"
         ).to_arrow_reader(PENDING_FILE_ROWS)
         fs, root = storage.filesystem(folder)
         uris = []
@@ -118,16 +118,17 @@ def plan(config: ManifestConfig, storage: Storage, table: Predictions | None) ->
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-_STATE = """
+_STATE = f"""
 CREATE TABLE state AS
-SELECT ordinal, dataset, CASE
-    WHEN problem IS NOT NULL THEN 'invalid'
-    WHEN ordinal <> first_ordinal THEN 'duplicates'
-    WHEN image_id IN (SELECT image_id FROM committed) THEN 'already_done'
+SELECT {schema.ORDINAL}, input.dataset, CASE
+    WHEN {schema.PROBLEM} IS NOT NULL THEN 'invalid'
+    WHEN {schema.ORDINAL} <> firsts.first_ordinal THEN 'duplicates'
+    WHEN input.image_id IN (SELECT image_id FROM committed) THEN 'already_done'
     ELSE 'left' END AS status
 FROM input LEFT JOIN (
-    SELECT image_id, min(ordinal) AS first_ordinal FROM input WHERE problem IS NULL GROUP BY image_id
-) USING (image_id)
+    SELECT image_id, min({schema.ORDINAL}) AS first_ordinal FROM input WHERE {schema.PROBLEM} IS NULL
+    GROUP BY image_id
+) AS firsts ON input.image_id = firsts.image_id
 """
 
 
@@ -138,7 +139,7 @@ def _read_manifest(
     files = manifest.sources(config, storage, scratch)
     manifest.register_stores(connection, [file.uri for file in files], storage)
     manifest.relation(connection, files, config).create_view("manifest")
-    connection.execute("CREATE TABLE input AS SELECT row_number() OVER () AS ordinal, * FROM manifest")
+    connection.execute(f"CREATE TABLE input AS SELECT row_number() OVER () AS {schema.ORDINAL}, * FROM manifest")
 
 
 def _read_committed(connection: duckdb.DuckDBPyConnection, files: list[str], storage: Storage) -> None:

@@ -55,8 +55,17 @@ class Preprocessing:
 def read_preprocessing(raw: Mapping[str, Any], name: str) -> Preprocessing:
     """Read a `preprocessor_config.json`, with its processor's defaults for what it leaves out.
 
-    Raises: ModelError for a processor that LakeLens does not reproduce.
+    Raises: ModelError for a processor that LakeLens does not reproduce, or values that make no sense.
     """
+    try:
+        return _read(raw, name)
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ModelError(
+            f"The model {name} has a preprocessor_config.json that makes no sense: {error!r}."
+        ) from error
+
+
+def _read(raw: Mapping[str, Any], name: str) -> Preprocessing:
     kind = str(raw.get("image_processor_type") or raw.get("feature_extractor_type") or "ViTImageProcessor")
     family = kind.removesuffix("Fast").removesuffix("Pil").removesuffix("ImageProcessor")
     family = family.removesuffix("FeatureExtractor")
@@ -68,7 +77,10 @@ def read_preprocessing(raw: Mapping[str, Any], name: str) -> Preprocessing:
     values = {**_DEFAULTS[family], **{key: value for key, value in raw.items() if value is not None}}
     if not values.get("do_resize", True):
         raise ModelError(f"The model {name} does not resize its images; LakeLens needs one input size.")
-    resize, shortest_edge = _size(values["size"], name)
+    size = values["size"]
+    if family == "Bit" and isinstance(size, int):
+        size = {"shortest_edge": size}
+    resize, shortest_edge = _size(size, name)
     crop = _size(values["crop_size"], name)[0] if values.get("do_center_crop") else None
     height, width = crop or resize or (0, 0)
     if not height or not width:

@@ -13,6 +13,8 @@ IMAGE_ID, URI, DATASET, VERSION = "image_id", "uri", "dataset", "version"
 OFFSET, LENGTH = "offset", "length"
 OUTCOME, OK, FAILED = "outcome", "ok", "failed"
 PIXELS = "pixels"
+ORDINAL, PROBLEM = "_lakelens_ordinal", "_lakelens_problem"
+"""What planning adds to a manifest: the row's number from 1, and why it is invalid."""
 
 MANIFEST_COLUMNS = (IMAGE_ID, URI, DATASET, VERSION, OFFSET, LENGTH)
 """What a manifest can say of an image; only `uri` is required."""

@@ -9,6 +9,8 @@ import asyncio
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,8 @@ class Storage:
             if not isinstance(fs, LocalFileSystem):
                 fs.pipe_file(path, data)
                 return
-            os.replace(_scratch(path, data), path)
+            with _scratch(path, data) as scratch:
+                os.replace(scratch, path)
         except Exception as error:
             raise failure(error, uri) from error
 
@@ -74,18 +77,12 @@ class Storage:
             if not isinstance(fs, LocalFileSystem):
                 fs.pipe_file(path, data, mode="create")
                 return True
-            scratch = _scratch(path, data)
-            try:
-                os.link(scratch, path)
-            finally:
-                scratch.unlink()
-        except FileExistsError:
-            return False
+            with _scratch(path, data) as scratch:
+                return _link(scratch, path)
         except Exception as error:
             if (_answer(error) or (0,))[0] in (409, 412):  # conflict, precondition failed
                 return False
             raise failure(error, uri) from error
-        return True
 
     def write_json(self, uri: str, value: object) -> None:
         """Replace an object by a JSON document. Raises: StorageError."""
@@ -218,12 +215,25 @@ def failure(error: BaseException, uri: str) -> StorageError:
     return StorageError(f"Cannot open {uri}: {reason}.")
 
 
-def _scratch(path: str, data: bytes) -> Path:
-    """A file beside a local path that holds the data, on disk before it gets its name."""
+@contextmanager
+def _scratch(path: str, data: bytes) -> Iterator[Path]:
+    """A file beside a local path that holds the data, on disk before it gets its name; gone afterwards."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(f"{path}.{uuid4().hex}.tmp")
-    with scratch.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return scratch
+    try:
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield scratch
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _link(scratch: Path, path: str) -> bool:
+    """Give a finished file its name; False if that is taken."""
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        return False
+    return True

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
 
 from pipeline import schema
@@ -80,7 +80,7 @@ class Predictions:
                 mode="ignore",
                 storage_options=storage.delta_options(uri),
             )
-        except (DeltaError, OSError) as error:
+        except Exception as error:  # delta-rs raises the bare class for a schema that it cannot take
             existing = cls.open(output, storage)
             if existing is None:
                 raise _table_error(uri, error) from error
@@ -99,7 +99,7 @@ class Predictions:
 
     def files(self) -> list[str]:
         """The URIs of the visible files."""
-        return list(self._handle.file_uris())
+        return [join(self._uri, path) for path in self._paths()]
 
     def kept_columns(self) -> list[pa.Field]:
         """The columns that the table has beyond `schema.PREDICTIONS`."""
@@ -111,10 +111,12 @@ class Predictions:
 
         None if the table moved since this version was read: then plan again. Raises: TableError.
         """
+        missing = self._missing_columns(kept)
         epoch = self.epoch + 1
         if not self._try([], {"run_id": run_id, "epoch": epoch, "commit_id": uuid4().hex}, epoch):
             return None
-        self._widen(kept, run_id)
+        if len(missing):
+            self._add_columns(missing, run_id)
         return epoch
 
     def commit(self, fragments: Sequence[Fragment], run_id: str, epoch: int) -> None:
@@ -133,13 +135,19 @@ class Predictions:
         """
         fs, root = self._storage.filesystem(self._uri)
         try:
-            named = {self._storage.filesystem(uri)[1] for uri in self.files()}
-            orphans = [path for path in fs.find(root) if _epoch_of(path) in epochs and path not in named]
+            named = set(self._paths())
+            found = [path for path in fs.find(root) if _epoch_of(path) in epochs]
+            orphans = [path for path in found if path.removeprefix(root).strip("/") not in named]
             if orphans:
                 fs.rm(orphans)
         except OSError as error:
             raise failure(error, self._uri) from error
         return len(orphans)
+
+    def _paths(self) -> list[str]:
+        """The visible files relative to the table. delta-rs percent-encodes what lies above it in its URIs, but
+        not dataset=…/outcome=…/name, the three last components."""
+        return ["/".join(uri.rsplit("/", 3)[1:]) for uri in self._handle.file_uris()]
 
     def _try(self, fragments: Iterable[Fragment], properties: dict[str, Any], epoch: int) -> bool:
         """One attempt at the next version; False if it is not known to have landed."""
@@ -156,11 +164,9 @@ class Predictions:
                 ),
                 post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
             )
-        except CommitFailedError:
+            self._handle.load_as_version(self.version + 1)
+        except (DeltaError, OSError):  # a conflict, or the store failed: the log tells whether it landed
             return False
-        except (DeltaError, OSError):
-            return False  # the store failed: whether it landed is read from the log
-        self._handle.load_as_version(self.version + 1)
         return True
 
     def _catch_up(self, properties: dict[str, Any]) -> bool:
@@ -184,8 +190,8 @@ class Predictions:
                 return True
         return False
 
-    def _widen(self, kept: Sequence[pa.Field], run_id: str) -> None:
-        """Add the kept columns that the table lacks: delta-rs would drop them from a commit without a word."""
+    def _missing_columns(self, kept: Sequence[pa.Field]) -> pa.Schema:
+        """The kept columns that the table lacks. Raises: TableError for one of another type."""
         have = {field.name: field.type for field in self.kept_columns()}
         for field in kept:
             if field.name in have and have[field.name] != field.type:
@@ -193,15 +199,14 @@ class Predictions:
                     f"The kept column {field.name!r} is {field.type} in the manifest but {have[field.name]} in "
                     f"{self._uri}; rename it in the manifest, or choose another output.path."
                 )
-        missing = pa.schema([field for field in kept if field.name not in have])
-        if not len(missing):
-            return
+        return pa.schema([field for field in kept if field.name not in have])
+
+    def _add_columns(self, missing: pa.Schema, run_id: str) -> None:
+        """Widen the table: delta-rs would drop unknown columns from a commit without a word."""
         fields: list[Field] = list(Schema.from_arrow(missing).fields)
+        properties = CommitProperties(custom_metadata={"run_id": run_id}, max_commit_retries=0)
         try:
-            self._handle.alter.add_columns(
-                fields,
-                commit_properties=CommitProperties(custom_metadata={"run_id": run_id}, max_commit_retries=0),
-            )
+            self._handle.alter.add_columns(fields, commit_properties=properties)
         except (DeltaError, OSError) as error:
             raise _table_error(self._uri, error) from error
 

@@ -2,10 +2,8 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import ray
 
 from tests import seaweed
 

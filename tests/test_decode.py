@@ -158,7 +158,6 @@ def test_exif_that_is_no_exif_is_ignored() -> None:
 
 
 def test_another_broken_tag_does_not_hide_the_orientation() -> None:
-    # fails today: ImageOps.exif_transpose also rewrites the EXIF, and that fails on the other tag
     entries = [(0x0112, 3, 1, struct.pack("<HH", 6, 0)), (0x011A, 2, 4, b"72\0\0")]
     body = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in entries)
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4)
@@ -240,7 +239,7 @@ def png_header(width: int, height: int) -> bytes:
 def test_an_image_over_the_pixel_limit_is_refused_by_its_header() -> None:
     error = error_of(png_header(100_000, 100_000))
     assert error.code is ErrorCode.TOO_MANY_PIXELS
-    assert error.message == "it has 100000x100000 pixels; decode.max_pixels is 100000000"
+    assert error.message == "it has more than decode.max_pixels = 100000000 pixels"
 
 
 def test_an_image_of_exactly_the_limit_is_taken() -> None:
@@ -250,7 +249,6 @@ def test_an_image_of_exactly_the_limit_is_taken() -> None:
 
 @pytest.mark.filterwarnings("ignore:Image was not the expected size")
 def test_a_small_icon_around_a_huge_image_is_refused_before_it_is_decoded() -> None:
-    # fails today: opening an ICO decodes the PNG inside it, before any limit is looked at
     png = png_header(300, 200)
     entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(png), 22)
     icon = b"\0\0\1\0" + struct.pack("<H", 1) + entry + png

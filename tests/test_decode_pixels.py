@@ -113,7 +113,6 @@ def test_fast_decoding_is_close_and_noted(name: str, size: tuple[int, int]) -> N
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_the_size_is_that_of_the_original_however_it_was_decoded(fast: bool) -> None:
-    # fails today with fast: the size after DCT scaling is reported
     data = encoded(photo(1600, 1200), "JPEG")
     found = decode(data, read_preprocessing(PROCESSORS["vit-old"], "m"), DecodeConfig(fast=fast))
     assert (found.width, found.height) == (1600, 1200)

@@ -71,7 +71,6 @@ def test_a_range_that_starts_after_the_object_is_empty(file: str) -> None:
 
 @pytest.mark.parametrize("offset", [0, 10])
 def test_a_range_of_no_bytes_is_empty(file: str, offset: int) -> None:
-    # fails today: length 0 is taken for no length, and the rest of the object is read
     assert fetch_one(Request(file, offset, 0)) is ErrorCode.EMPTY
 
 
@@ -128,7 +127,6 @@ def test_the_message_of_a_failure_is_the_same_in_every_run(tmp_path: Path) -> No
 
 
 def test_members_of_two_archives_are_not_mixed_up(tmp_path: Path) -> None:
-    # fails today: requests are grouped by scheme, and the last one's filesystem answers for all
     for name in ("one", "two"):
         with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
             archive.writestr("member", name)

@@ -11,6 +11,7 @@ import pytest
 from pipeline import manifest
 from pipeline.config import ManifestConfig
 from pipeline.errors import ManifestError
+from pipeline.schema import PROBLEM
 from tests.making import STORAGE, save_images
 
 NAMES = ["top.jpg", "a/one.png", "a/deep/two.JPEG", "b c/three.webp"]
@@ -102,7 +103,7 @@ def test_a_folder_in_the_config_is_a_manifest_of_its_images(tmp_path: Path) -> N
         rows = manifest.relation(connection, files, config).to_arrow_table().to_pylist()
     assert {row["uri"] for row in rows} == {f"{tmp_path}/lake/{name}" for name in NAMES}
     assert {row["dataset"] for row in rows} == {"photos"}
-    assert all(row["problem"] is None and row["version"] for row in rows)
+    assert all(row[PROBLEM] is None and row["version"] for row in rows)
 
 
 def test_two_folders_in_the_config_are_both_listed(tmp_path: Path) -> None:

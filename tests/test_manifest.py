@@ -14,6 +14,7 @@ import pytest
 from pipeline import manifest
 from pipeline.config import ManifestColumns, ManifestConfig
 from pipeline.errors import ManifestError
+from pipeline.schema import PROBLEM
 from tests.making import STORAGE
 
 CANONICAL = ["uri", "image_id", "dataset", "version", "offset", "length"]
@@ -68,7 +69,7 @@ def test_every_format_gives_the_same_rows_in_order(tmp_path: Path, name: str) ->
         write_rows(tmp_path / name, rows)
     table = read(tmp_path, tmp_path / name)
     assert table.select(list(rows[0])).to_pylist() == rows
-    assert table.column("problem").null_count == 3
+    assert table.column(PROBLEM).null_count == 3
     assert table.schema.field("offset").type == pa.int64()
 
 
@@ -100,7 +101,7 @@ def test_columns_can_have_other_names_and_others_can_be_kept(tmp_path: Path) -> 
         table = read(
             tmp_path, write_rows(tmp_path / name, rows), columns=columns, keep=("caption", "stars"), dataset="x"
         )
-        assert table.column_names == [*CANONICAL, "caption", "stars", "problem"]
+        assert table.column_names == [*CANONICAL, "caption", "stars", PROBLEM]
         (row,) = table.to_pylist()
         assert (row["uri"], row["dataset"], row["caption"], row["stars"]) == ("/a", "web", "a cat", 4)
 
@@ -157,7 +158,6 @@ def test_a_relative_manifest_path_gives_absolute_uris(tmp_path: Path, monkeypatc
 
 
 def test_a_colon_in_a_relative_file_name_is_no_scheme(tmp_path: Path) -> None:
-    # fails today: `shot:1.jpg` is taken for a URI, although storage.scheme says it is a path
     uris = read(tmp_path, write_rows(tmp_path / "m.parquet", [{"uri": "shot:1.jpg"}])).column("uri")
     assert uris.to_pylist() == [f"{tmp_path}/shot:1.jpg"]
 
@@ -224,16 +224,15 @@ def test_a_row_that_cannot_be_processed_says_why(
     tmp_path: Path, values: dict[str, Any], problem: str | None
 ) -> None:
     path = write_rows(tmp_path / "m.parquet", [{"uri": "/a", "image_id": "a", **values}, {"uri": "/ok"}])
-    assert read(tmp_path, path).column("problem").to_pylist() == [problem, None]
+    assert read(tmp_path, path).column(PROBLEM).to_pylist() == [problem, None]
 
 
 @pytest.mark.parametrize("values", [("abc", "xyz"), ("1.5", "2")])
 def test_an_offset_or_length_that_is_no_number_makes_the_row_invalid(
     tmp_path: Path, values: tuple[str, str]
 ) -> None:
-    # fails today: TRY_CAST turns both into null (then the whole object is read) or rounds 1.5 to 2
     (tmp_path / "m.csv").write_text(f"uri,offset,length\n/a,{values[0]},{values[1]}\n/b,1,2\n")
-    assert read(tmp_path, tmp_path / "m.csv").column("problem").to_pylist()[0] is not None
+    assert read(tmp_path, tmp_path / "m.csv").column(PROBLEM).to_pylist()[0] is not None
 
 
 def test_a_file_name_with_commas_and_quotes_survives_csv(tmp_path: Path) -> None:

@@ -117,7 +117,6 @@ def test_files_that_were_written_but_never_committed_do_not_count(tmp_path: Path
 
 @pytest.mark.parametrize("folder", ["my lake", "100%", "grün", "a[b]c", "a+b&c#d"])
 def test_a_table_below_an_unusual_folder_is_read(tmp_path: Path, folder: str) -> None:
-    # fails today: deltalake percent-encodes the table's own folder in file_uris()
     table = committed(tmp_path / folder / "out", {"images": ["0"]})
     account, _ = outcome(config(tmp_path, [{"uri": "/", "image_id": "0"}]), tmp_path / "pending", table)
     assert account.total == Counts(input=1, already_done=1)
@@ -140,7 +139,6 @@ def test_pending_files_have_the_pending_columns_and_then_the_kept_ones(tmp_path:
 
 @pytest.mark.parametrize("column", ["status", "ordinal", "problem", "first_ordinal", "input", "state", 'q"q'])
 def test_a_kept_column_may_be_called_like_something_in_the_plan(tmp_path: Path, column: str) -> None:
-    # fails today for status, ordinal, problem and first_ordinal (and for a quote, in write_pending)
     manifest = config(tmp_path, [{"uri": "/a", column: "kept"}], keep=(column,))
     account, pending = outcome(manifest, tmp_path / "pending")
     assert account.total == Counts(input=1, left=1)

@@ -88,7 +88,6 @@ def test_the_sizes_of_a_bit_processor_are_read_as_hugging_face_reads_them(tmp_pa
 
 
 def test_one_number_is_the_shortest_edge_of_a_bit_processor(tmp_path: Path) -> None:
-    # fails today: it is read as a square, which squeezes every image (default_to_square is False for Bit)
     raw = {"image_processor_type": "BitImageProcessor", "size": 256, "crop_size": 224}
     assert_same(read_preprocessing(raw, "m"), hugging_face(raw, tmp_path))
 
@@ -142,5 +141,4 @@ def test_a_size_of_another_form_is_refused(size: Any) -> None:
     ids=str,
 )
 def test_a_setting_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
-    # fails today: KeyError, IndexError, ValueError, TypeError or ZeroDivisionError instead of a sentence
     refusal(**settings)

@@ -87,7 +87,9 @@ def test_deltalake_reads_every_row() -> None:
 def test_the_config_in_the_readme_names_every_key_with_its_default() -> None:
     (block,) = (block for block in re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL) if "manifest:" in block)
     written = config.parse(yaml.safe_load(block))
-    defaults = config.parse({"manifest": {"path": written.manifest.path[0]}, "output": {"path": written.output.path}})
+    defaults = config.parse(
+        {"manifest": {"path": written.manifest.path[0]}, "output": {"path": written.output.path}}
+    )
     assert written == defaults
     shown = yaml.safe_load(block)
     for section, keys in defaults.model_dump().items():

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from pipeline import config, schema
+from pipeline import schema
 from pipeline.errors import EngineError, ModelError, SpaceError
 from pipeline.run import run
 from tests import lakes
@@ -45,7 +45,12 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "noise.png").write_bytes(np.random.default_rng(0).bytes(500))
     bad = [folder / name for name in ("text.jpg", "empty.png", "cut.jpg", "noise.png", "missing.jpg")]
     rows = [
-        {"image_id": path.name, "uri": str(path), "dataset": "007" if i % 2 else "street 50%/a=b", "caption": f"c{i}"}
+        {
+            "image_id": path.name,
+            "uri": str(path),
+            "dataset": "007" if i % 2 else "street 50%/a=b",
+            "caption": f"c{i}",
+        }
         for i, path in enumerate(paths + bad)
     ]
     rows += [{**row, "caption": "again"} for row in rows[:3]]
@@ -106,7 +111,10 @@ def test_a_second_run_commits_nothing(finished: Path, lake: Path, model: Path) -
 
 
 def test_a_grown_manifest_processes_only_the_new_rows(model: Path, tmp_path: Path) -> None:
-    first, second = lakes.folder_of_images(tmp_path / "a", 20), lakes.folder_of_images(tmp_path / "b", 15, first=20)
+    first, second = (
+        lakes.folder_of_images(tmp_path / "a", 20),
+        lakes.folder_of_images(tmp_path / "b", 15, first=20),
+    )
     output = tmp_path / "out"
     manifest = lakes.write_manifest(tmp_path / "m.parquet", [{"uri": str(path)} for path in first])
     run(lakes.settings(manifest, model, output))
@@ -197,9 +205,10 @@ def test_commits_come_while_the_run_goes_on_and_at_once_for_the_first_block(mode
 
 def test_an_engine_that_cannot_run_is_one_sentence(model: Path, tmp_path: Path) -> None:
     lakes.folder_of_images(tmp_path / "images", 2)
+    overrides = ("model.engine=torch", "model.precision=fp16")
+    settings = lakes.settings(tmp_path / "images", model, tmp_path / "out", *overrides)
     with pytest.raises(EngineError, match=r"^The torch engine has no fp16 on the CPU; .*\.$"):
-        settings = lakes.settings(tmp_path / "images", model, tmp_path / "out", "model.engine=torch")
-        run(config.parse(settings.model_dump(mode="json"), ["model.precision=fp16"]))
+        run(settings)
 
 
 def test_weights_that_lack_the_classifier_are_refused(model: Path, tmp_path: Path) -> None:

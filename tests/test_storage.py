@@ -106,7 +106,6 @@ def test_of_many_creators_one_wins_and_its_bytes_are_whole(tmp_path: Path) -> No
 
 
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    # fails today: the scratch file stays beside the folder that could not be replaced
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError, match="is a directory"):
         STORAGE.write(str(tmp_path / "folder"), b"x")
@@ -120,7 +119,6 @@ def test_a_file_in_the_way_of_a_folder_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_creating_below_a_file_is_not_taken_for_an_object_that_exists(tmp_path: Path) -> None:
-    # fails today: mkdir's FileExistsError becomes the answer False
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError):
         STORAGE.create(str(tmp_path / "file" / "a"), b"x")

@@ -157,7 +157,6 @@ def test_a_kept_column_whose_type_changed_is_one_sentence(tmp_path: Path) -> Non
 
 
 def test_a_run_that_cannot_go_on_does_not_overtake_a_running_one(tmp_path: Path) -> None:
-    # fails today: the type is checked after the claim, so a doomed run evicts a healthy one
     running, epoch = claimed(str(tmp_path), [CAPTION])
     doomed = Predictions.open(str(tmp_path), STORAGE)
     assert doomed is not None
@@ -167,6 +166,5 @@ def test_a_run_that_cannot_go_on_does_not_overtake_a_running_one(tmp_path: Path)
 
 
 def test_kept_columns_that_differ_only_in_case_are_one_sentence(tmp_path: Path) -> None:
-    # fails today: delta-rs raises a bare Exception
     with pytest.raises(LakeLensError):
         Predictions.create(str(tmp_path), STORAGE, [CAPTION, pa.field("Caption", pa.string())])

@@ -1,0 +1,101 @@
+"""Pool sizes, and a run on a cluster of several nodes that somebody else started."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.exceptions import RayError
+
+from pipeline import cluster
+from pipeline.cluster import Resources
+from pipeline.config import PoolConfig, WorkersConfig
+from pipeline.errors import ClusterError, ModelError
+from pipeline.run import run
+from tests import lakes
+
+
+def test_one_machine_without_a_gpu_gets_one_predictor_on_all_its_cores() -> None:
+    pools = cluster.pools(WorkersConfig(), Resources(cpus=2, gpus=0, nodes=1, smallest_node_cpus=2))
+    assert (pools.predictors.size.max_size, pools.predictor_threads) == (1, 2)
+    assert pools.decoders.size.initial_size == pools.decoders.size.max_size == 1
+
+
+def test_every_gpu_gets_a_predictor_at_once_and_decoders_take_the_cpus() -> None:
+    pools = cluster.pools(WorkersConfig(), Resources(cpus=64, gpus=8, nodes=2, smallest_node_cpus=32))
+    assert pools.predictors.size.initial_size == pools.predictors.size.max_size == 8
+    assert pools.predictors.num_gpus == 1.0
+    assert pools.decoders.size.max_size == 64
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 16, 64, 1000])
+@pytest.mark.parametrize("nodes", [1, 2, 10])
+@pytest.mark.parametrize(
+    "workers",
+    [WorkersConfig(), WorkersConfig(predictors=PoolConfig(max_size=50), decoders=PoolConfig(max_size=7))],
+)
+def test_the_pools_leave_a_cpu_a_node_for_the_tasks_that_read_the_plan(
+    workers: WorkersConfig, cpus: int, nodes: int
+) -> None:
+    pools = cluster.pools(workers, Resources(cpus * nodes, 0, nodes, cpus))
+    taken = sum(pool.num_cpus * pool.size.max_size for pool in (pools.decoders, pools.predictors))
+    assert taken <= cpus * nodes - cluster.READ_CPUS * nodes + 1e-9
+
+
+def test_sizes_from_the_config_are_kept() -> None:
+    asked = PoolConfig(min_size=2, max_size=5)
+    pools = cluster.pools(WorkersConfig(decoders=asked, predictors=asked), Resources(16, 0, 4, 4))
+    assert (pools.decoders.size, pools.predictors.size) == (asked, asked)
+    strategy = cluster.stage(pools.decoders)["compute"]
+    assert (strategy.min_size, strategy.max_size, strategy.initial_size) == (2, 5, 2)
+
+
+def test_what_a_worker_raised_comes_back_as_what_it_was() -> None:
+    text = "Traceback\n  File x\npipeline.errors.ModelError: The model m is gone.\n\nUDF failed"
+    with pytest.raises(ModelError, match=r"^The model m is gone\.$"), cluster.explained():
+        raise RayError(text)
+    with (
+        pytest.raises(ClusterError, match=r"^Ray lost the work: ValueError: odd\.$"),
+        cluster.explained(),
+    ):
+        raise RayError("Traceback\nValueError: odd\n\nUDF failed")
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("127.0.0.1:9", r"^Cannot connect to the Ray cluster at 127\.0\.0\.1:9: nothing answers there\.$"),
+        ("127.0.0.1:99999", r"^Cannot connect to the Ray cluster at 127\.0\.0\.1:99999: nothing answers there\.$"),
+        ("ray://127.0.0.1:10001", r"^Cannot run through the Ray client at .*host:6379\.$"),
+    ],
+)
+def test_an_address_where_no_cluster_is_is_one_sentence_at_once(address: str, sentence: str) -> None:
+    with pytest.raises(ClusterError, match=sentence), cluster.connected(address):
+        raise AssertionError
+
+
+@pytest.fixture
+def three_nodes() -> Iterator[Cluster]:
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    for _ in range(2):
+        started.add_node(num_cpus=2)
+    yield started
+    ray.shutdown()
+    started.shutdown()
+
+
+@pytest.mark.slow
+def test_a_run_joins_a_cluster_of_three_nodes_and_leaves_it_running(
+    three_nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakes.folder_of_images(tmp_path / "images", 150)
+    model = lakes.tiny_vit(tmp_path / "model")
+    settings = lakes.settings(tmp_path / "images", model, tmp_path / "out")
+    monkeypatch.setenv("RAY_ADDRESS", three_nodes.address)
+    summary = run(settings)
+    assert summary.account.total.ok == 150
+    assert len(lakes.predictions(tmp_path / "out")) == 150
+    assert not ray.is_initialized()
+    with cluster.connected(three_nodes.address) as resources:
+        assert (resources.nodes, resources.cpus) == (3, 6)
