@@ -24,3 +24,6 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+
+bench: setup
+	$(BIN)/python -m benchmarks.bench $(ARGS)

@@ -1,6 +1,8 @@
 """What the commands show: tables, the progress line, one-sentence errors. On a pipe, plain text."""
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,3 +92,22 @@ class _Rate:
             text += f"  {rows / seconds:,.1f} images/s  ETA {time.strftime('%H:%M:%S', time.gmtime(left))}"
         failed = progress.account.total.failed
         return f"{text}  {failed:,} error{'' if failed == 1 else 's'}"
+
+
+@contextmanager
+def stopping() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; the second one ends the process at once."""
+    stop = threading.Event()
+
+    def ask(number: int, _frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        err.print("stopping: committing what is predicted (again to quit at once)")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,20 +7,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
-import duckdb
 import typer
 from rich.table import Table
 
 from jobs import console
 from jobs.run import show_run
 from pipeline import config
+from pipeline.demo.accuracy import accuracy
 from pipeline.demo.lake import make_lake
-
-ACCURACY = """
-SELECT dataset, count(*) AS images, avg((label = truth)::INT) AS accuracy
-FROM read_parquet('{}', hive_partitioning = true, hive_types = {{'dataset': VARCHAR}})
-WHERE outcome = 'ok' GROUP BY ROLLUP (dataset) ORDER BY dataset NULLS LAST
-"""
 
 
 def main(
@@ -39,18 +33,17 @@ def main(
         str(files("configs") / "demo.yaml"), [f"{key}='{value}'" for key, value in overrides.items()]
     )
     show_run(settings)
-    show_accuracy(f"{output}/predictions/*/*/*.parquet")
+    show_accuracy(output)
     show_next(manifest, output)
 
 
-def show_accuracy(pattern: str) -> None:
+def show_accuracy(output: Path) -> None:
     """Labels against the truth that the lake's manifest carries."""
     table = Table("dataset", box=None, pad_edge=False, header_style="bold")
     for name in ("images", "accuracy"):
         table.add_column(name, justify="right")
-    query = ACCURACY.format(pattern.replace("'", "''"))
-    for dataset, count, accuracy in duckdb.execute(query).fetchall():
-        table.add_row("total" if dataset is None else dataset, f"{count:,}", f"{accuracy:.1%}")
+    for dataset, images, share in accuracy(str(output)):
+        table.add_row(dataset, f"{images:,}", f"{share:.1%}")
     console.out.print(table)
 
 

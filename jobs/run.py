@@ -1,9 +1,5 @@
 """`lakelens run`: label and embed what is pending."""
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -33,7 +29,7 @@ def main(
 
 def show_run(settings: RunConfig, address: str | None = None) -> Summary:
     """Run with a progress line, then print the account."""
-    with stopping() as stop, console.progress_line() as on_progress:
+    with console.stopping() as stop, console.progress_line() as on_progress:
         summary = run(settings, address=address, stop=stop, on_progress=on_progress)
     if summary.run_id is None:
         console.say("Nothing to do: every row of the manifest is accounted for. Nothing was committed.")
@@ -46,22 +42,3 @@ def show_run(settings: RunConfig, address: str | None = None) -> Summary:
         )
     console.say(f"output: {summary.output}")
     return summary
-
-
-@contextmanager
-def stopping() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second one ends the process at once."""
-    stop = threading.Event()
-
-    def ask(number: int, _frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        console.err.print("stopping: committing what is predicted (again to quit at once)")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
