@@ -1,6 +1,6 @@
 """`make bench`: the whole job against the bare engine and Hugging Face's pipeline, side by side.
 
-The three alternate in one go, several times over, on the same images and weights; machines are noisy: read the ratios.
+They alternate in one go, several times over, on the same images and weights; machines are noisy: read the ratios.
 Without options it draws its images and takes a ViT-B/16 with random weights.
 """
 
