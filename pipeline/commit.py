@@ -45,23 +45,30 @@ def gather(blocks: Iterable[Block], *, rows: int, age_s: float, stop: threading.
     taken. Raises: what `blocks` raises, once the group before it was given.
     """
     arrived: queue.Queue[Block | BaseException | None] = queue.Queue(maxsize=1)
-    threading.Thread(target=_pull, args=(blocks, arrived, stop), daemon=True, name="gather").start()
+    ended = threading.Event()
+    threading.Thread(target=_pull, args=(blocks, arrived, ended), daemon=True, name="gather").start()
     group: list[Block] = []
     deadline = 0.0  # the first block is overdue on arrival
-    while True:
-        item = _next(arrived, deadline if group else None, stop)
-        if isinstance(item, tuple):
-            if not group and deadline:
-                deadline = time.monotonic() + age_s
-            group.append(item)
-        ended = stop.is_set() or item is None or isinstance(item, BaseException)
-        if group and (ended or sum(n for _, n in group) >= rows or time.monotonic() >= deadline):
-            yield group
-            group, deadline = [], time.monotonic() + age_s
-        if isinstance(item, BaseException):
-            raise item
-        if ended:
-            return
+    try:
+        while not ended.is_set():
+            item = _next(arrived, deadline if group else None, stop)
+            if isinstance(item, tuple):
+                if not group and deadline:
+                    deadline = time.monotonic() + age_s
+                group.append(item)
+            if stop.is_set() or item is None or isinstance(item, BaseException):
+                ended.set()
+            if group and (ended.is_set() or _rows(group) >= rows or time.monotonic() >= deadline):
+                yield group
+                group, deadline = [], time.monotonic() + age_s
+            if isinstance(item, BaseException):
+                raise item
+    finally:
+        ended.set()
+
+
+def _rows(group: list[Block]) -> int:
+    return sum(rows for _, rows in group)
 
 
 _TIMED_OUT = object()
@@ -70,7 +77,7 @@ _TIMED_OUT = object()
 def _next(
     arrived: "queue.Queue[Block | BaseException | None]", deadline: float | None, stop: threading.Event
 ) -> object:
-    """The next item; `_TIMED_OUT` once the deadline has passed or a stop was asked for."""
+    """The next item; `_TIMED_OUT` once the deadline has passed, or a stop was asked for and nothing is there."""
     while not stop.is_set():
         wait = POLL_S if deadline is None else min(POLL_S, deadline - time.monotonic())
         if wait <= 0:
@@ -79,16 +86,19 @@ def _next(
             return arrived.get(timeout=wait)
         except queue.Empty:
             continue
-    return _TIMED_OUT
+    try:
+        return arrived.get_nowait()
+    except queue.Empty:
+        return _TIMED_OUT
 
 
 def _pull(
-    blocks: Iterable[Block], arrived: "queue.Queue[Block | BaseException | None]", stop: threading.Event
+    blocks: Iterable[Block], arrived: "queue.Queue[Block | BaseException | None]", ended: threading.Event
 ) -> None:
     """Feed `arrived`, ending with None or an exception; it waits while the queue is full."""
 
     def put(item: Block | BaseException | None) -> None:
-        while not stop.is_set():
+        while not ended.is_set():
             try:
                 return arrived.put(item, timeout=POLL_S)
             except queue.Full:
@@ -97,7 +107,7 @@ def _pull(
     try:
         for block in blocks:
             put(block)
-            if stop.is_set():
+            if ended.is_set():  # letting go of the iterator ends the stages behind it
                 return
         put(None)
     except BaseException as error:  # it belongs to the consumer

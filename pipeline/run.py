@@ -8,7 +8,7 @@ It decides nothing about images, models or tables; it connects those that do.
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +19,7 @@ from ray.data import Dataset
 
 from pipeline import __version__, cluster, engines, planning
 from pipeline.account import Account, Progress
-from pipeline.commit import GATHER_SHARE, Committer, finished_blocks, gather
+from pipeline.commit import GATHER_SHARE, Block, Committer, finished_blocks, gather
 from pipeline.config import RunConfig
 from pipeline.errors import AccountError
 from pipeline.planning import Assignment
@@ -109,7 +109,7 @@ class _Run:
     ) -> None:
         self.config, self.assignment, self.stop, self.on_progress = config, assignment, stop, on_progress
         self.account, self.pending, self.predicted = assignment.account, assignment.account.total.left, 0
-        self.started = time.monotonic()
+        self.started, self.reporting = time.monotonic(), threading.Lock()
         assert assignment.target.table is not None  # it has been claimed
         self.table, self.storage = assignment.target.table, assignment.target.storage
 
@@ -148,16 +148,18 @@ class _Run:
             "epoch": self.assignment.epoch,
         }
         age_s = GATHER_SHARE * output.commit_interval_s
+        blocks = self._counted(finished_blocks(scored))
         try:
-            for group in gather(finished_blocks(scored), rows=output.rows_per_file, age_s=age_s, stop=self.stop):
-                self._predicted(sum(rows for _, rows in group))
+            for group in gather(blocks, rows=output.rows_per_file, age_s=age_s, stop=self.stop):
                 committer.add(write_fragments.remote(*(ref for ref, _ in group), **write))
         finally:
             committer.close()
 
-    def _predicted(self, rows: int) -> None:
-        self.predicted += rows
-        self._report()
+    def _counted(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        for block in blocks:
+            self.predicted += block[1]
+            self._report()
+            yield block
 
     def _committed(self, fragments: list[Fragment]) -> None:
         self.account = self.account.after(
@@ -166,8 +168,10 @@ class _Run:
         self._report()
 
     def _report(self) -> None:
-        elapsed_s = time.monotonic() - self.started
-        self.on_progress(Progress(self.pending, self.predicted, self.account, elapsed_s))
+        """Called by the thread that takes blocks and by the one that commits."""
+        with self.reporting:
+            elapsed_s = time.monotonic() - self.started
+            self.on_progress(Progress(self.pending, self.predicted, self.account, elapsed_s))
 
     def _check(self, summary: Summary) -> None:
         self.account.check()

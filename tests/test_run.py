@@ -15,6 +15,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from pipeline import schema
+from pipeline.account import Progress
 from pipeline.errors import EngineError, ModelError, SpaceError
 from pipeline.run import run
 from tests import lakes
@@ -181,7 +182,12 @@ def test_a_stopped_run_leaves_rows_and_the_next_one_finishes_them(model: Path, t
     lakes.folder_of_images(tmp_path / "images", 400)
     settings = lakes.settings(tmp_path / "images", model, tmp_path / "out")
     stop = threading.Event()
-    first = run(settings, stop=stop, on_progress=lambda progress: stop.set())
+
+    def stop_after_the_first_commit(progress: Progress) -> None:
+        if progress.account.total.ok:
+            stop.set()
+
+    first = run(settings, stop=stop, on_progress=stop_after_the_first_commit)
     assert first.stopped
     assert 0 < first.account.total.left < 400
     assert first.account.total.ok == len(lakes.predictions(tmp_path / "out"))

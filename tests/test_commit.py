@@ -1,0 +1,188 @@
+"""Gathering and committing, without Ray: blocks are plain tuples, writes are futures."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any, cast
+
+import pytest
+from ray import ObjectRef
+
+from pipeline.commit import WRITES_IN_FLIGHT, Block, Committer, gather
+from pipeline.errors import OvertakenError
+from pipeline.table import Fragment, Predictions
+
+
+def blocks(*rows: int, pause_s: float = 0.0) -> Iterator[Block]:
+    for number, count in enumerate(rows):
+        yield cast(ObjectRef, f"block-{number}"), count
+        time.sleep(pause_s)
+
+
+def sizes(source: Iterator[Block], *, rows: int = 10, age_s: float = 60.0, stop: Any = None) -> list[list[int]]:
+    groups = gather(source, rows=rows, age_s=age_s, stop=stop or threading.Event())
+    return [[count for _, count in group] for group in groups]
+
+
+def test_the_first_block_is_a_group_of_its_own() -> None:
+    assert sizes(blocks(1, 1, 1, 1)) == [[1], [1, 1, 1]]
+
+
+def test_a_group_is_given_as_soon_as_it_has_its_rows() -> None:
+    assert sizes(blocks(1, 4, 4, 4, 9, 2, 1)) == [[1], [4, 4, 4], [9, 2], [1]]
+
+
+def test_a_group_is_given_once_it_is_old_although_no_further_block_comes() -> None:
+    held = threading.Event()
+
+    def slow() -> Iterator[Block]:
+        yield from blocks(1, 1)
+        held.wait(20)
+
+    groups = gather(slow(), rows=100, age_s=0.3, stop=threading.Event())
+    started = time.monotonic()
+    assert len(next(groups)) == 1
+    assert len(next(groups)) == 1
+    assert time.monotonic() - started < 10
+    held.set()
+    assert list(groups) == []
+
+
+def test_nothing_at_all_gives_no_group() -> None:
+    assert sizes(blocks()) == []
+
+
+def test_an_error_comes_after_the_group_before_it() -> None:
+    def failing() -> Iterator[Block]:
+        yield from blocks(1, 2, 3)
+        raise OSError("gone")
+
+    groups = gather(failing(), rows=100, age_s=60, stop=threading.Event())
+    assert [len(next(groups)), len(next(groups))] == [1, 2]
+    with pytest.raises(OSError, match="gone"):
+        next(groups)
+
+
+def test_a_stop_gives_what_is_there_and_ends() -> None:
+    stop = threading.Event()
+    groups = gather(blocks(*[1] * 1000, pause_s=0.01), rows=5, age_s=60, stop=stop)
+    taken = sum(len(next(groups)) for _ in range(3))
+    stop.set()
+    rest = [len(group) for group in groups]
+    assert taken == 11
+    assert len(rest) <= 1
+
+
+def test_while_the_caller_waits_few_blocks_are_taken() -> None:
+    given: list[int] = []
+
+    def counted() -> Iterator[Block]:
+        for block in blocks(*[1] * 100):
+            given.append(1)
+            yield block
+
+    groups = gather(counted(), rows=1, age_s=60, stop=threading.Event())
+    next(groups)
+    time.sleep(0.5)
+    assert len(given) <= 4
+    assert len(list(groups)) == 99
+
+
+class Write:
+    """Stands for the reference of a running task: all that Committer takes of it is its future."""
+
+    def __init__(self) -> None:
+        self.result: Future[list[Fragment]] = Future()
+
+    def future(self) -> "Future[list[Fragment]]":
+        return self.result
+
+    def finish(self, rows: int) -> None:
+        self.result.set_result([Fragment(f"{id(self)}", "d", "ok", rows, 1)])
+
+
+class Table:
+    """Records commits, as the real table would take them."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.commits: list[list[int]] = []
+        self.error = error
+
+    def commit(self, fragments: list[Fragment], run_id: str, epoch: int) -> None:
+        if self.error is not None:
+            raise self.error
+        self.commits.append([fragment.rows for fragment in fragments])
+
+
+def committer(table: Table, interval_s: float = 0.05) -> Committer:
+    return Committer(cast(Predictions, table), "run", 1, interval_s, lambda fragments: None)
+
+
+def add(target: Committer, write: Write) -> None:
+    target.add(cast(ObjectRef, write))
+
+
+def test_every_write_is_committed_once_and_close_waits_for_the_last() -> None:
+    table = Table()
+    target = committer(table)
+    for number in range(20):
+        write = Write()
+        add(target, write)
+        threading.Timer(0.01 * (number % 3), write.finish, [number]).start()
+    target.close()
+    assert sorted(rows for commit in table.commits for rows in commit) == list(range(20))
+
+
+def test_writes_that_finish_soon_after_a_commit_share_the_next_one() -> None:
+    table = Table()
+    target = committer(table, interval_s=1000)
+    for number in range(10):
+        write = Write()
+        write.finish(number)
+        add(target, write)
+    target.close()
+    assert len(table.commits) == 2  # the first at once, and the rest at the end
+
+
+def test_add_waits_while_enough_writes_are_in_flight() -> None:
+    target = committer(Table())
+    writes = [Write() for _ in range(WRITES_IN_FLIGHT + 1)]
+    for write in writes[:-1]:
+        add(target, write)
+    waiting = threading.Thread(target=add, args=(target, writes[-1]))
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    for write in writes:
+        write.finish(1)
+    waiting.join(5)
+    assert not waiting.is_alive()
+    target.close()
+
+
+@pytest.mark.parametrize("in_flight", [0, 1, WRITES_IN_FLIGHT])
+def test_a_commit_that_fails_is_raised_where_the_driver_is(in_flight: int) -> None:
+    target = committer(Table(OvertakenError("a newer run")))
+    failing = Write()
+    add(target, failing)
+    waiting = [Write() for _ in range(in_flight)]
+    failing.finish(1)
+
+    def drive() -> None:
+        for write in waiting:
+            add(target, write)
+            write.finish(1)
+        target.close()
+
+    with pytest.raises(OvertakenError, match="a newer run"):
+        drive()
+
+
+def test_a_write_that_fails_is_raised_where_the_driver_is() -> None:
+    target = committer(Table())
+    write = Write()
+    add(target, write)
+    write.result.set_exception(OSError("disk full"))
+    with pytest.raises(OSError, match="disk full"):
+        target.close()
