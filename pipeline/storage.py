@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import aiohttp
@@ -125,6 +126,20 @@ class Storage:
             },
             "use_listings_cache": False,
         }
+
+
+def delta_uri(uri: str) -> str:
+    """A URI as delta-rs takes it: it cuts at # and ? where fsspec takes them literally.
+
+    Raises: StorageError for a percent sign in an object store's key, which delta-rs decodes here and not there.
+    """
+    if scheme(uri) == "file":
+        return uri
+    if "%" in uri:
+        raise StorageError(f"Cannot keep a table at {uri}: use an output.path without a percent sign.")
+    name, _, rest = uri.partition("://")
+    bucket, slash, key = rest.partition("/")
+    return f"{name}://{bucket}{slash}{quote(key)}"
 
 
 def scheme(uri: str) -> str:

@@ -20,7 +20,7 @@ from deltalake.transaction import AddAction
 
 from pipeline import schema
 from pipeline.errors import OvertakenError, TableError
-from pipeline.storage import Storage, absolute, failure, join
+from pipeline.storage import Storage, absolute, delta_uri, failure, join
 
 FOLDER = "predictions"
 APPLICATION = "lakelens"
@@ -61,7 +61,7 @@ class Predictions:
         """The newest version of an output's table; None if it has none. Raises: TableError."""
         uri = join(absolute(output), FOLDER)
         try:
-            handle = DeltaTable(uri, storage_options=storage.delta_options(uri))
+            handle = DeltaTable(delta_uri(uri), storage_options=storage.delta_options(uri))
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:
@@ -74,7 +74,7 @@ class Predictions:
         uri = join(absolute(output), FOLDER)
         try:
             handle = DeltaTable.create(
-                uri,
+                delta_uri(uri),
                 schema=schema.predictions(kept),
                 partition_by=list(schema.PARTITIONS),
                 mode="ignore",

@@ -15,6 +15,7 @@ from pipeline.errors import ErrorCode, RowError, StorageError
 from pipeline.fetch import Request, fetch
 from pipeline.run import run
 from pipeline.storage import Storage
+from pipeline.table import Fragment, Predictions, fragment_path
 from tests import lakes, seaweed
 
 pytestmark = pytest.mark.slow
@@ -93,6 +94,30 @@ def test_a_new_object_is_found_by_the_next_run(
         assert (plan.account.total.already_done, plan.pending) == (62, 1)
     assert run(settings).account.total.ok == 1
     assert len(rows_of(finished)) == 63
+
+
+@pytest.mark.parametrize("prefix", ["sp ace", "é", "a#b", "a+b", "q?x", "a=b"])
+def test_the_log_of_an_unusual_prefix_lies_beside_its_files(prefix: str, server: seaweed.S3Server) -> None:
+    output, storage = f"s3://{BUCKET}/odd/{prefix}/out", Storage()
+    table = Predictions.create(output, storage, [])
+    epoch = table.claim("run", [])
+    assert epoch == 1
+    path = fragment_path("d a/%", "ok", epoch)
+    storage.write(f"{output}/predictions/{path}", b"content")
+    table.commit([Fragment(path, "d a/%", "ok", 1, 7)], "run", epoch)
+    assert table.remove_orphans(range(9)) == 0
+    opened = Predictions.open(output, storage)
+    assert opened is not None
+    assert [storage.read(uri) for uri in opened.files()] == [b"content"]
+    log = f"{BUCKET}/odd/{prefix}/out/predictions/_delta_log"
+    assert len(server.filesystem().find(log)) == 3
+
+
+def test_a_percent_sign_in_an_object_stores_output_is_refused(server: seaweed.S3Server) -> None:
+    with pytest.raises(
+        StorageError, match=r"^Cannot keep a table at .*: use an output.path without a percent sign\.$"
+    ):
+        Predictions.open(f"s3://{BUCKET}/50%/out", Storage())
 
 
 def test_no_credential_is_written_anywhere(finished: str, server: seaweed.S3Server) -> None:
