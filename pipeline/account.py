@@ -56,6 +56,11 @@ class Account:
             )
         return Account(datasets)
 
+    def failure_rate(self) -> float:
+        """Share of the rows processed so far that failed; 0 before the first."""
+        total = self.total
+        return total.failed / (total.ok + total.failed) if total.failed else 0.0
+
     def check(self) -> None:
         """Raises: AccountError, with the dataset and both sides, if any dataset does not balance."""
         for dataset, counts in self.datasets.items():

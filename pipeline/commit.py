@@ -124,11 +124,14 @@ class Committer:
         epoch: int,
         interval_s: float,
         committed: Callable[[list[Fragment]], None],
+        held: Callable[[list[Fragment]], bool] = lambda fragments: False,
     ) -> None:
-        """`committed` is called with the fragments of each commit, on the committing thread."""
+        """`committed` is called with the fragments of each commit, on the committing thread, and `held` with
+        those of the next one: it can put a commit off, until the end at most, or raise to stop the run.
+        """
         self._table, self._run_id, self._epoch = table, run_id, epoch
         self._spacing_s = (1 - GATHER_SHARE) * interval_s
-        self._committed = committed
+        self._committed, self._held = committed, held
         self._slots = threading.Semaphore(WRITES_IN_FLIGHT)
         self._written: queue.Queue[Future[list[Fragment]] | None] = queue.Queue()
         self._error: BaseException | None = None
@@ -181,6 +184,8 @@ class Committer:
                 pass
             if ready and (closing or time.monotonic() >= due):
                 due = time.monotonic() + self._spacing_s
+                if self._held(ready) and not closing:
+                    continue
                 self._table.commit(ready, self._run_id, self._epoch)
                 self._committed(ready)
                 ready = []

@@ -133,6 +133,13 @@ class WorkersConfig(_Section):
     predictors: Pool = "auto"
 
 
+class FailuresConfig(_Section):
+    """When a run that fails wholesale is stopped."""
+
+    max_rate: float = Field(default=0.5, ge=0, le=1)
+    min_rows: int = Field(default=1000, ge=1)
+
+
 class OutputConfig(_Section):
     """Where the predictions go, and how often they become visible."""
 
@@ -165,6 +172,7 @@ class RunConfig(_Section):
     decode: DecodeConfig = DecodeConfig()
     batching: BatchingConfig = BatchingConfig()
     workers: WorkersConfig = WorkersConfig()
+    failures: FailuresConfig = FailuresConfig()
     output: OutputConfig
     storage: StorageConfig = StorageConfig()
 

@@ -12,6 +12,7 @@ Three kinds, by what they cost:
     ├── TableError           a commit that cannot be made
     │   └── OvertakenError       a newer run owns the output
     ├── ClusterError         Ray cannot be reached or lost the work
+    ├── FailureRateError     too many images fail for it to be the images' fault
     └── AccountError         rows in and rows out do not balance
     OutOfMemory          a batch's: halve it and try again
     RowError             a row's: becomes a failed row with a stage and a code
@@ -62,6 +63,10 @@ class OvertakenError(TableError):
 
 class ClusterError(LakeLensError):
     """The Ray cluster cannot be reached, or lost work that it could not redo."""
+
+
+class FailureRateError(LakeLensError):
+    """More rows fail than `failures.max_rate` allows: something is wrong with all of them."""
 
 
 class AccountError(LakeLensError):

@@ -21,7 +21,7 @@ from pipeline import __version__, cluster, engines, planning
 from pipeline.account import Account, Progress
 from pipeline.commit import GATHER_SHARE, Block, Committer, finished_blocks, gather
 from pipeline.config import RunConfig
-from pipeline.errors import AccountError
+from pipeline.errors import AccountError, FailureRateError, TableError
 from pipeline.planning import Assignment
 from pipeline.schema import FAILED, OK
 from pipeline.storage import join
@@ -116,11 +116,17 @@ class _Run:
     def go(self, address: str | None) -> Summary:
         """Process the pending rows and account for every one of them."""
         self.table.remove_orphans(range(self.assignment.epoch))
-        with cluster.connected(address) as resources, cluster.explained():
-            pools = cluster.pools(self.config.workers, resources)
-            engine = engines.choose(self.config.model.engine, gpus=resources.gpus > 0)
-            self._process(dataset(self.config, self.assignment, pools, engine))
-        self.table.remove_orphans(range(self.assignment.epoch + 1))  # its writers have stopped
+        try:
+            with cluster.connected(address) as resources, cluster.explained():
+                pools = cluster.pools(self.config.workers, resources)
+                engine = engines.choose(self.config.model.engine, gpus=resources.gpus > 0)
+                self._process(dataset(self.config, self.assignment, pools, engine))
+        except TableError:
+            raise  # its last commit may have landed unseen: the next run, which reads the log, clears up
+        except BaseException:
+            self._clear_up()
+            raise
+        self._clear_up()
         summary = Summary(
             output=self.assignment.target.output,
             account=self.account,
@@ -133,6 +139,10 @@ class _Run:
         self._check(summary)
         return summary
 
+    def _clear_up(self) -> None:
+        """Delete what this run wrote and did not commit, now that its writers have stopped."""
+        self.table.remove_orphans(range(self.assignment.epoch + 1))
+
     def _process(self, scored: Dataset) -> None:
         output = self.config.output
         committer = Committer(
@@ -141,6 +151,7 @@ class _Run:
             self.assignment.epoch,
             output.commit_interval_s,
             self._committed,
+            self._held,
         )
         write = {
             "output": self.assignment.target.output,
@@ -162,10 +173,28 @@ class _Run:
             yield block
 
     def _committed(self, fragments: list[Fragment]) -> None:
-        self.account = self.account.after(
+        self.account = self._with(fragments)
+        self._report()
+
+    def _held(self, fragments: list[Fragment]) -> bool:
+        """Rows are not committed while more of them fail than may: with enough rows the run is stopped."""
+        after, limits = self._with(fragments), self.config.failures
+        if after.failure_rate() <= limits.max_rate:
+            return False
+        done = after.total.ok + after.total.failed
+        if done < limits.min_rows:
+            return True
+        examples = [example for fragment in fragments for example in fragment.examples]
+        raise FailureRateError(
+            f"{after.total.failed} of the first {done} images failed, which is more than failures.max_rate = "
+            f"{limits.max_rate:g}; the last of them were not committed. Some are {', '.join(examples[:3])}."
+        )
+
+    def _with(self, fragments: list[Fragment]) -> Account:
+        """The account once these are committed."""
+        return self.account.after(
             (f.dataset, f.rows if f.outcome == OK else 0, f.rows if f.outcome == FAILED else 0) for f in fragments
         )
-        self._report()
 
     def _report(self) -> None:
         """Called by the thread that takes blocks and by the one that commits."""

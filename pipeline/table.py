@@ -33,13 +33,17 @@ _EPOCH = re.compile(r"^(\d+)-[0-9a-f]{32}\.parquet$")
 
 @dataclass(frozen=True)
 class Fragment:
-    """One Parquet output file that is written but not visible. `path` is relative to the table."""
+    """One Parquet output file that is written but not visible. `path` is relative to the table.
+
+    `examples` are a few of its failed rows, as "uri: code".
+    """
 
     path: str
     dataset: str
     outcome: str
     rows: int
     size: int
+    examples: tuple[str, ...] = ()
 
 
 def fragment_path(dataset: str, outcome: str, epoch: int) -> str:

@@ -29,6 +29,8 @@ from pipeline.table import FOLDER, Fragment, fragment_path
 
 FETCH_WINDOW = 32
 """Images whose bytes are fetched at once, while those before them are decoded."""
+EXAMPLES = 3
+"""Failed rows of a fragment that are named if the run is stopped for its failures."""
 
 
 class Decoder:
@@ -150,8 +152,13 @@ def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int
                 path = fragment_path(dataset, outcome, epoch)
                 data = parquet_bytes(group.drop_columns(list(schema.PARTITIONS)))
                 storage.write(join(output, FOLDER, path), data)
-                fragments.append(Fragment(path, dataset, outcome, group.num_rows, len(data)))
+                fragments.append(Fragment(path, dataset, outcome, group.num_rows, len(data), _examples(group)))
     return fragments
+
+
+def _examples(group: pa.Table) -> tuple[str, ...]:
+    first = group.slice(0, EXAMPLES).select([schema.URI, "error_code"]).to_pylist()
+    return tuple(f"{row[schema.URI]}: {row['error_code']}" for row in first if row["error_code"])
 
 
 def _requests(rows: pa.Table) -> list[Request]:

@@ -14,10 +14,11 @@ from deltalake import DeltaTable
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from pipeline import schema
+from pipeline import planning, schema
 from pipeline.account import Progress
-from pipeline.errors import EngineError, ModelError, SpaceError
+from pipeline.errors import EngineError, FailureRateError, ModelError, SpaceError
 from pipeline.run import run
+from pipeline.storage import Storage
 from tests import lakes
 
 pytestmark = pytest.mark.slow
@@ -179,8 +180,9 @@ def test_space_in_the_output_path_separates_spaces(model: Path, tmp_path: Path) 
 
 
 def test_a_stopped_run_leaves_rows_and_the_next_one_finishes_them(model: Path, tmp_path: Path) -> None:
-    lakes.folder_of_images(tmp_path / "images", 400)
-    settings = lakes.settings(tmp_path / "images", model, tmp_path / "out")
+    (path,) = lakes.folder_of_images(tmp_path, 1)
+    rows = [{"uri": str(path), "image_id": f"{i:05}"} for i in range(20_000)]
+    settings = lakes.settings(lakes.write_manifest(tmp_path / "all.parquet", rows), model, tmp_path / "out")
     stop = threading.Event()
 
     def stop_after_the_first_commit(progress: Progress) -> None:
@@ -189,12 +191,16 @@ def test_a_stopped_run_leaves_rows_and_the_next_one_finishes_them(model: Path, t
 
     first = run(settings, stop=stop, on_progress=stop_after_the_first_commit)
     assert first.stopped
-    assert 0 < first.account.total.left < 400
-    assert first.account.total.ok == len(lakes.predictions(tmp_path / "out"))
+    done = first.account.total.ok
+    assert 0 < done < 20_000
+    assert first.account.total.left == 20_000 - done
+    assert len(lakes.predictions(tmp_path / "out", "image_id")) == done
+
+    lakes.write_manifest(tmp_path / "all.parquet", rows[: done + 50])
     second = run(settings).account.total
-    assert (second.already_done, second.left) == (first.account.total.ok, 0)
+    assert (second.input, second.already_done + second.ok, second.left) == (done + 50, done + 50, 0)
     ids = [row["image_id"] for row in lakes.predictions(tmp_path / "out", "image_id")]
-    assert len(ids) == len(set(ids)) == 400
+    assert len(ids) == len(set(ids)) >= done + 50
 
 
 def test_commits_come_while_the_run_goes_on_and_at_once_for_the_first_block(model: Path, tmp_path: Path) -> None:
@@ -207,6 +213,32 @@ def test_commits_come_while_the_run_goes_on_and_at_once_for_the_first_block(mode
     assert committed[-1] == 200
     assert 0 < min(count for count in committed if count) < 200
     assert DeltaTable(str(tmp_path / "out" / "predictions")).version() >= 3
+
+
+def test_a_run_that_fails_wholesale_is_stopped_and_commits_nothing(model: Path, tmp_path: Path) -> None:
+    rows = [{"uri": f"/nowhere/{i}.jpg"} for i in range(500)]
+    manifest = lakes.write_manifest(tmp_path / "m.parquet", rows)
+    settings = lakes.settings(
+        manifest, model, tmp_path / "out", "failures.min_rows=100", "output.rows_per_file=32"
+    )
+    with pytest.raises(
+        FailureRateError, match=r"max_rate = 0\.5; .* Some are /nowhere/0\.jpg: not_found, /nowhere/"
+    ):
+        run(settings)
+    assert list((tmp_path / "out" / "predictions").glob("*/*/*.parquet")) == []
+    with planning.plan(settings.manifest, Storage(), planning.target(settings).table) as plan:
+        assert plan.pending == 500
+
+
+def test_few_failures_at_the_start_are_committed_once_they_are_few_in_all(model: Path, tmp_path: Path) -> None:
+    good = lakes.folder_of_images(tmp_path / "images", 80)
+    uris = [f"/nowhere/{i}.jpg" for i in range(40)] + [str(path) for path in good]
+    manifest = lakes.write_manifest(tmp_path / "m.parquet", [{"uri": uri} for uri in uris])
+    settings = lakes.settings(
+        manifest, model, tmp_path / "out", "failures.min_rows=100", "output.rows_per_file=32"
+    )
+    total = run(settings).account.total
+    assert (total.ok, total.failed) == (80, 40)
 
 
 def test_an_engine_that_cannot_run_is_one_sentence(model: Path, tmp_path: Path) -> None:
