@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 
@@ -33,17 +33,23 @@ def say(text: str) -> None:
     out.print(text, markup=False)
 
 
-def show_account(account: Account, *, left: str = "left") -> None:
-    """The account as a table, a row a dataset; columns that are zero everywhere are left out."""
+def show_account(account: Account, *, always: Sequence[str] = ("input",), left: str = "left") -> None:
+    """The account as a table, a row a dataset; other columns than `always` are left out where all are zero."""
     total = account.total
-    names = [f.name for f in fields(Counts) if f.name == "input" or getattr(total, f.name)]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("dataset")
-    for name in names:
-        table.add_column(left if name == "left" else name.replace("_", " "), justify="right")
+    names = [f.name for f in fields(Counts) if f.name in always or getattr(total, f.name)]
+    header = ["dataset", *((left if name == "left" else name.replace("_", " ")) for name in names)]
     rows = sorted(account.datasets.items())
-    for dataset, counts in [*rows, ("total", total)] if len(rows) != 1 else rows:
-        table.add_row(escape(dataset), *(f"{getattr(counts, name):,}" for name in names))
+    rows = [*rows, ("total", total)] if len(rows) != 1 else rows
+    show_table(header, [[dataset, *(f"{getattr(row, name):,}" for name in names)] for dataset, row in rows])
+
+
+def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A plain table: names to the left, figures to the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(header):
+        table.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))
     out.print(table)
 
 
@@ -96,14 +102,14 @@ class _Rate:
 
 @contextmanager
 def stopping() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second one ends the process at once."""
+    """An event that the first Ctrl-C or SIGTERM sets; the second one ends what it is at."""
     stop = threading.Event()
 
     def ask(number: int, _frame: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        err.print("stopping: committing what is predicted (again to quit at once)")
+        err.print("stopping: what is predicted is committed (again to give up on that)")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

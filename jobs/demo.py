@@ -1,5 +1,6 @@
 """`lakelens demo`: a generated image lake, the model that comes with LakeLens, a real run."""
 
+import json
 import os
 import shutil
 import sys
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from jobs import console
 from jobs.run import show_run
@@ -30,30 +30,23 @@ def main(
         make_lake(manifest.parent, images=images)
     overrides = {"manifest.path": manifest, "output.path": output, "model.name": files("pipeline.demo") / "model"}
     settings = config.load(
-        str(files("configs") / "demo.yaml"), [f"{key}='{value}'" for key, value in overrides.items()]
+        str(files("configs") / "demo.yaml"),
+        [f"{key}={json.dumps(str(value))}" for key, value in overrides.items()],
     )
     show_run(settings)
-    show_accuracy(output)
-    show_next(manifest, output)
+    rows = [(dataset, f"{count:,}", f"{share:.1%}") for dataset, count, share in accuracy(str(output))]
+    console.show_table(("dataset", "images", "accuracy"), rows)
+    (folder / "demo.yaml").write_text(settings.to_yaml(), encoding="utf-8")
+    show_next(folder / "demo.yaml", output)
 
 
-def show_accuracy(output: Path) -> None:
-    """Labels against the truth that the lake's manifest carries."""
-    table = Table("dataset", box=None, pad_edge=False, header_style="bold")
-    for name in ("images", "accuracy"):
-        table.add_column(name, justify="right")
-    for dataset, images, share in accuracy(str(output)):
-        table.add_row(dataset, f"{images:,}", f"{share:.1%}")
-    console.out.print(table)
-
-
-def show_next(manifest: Path, output: Path) -> None:
+def show_next(config_file: Path, output: Path) -> None:
     """Where the results are, and three commands to try."""
     lakelens = "lakelens" if shutil.which("lakelens") else os.path.relpath(sys.argv[0])
     python = os.path.relpath(Path(sys.executable).absolute())
     failed = f"{output}/predictions/*/outcome=failed/*.parquet"
     console.say(f"predictions: {output}/predictions (Parquet in Hive folders, and a Delta table)\n\ntry next:")
-    console.say(f"  {lakelens} plan configs/demo.yaml")
+    console.say(f"  {lakelens} plan {config_file}")
     query = f"duckdb.read_parquet('{failed}').project('uri, stage, error_code').show()"
     console.say(f'  {python} -c "import duckdb; {query}"')
     console.say(f"  {lakelens} run configs/local.yaml --set manifest.path=PHOTOS --set output.path=photos-out")

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from jobs import console
-from pipeline import manifest
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError
+from pipeline.listing import IMAGE_SUFFIXES, write_listing
 from pipeline.storage import Storage
 
 
@@ -31,15 +31,15 @@ def main(
     ] = False,
 ) -> None:
     """List the images below PATH_OR_PREFIX into a manifest: uri, dataset, version."""
-    if not out.lower().endswith(manifest.FORMATS["parquet"]):
+    if not out.lower().endswith((".parquet", ".pq")):
         raise ConfigError(f"--out {out} must end in .parquet.")
     storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
-    rows = manifest.write_listing(
+    rows = write_listing(
         prefix,
         out,
         storage,
         dataset=dataset,
         dataset_from=dataset_from,
-        suffixes=suffix or manifest.IMAGE_SUFFIXES,
+        suffixes=suffix or IMAGE_SUFFIXES,
     )
     console.say(f"{rows:,} images listed in {out}")

@@ -19,7 +19,7 @@ class BatchSizer:
 
     max_size: int
     size: int = 8
-    ceiling: int | None = None
+    ceiling: int | None = None  # a size that is known not to fit
     _settled: bool = False
     _best_rate: float = 0.0
     _best_size: int = 1

@@ -4,8 +4,10 @@ import logging
 import math
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,9 +70,11 @@ def connected(address: str | None) -> Iterator[Resources]:
     # Ray Data starts its actors in a way that Ray's own core logs as an error, every time.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     _check_address(address)
-    local = {} if address else {"include_dashboard": False, "num_cpus": max(2, os.cpu_count() or 2)}
+    local: dict[str, Any] = {} if address else {"include_dashboard": False}
+    if not address and os.cpu_count() == 1:  # else Ray counts, and knows a container's limits
+        local["num_cpus"] = 2
     try:
-        with _hushed():
+        with _hushed(), _signals_kept():
             ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
@@ -84,9 +88,10 @@ def connected(address: str | None) -> Iterator[Resources]:
 
 def _check_address(address: str | None) -> None:
     """Raises: ClusterError at once for an address where nothing answers."""
-    if address and address.startswith("ray://"):
+    if address and "://" in address:
         raise ClusterError(
-            f"Cannot run through the Ray client at {address}; give the address of the head node itself, host:6379."
+            f"Cannot run through {address}, the address of a dashboard or of a Ray client; give the head node's "
+            "own, host:6379."
         )
     host, colon, port = (address or "").rpartition(":")
     if not colon or not port.isdigit():  # "auto", "local"
@@ -100,8 +105,11 @@ def _check_address(address: str | None) -> None:
 def pools(workers: WorkersConfig, resources: Resources) -> Pools:
     """Sizes for the stages, from the config or from what the cluster has.
 
-    One predictor for each GPU, else for each node; decoders share the CPUs that are left.
+    One predictor for each GPU, else for each node; decoders share the CPUs that are left. Raises: ClusterError
+    if there is no CPU at all.
     """
+    if not resources.nodes:
+        raise ClusterError("The Ray cluster has no node with a CPU yet; start one, and run again.")
     gpus = int(resources.gpus)
     free = max(resources.cpus - READ_CPUS * resources.nodes, 0.0)
     # A CPU predictor computes on all cores of its node, whatever it asks Ray for: decoding is a few per cent
@@ -186,6 +194,20 @@ def _hushed() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray puts a handler of its own on SIGTERM, which aborts the process; the caller's stay."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _quiet() -> None:

@@ -144,8 +144,13 @@ class Committer:
         Raises: whatever made an earlier write or commit fail.
         """
         self._slots.acquire()
-        self._raise()
-        write.future().add_done_callback(self._finished)
+        try:
+            self._raise()
+            future = write.future()
+        except BaseException:
+            self._slots.release()  # or close() would wait for it for ever
+            raise
+        future.add_done_callback(self._finished)
 
     def close(self) -> None:
         """Wait for the writes in flight and commit them. Raises: like `add`."""
@@ -174,14 +179,14 @@ class Committer:
     def _commit_until_closed(self) -> None:
         ready: list[Fragment] = []
         due = time.monotonic()
+        failed: BaseException | None = None
         closing = False
         while not closing:
-            try:
-                future = self._written.get(timeout=max(due - time.monotonic(), 0.001) if ready else None)
-                closing = future is None
-                ready += future.result() if future else []
-            except queue.Empty:
-                pass
+            for future in self._take(max(due - time.monotonic(), 0.001) if ready else None):
+                error = future.exception() if future else None
+                failed = failed or error
+                closing = closing or future is None or error is not None
+                ready += future.result() if future and not error else []
             if ready and (closing or time.monotonic() >= due):
                 due = time.monotonic() + self._spacing_s
                 if self._held(ready) and not closing:
@@ -189,3 +194,15 @@ class Committer:
                 self._table.commit(ready, self._run_id, self._epoch)
                 self._committed(ready)
                 ready = []
+        if failed is not None:  # what was written beside it is committed
+            raise failed
+
+    def _take(self, timeout_s: float | None) -> "list[Future[list[Fragment]] | None]":
+        """The writes that have finished by now, at least one unless the time runs out; None stands for the end."""
+        taken: list[Future[list[Fragment]] | None] = []
+        try:
+            taken.append(self._written.get(timeout=timeout_s))
+            while True:
+                taken.append(self._written.get_nowait())
+        except queue.Empty:
+            return taken

@@ -21,6 +21,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from pipeline import schema
 from pipeline.errors import ConfigError
@@ -55,7 +56,7 @@ class ManifestConfig(_Section):
     path: Annotated[tuple[str, ...], BeforeValidator(_as_strings), Field(min_length=1)]
     columns: ManifestColumns = ManifestColumns()
     keep: Annotated[tuple[str, ...], BeforeValidator(_as_strings)] = ()
-    dataset: str = "images"
+    dataset: str = Field(default="images", min_length=1)
 
     @model_validator(mode="after")
     def _kept_columns_have_room(self) -> Self:
@@ -155,12 +156,6 @@ class StorageConfig(_Section):
     region: str | None = None
     anonymous: bool = False
 
-    @model_validator(mode="after")
-    def _no_secret_in_the_url(self) -> Self:
-        if self.endpoint_url and urlsplit(self.endpoint_url).username is not None:
-            raise ValueError("endpoint_url: credentials do not belong in it; set the AWS variables instead")
-        return self
-
 
 class RunConfig(_Section):
     """Everything a run depends on."""
@@ -175,6 +170,17 @@ class RunConfig(_Section):
     failures: FailuresConfig = FailuresConfig()
     output: OutputConfig
     storage: StorageConfig = StorageConfig()
+
+    @model_validator(mode="after")
+    def _no_password_in_a_url(self) -> Self:
+        """A config is written into every run's folder."""
+        urls = [("manifest.path", path) for path in self.manifest.path]
+        urls += [("model.name", self.model.name), ("output.path", self.output.path)]
+        urls += [("storage.endpoint_url", self.storage.endpoint_url or "")]
+        for key, url in urls:
+            if url.startswith("http") and urlsplit(url).username is not None:
+                raise ValueError(f"{key}: credentials do not belong in a URL; leave them to the environment")
+        return self
 
     def to_yaml(self) -> str:
         """The whole configuration, defaults included, as YAML that `load` reads back."""
@@ -226,7 +232,20 @@ def _apply(values: dict[str, Any], override: str) -> None:
         inner = section.get(parent)
         section[parent] = dict(inner) if isinstance(inner, Mapping) else {}
         section = section[parent]
-    section[last] = _yaml(text, f"--set {key}")
+    section[last] = _text_or_yaml(text, key) if _takes_text([*parents, last]) else _yaml(text, f"--set {key}")
+
+
+def _text_or_yaml(text: str, key: str) -> Any:
+    """A value for a key that takes strings: `*.parquet`, `{space}` and 007 stand for themselves."""
+    if text[:1] not in ("[", '"', "'") and text not in ("null", "~"):
+        return text
+    return _yaml(text, f"--set {key}")
+
+
+def _takes_text(path: list[str]) -> bool:
+    *parents, name = path
+    field = _fields(parents).get(name)
+    return field is not None and (field.annotation is str or str in get_args(field.annotation))
 
 
 def _sentence(error: ValidationError) -> str:
@@ -253,12 +272,12 @@ def _unknown_key(where: list[str]) -> str:
     return f"{prefix}{typo} is not a key; {hint}"
 
 
-def _fields(parents: list[str]) -> Iterable[str]:
+def _fields(parents: list[str]) -> Mapping[str, FieldInfo]:
     section: type[_Section] = RunConfig
     for parent in parents:
         found = _section_of(section.model_fields[parent].annotation) if parent in section.model_fields else None
         if found is None:
-            return ()
+            return {}
         section = found
     return section.model_fields
 

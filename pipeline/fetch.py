@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import ErrorCode, LakeLensError, RowError, Stage
+from pipeline.errors import ErrorCode, RowError, Stage, StorageError
 from pipeline.storage import Storage, classify
 
 _MESSAGES = {
@@ -37,8 +37,8 @@ def fetch(requests: Sequence[Request], storage: Storage, max_bytes: int) -> list
     for index, request in enumerate(requests):
         try:
             fs, path = storage.filesystem(request.uri)
-        except (LakeLensError, OSError) as error:
-            results[index] = _error(ErrorCode.BAD_URI, str(error))
+        except StorageError:
+            results[index] = _error(ErrorCode.BAD_URI, _MESSAGES[ErrorCode.BAD_URI])
             continue
         # fsspec gives the same object for the same store: its requests can go out together.
         stores.setdefault(id(fs), _Store(fs, [])).wanted.append((index, path, request))

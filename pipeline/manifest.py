@@ -1,4 +1,4 @@
-"""Read and check manifests; make one from a listing.
+"""Read and check manifests.
 
 Manifest files go in, in the order of the config, as Parquet, CSV or JSONL; out comes one DuckDB
 relation with the canonical columns, the kept columns and the reason why a row is invalid. It does
@@ -6,19 +6,17 @@ not know which rows are already done.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import schema
 from pipeline.config import ManifestConfig
 from pipeline.errors import ManifestError
+from pipeline.listing import uri_of, write_listing
 from pipeline.storage import Storage, absolute, failure, scheme
 
 FORMATS = {
@@ -26,15 +24,8 @@ FORMATS = {
     "csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz"),
     "jsonl": (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz"),
 }
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
-    *(".avif", ".jp2", ".j2k", ".jpx", ".mpo", ".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
-)
-"""File names that a listing takes for images, compared in lower case."""
 MAX_DATASET_BYTES = 200
 """Longest percent-encoded dataset name: it is a folder name, and file systems stop at 255 bytes."""
-LISTING_ROWS = 65_536
-"""Rows of a listing that are in memory at once, and in one row group."""
 
 _FILE, _RAW_URI, _RAW_ID, _RAW_DATASET = (f"_lakelens_{name}" for name in ("file", "uri", "id", "dataset"))
 _RAW_OFFSET, _RAW_LENGTH = "_lakelens_offset", "_lakelens_length"
@@ -42,7 +33,6 @@ _PLAIN_TYPES = re.compile(
     r"BOOLEAN|TINYINT|SMALLINT|INTEGER|BIGINT|FLOAT|DOUBLE|VARCHAR|BLOB|DATE|TIMESTAMP|DECIMAL\(.*\)"
     r"|TIMESTAMP WITH TIME ZONE"
 )
-_LISTING = pa.schema([(schema.URI, pa.string()), (schema.DATASET, pa.string()), (schema.VERSION, pa.string())])
 
 
 @dataclass(frozen=True)
@@ -74,7 +64,7 @@ def sources(config: ManifestConfig, storage: Storage, scratch: Path) -> list[Sou
             write_listing(path, listing, storage, dataset=config.dataset)
             found.append(Source(listing, "parquet"))
         else:
-            found += [Source(_uri(fs, match), _format(match)) for match in matches or [inner]]
+            found += [Source(uri_of(fs, match), _format(match)) for match in matches or [inner]]
     return found
 
 
@@ -105,92 +95,6 @@ def unreadable(error: duckdb.Error, config: ManifestConfig) -> ManifestError:
     return ManifestError(f"Cannot read the manifest {', '.join(config.path)}: {first}.")
 
 
-def write_listing(
-    prefix: str,
-    out: str,
-    storage: Storage,
-    *,
-    dataset: str,
-    dataset_from: int | None = None,
-    suffixes: Iterable[str] = IMAGE_SUFFIXES,
-) -> int:
-    """List the images below a folder or prefix into a Parquet manifest; returns the rows written.
-
-    `dataset_from` picks the path component below the prefix that names the dataset: 0 is the first
-    folder, -1 the innermost; an image without it goes to `dataset`. Raises: ManifestError if there is no
-    image, StorageError.
-    """
-    fs, path = storage.filesystem(out)
-    rows = _list_images(prefix, storage, dataset, dataset_from, tuple(s.lower() for s in suffixes))
-    first = next(rows, None)
-    if first is None:
-        raise ManifestError(f"There are no images below {prefix}.")
-    count = 0
-    try:
-        fs.makedirs(fs._parent(path), exist_ok=True)
-        with fs.open(path, "wb") as file, pq.ParquetWriter(file, _LISTING, compression="zstd") as writer:
-            for table in _tables(first, rows):
-                writer.write_table(table)
-                count += table.num_rows
-    except OSError as error:
-        raise failure(error, out) from error
-    return count
-
-
-def _tables(first: dict[str, Any], rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
-    pending = [first]
-    for row in rows:
-        pending.append(row)
-        if len(pending) == LISTING_ROWS:
-            yield pa.Table.from_pylist(pending, schema=_LISTING)
-            pending = []
-    if pending:
-        yield pa.Table.from_pylist(pending, schema=_LISTING)
-
-
-def _list_images(
-    prefix: str, storage: Storage, dataset: str, dataset_from: int | None, suffixes: tuple[str, ...]
-) -> Iterator[dict[str, Any]]:
-    fs, root = storage.filesystem(prefix)
-    root = root.rstrip("/")
-    try:
-        if not fs.isdir(root):
-            raise ManifestError(f"{prefix} is not a folder or prefix that can be listed.")
-        # walk() goes folder by folder: only one folder's entries are in memory at a time.
-        for folder, folders, files in fs.walk(root, detail=True):
-            folders_in_order = sorted(folders.items())
-            folders.clear()
-            folders.update(folders_in_order)
-            names = folder.removeprefix(root).strip("/").split("/") if folder != root else []
-            for name, info in sorted(files.items()):
-                if name.lower().endswith(suffixes):
-                    yield {
-                        schema.URI: _uri(fs, info["name"]),
-                        schema.DATASET: _component(names, dataset_from) or dataset,
-                        schema.VERSION: _version(info),
-                    }
-    except OSError as error:
-        raise failure(error, prefix) from error
-
-
-def _component(names: list[str], index: int | None) -> str | None:
-    if index is None or not -len(names) <= index < len(names):
-        return None
-    return names[index]
-
-
-def _version(info: dict[str, Any]) -> str | None:
-    """What tells a changed object: the store's etag, else modification time and size."""
-    if info.get("ETag"):
-        return str(info["ETag"]).strip('"')
-    return f"{info['mtime']:.6f}-{info['size']}" if "mtime" in info else None
-
-
-def _uri(fs: Any, path: str) -> str:
-    """A path inside a filesystem as the URI that leads there; local ones stay plain paths."""
-    return path if "file" in (fs.protocol, *fs.protocol) else str(fs.unstrip_protocol(path))
-
-
 def _format(path: str) -> str:
     for name, suffixes in FORMATS.items():
         if path.lower().endswith(suffixes):
@@ -214,6 +118,8 @@ def _canonical(
         if name not in types:
             return f"CAST(NULL AS {kind}) AS {alias}"
         text = f"{quoted(name)} ->> '$'" if format_ == "jsonl" else quoted(name)
+        if types[name].startswith(("STRUCT", "MAP")) or types[name].endswith("]"):
+            text = f"to_json({quoted(name)})"
         return f"{'CAST' if kind == 'VARCHAR' else 'TRY_CAST'}({text} AS {kind}) AS {alias}"
 
     columns = [
@@ -258,7 +164,7 @@ _PROBLEM = f"""CASE
     WHEN dataset IN ('', '__HIVE_DEFAULT_PARTITION__') THEN 'dataset has no usable name'
     WHEN strlen(url_encode(dataset)) > {MAX_DATASET_BYTES} THEN 'dataset is too long a name'
     WHEN ({_RAW_OFFSET} IS NULL) <> ({_RAW_LENGTH} IS NULL)
-        OR NOT regexp_full_match({_RAW_OFFSET} || {_RAW_LENGTH}, '\\d+')
+        OR NOT regexp_full_match({_RAW_OFFSET} || ' ' || {_RAW_LENGTH}, '\\d+(\\.0+)? \\d+(\\.0+)?')
         OR ({_RAW_OFFSET} IS NOT NULL AND ("offset" IS NULL OR length IS NULL)) THEN 'offset and length do not fit'
     END"""
 
@@ -274,9 +180,11 @@ def _require(types: dict[str, str], names: dict[str, str], config: ManifestConfi
 
 
 def _kept_type(kind: str) -> str:
-    """The type that a kept column has in the output: Delta knows no unsigned or exotic types."""
+    """The type that a kept column has in the output: Delta knows no unsigned or nested-exotic ones."""
     if _PLAIN_TYPES.fullmatch(kind):
         return kind
+    if kind.startswith("TIMESTAMP_"):  # of another unit; Delta has microseconds
+        return "TIMESTAMP"
     return "BIGINT" if kind in ("UTINYINT", "USMALLINT", "UINTEGER") else "VARCHAR"
 
 

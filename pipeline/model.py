@@ -151,11 +151,13 @@ def _fetch(config: ModelConfig, storage: Storage) -> tuple[Path, str]:
             f"The model {name} is neither a folder here nor in the local cache, and the Hugging Face hub "
             "cannot be reached."
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except HfHubHTTPError as error:
         raise ModelError(
             f"The Hugging Face hub has no model {name} at revision {config.revision}, or denies access to it "
             "(private and gated models need HF_TOKEN)."
         ) from error
+    except OSError as error:
+        raise ModelError(f"The model {name} cannot be downloaded: {error.strerror or error}.") from error
     return folder, folder.name  # a snapshot's folder is named after its commit
 
 
@@ -188,6 +190,7 @@ def _download(uri: str, storage: Storage) -> Path:
 
 def keep_first(scratch: Path, target: Path) -> None:
     """Give a finished folder its name, unless another process was first."""
+    scratch.chmod(0o755)  # mkdtemp makes it private
     try:
         scratch.rename(target)
     except OSError:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline import manifest, schema, space
 from pipeline.account import Account, Counts
 from pipeline.config import ManifestConfig, RunConfig
-from pipeline.errors import TableError
+from pipeline.errors import SpaceError, TableError
 from pipeline.model import Model, resolve
 from pipeline.storage import Storage, absolute, failure, join
 from pipeline.table import Predictions
@@ -54,7 +54,13 @@ def target(config: RunConfig) -> Target:
     description = model.space(config.embedding, config.decode)
     output = absolute(space.location(config.output.path, model.slug, description))
     known = space.check(output, description, storage)
-    return Target(storage, model, description, output, Predictions.open(output, storage) if known else None)
+    table = Predictions.open(output, storage)
+    if table is not None and not known:
+        raise SpaceError(
+            f"{output} holds predictions but no {space.FILE}, so it cannot be told which space they are of; put "
+            "it back, or choose another output.path."
+        )
+    return Target(storage, model, description, output, table)
 
 
 class Plan:
@@ -63,6 +69,7 @@ class Plan:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
         self.account = _account(connection)
+        self.problems = _problems(connection)
         columns = connection.sql("SELECT * FROM input LIMIT 0").to_arrow_table().schema
         known = {*schema.PENDING.names, schema.ORDINAL, schema.PROBLEM}
         self.kept: list[pa.Field] = [field for field in columns if field.name not in known]
@@ -93,7 +100,9 @@ class Plan:
                     table = pa.Table.from_batches([batch]).cast(pending)
                     pq.write_table(table, file, compression="zstd", row_group_size=PENDING_GROUP_ROWS)
                 uris.append(join(folder, name))
-        except OSError as error:
+        except duckdb.Error:
+            raise
+        except Exception as error:
             raise failure(error, folder) from error
         return uris
 
@@ -109,7 +118,7 @@ def plan(config: ManifestConfig, storage: Storage, table: Predictions | None) ->
         with duckdb.connect(scratch / "plan.duckdb") as connection:
             connection.execute("SET TimeZone = 'UTC'")  # Delta knows no other
             _read_manifest(connection, config, storage, scratch)
-            _read_committed(connection, table.files() if table else [], storage)
+            _read_committed(connection, table, storage)
             connection.execute(_STATE)
             yield Plan(connection)
     except duckdb.Error as error:
@@ -142,13 +151,17 @@ def _read_manifest(
     connection.execute(f"CREATE TABLE input AS SELECT row_number() OVER () AS {schema.ORDINAL}, * FROM manifest")
 
 
-def _read_committed(connection: duckdb.DuckDBPyConnection, files: list[str], storage: Storage) -> None:
-    """View `committed`: the ids that the predictions table holds, whatever became of them."""
+def _read_committed(connection: duckdb.DuckDBPyConnection, table: Predictions | None, storage: Storage) -> None:
+    """View `committed`: the ids that the predictions table holds, whatever became of them. Raises: TableError."""
+    files = table.files() if table else []
     if not files:
         connection.execute("CREATE VIEW committed AS SELECT NULL::VARCHAR AS image_id WHERE false")
         return
     manifest.register_stores(connection, files, storage)
-    connection.read_parquet(files, hive_partitioning=False).project("image_id").create_view("committed")
+    try:
+        connection.read_parquet(files, hive_partitioning=False).project("image_id").create_view("committed")
+    except duckdb.Error as error:
+        raise TableError(f"Cannot read the predictions: {str(error).splitlines()[0].rstrip('.')}.") from error
 
 
 def _account(connection: duckdb.DuckDBPyConnection) -> Account:
@@ -190,11 +203,24 @@ def assign(config: RunConfig, run_id: str) -> Assignment:
                 return Assignment(where, run_id, folder, 0, found.account, [])
             space.claim(where.output, where.description, where.storage)
             table = where.table or Predictions.create(where.output, where.storage, found.kept)
+            if where.table is None and table.version > 0:  # another run was first, and may have committed
+                continue
             epoch = table.claim(run_id, found.kept)
             if epoch is None:
                 continue
             where.storage.write(join(folder, "config.yaml"), config.to_yaml().encode())
-            where.storage.write_json(join(folder, "plan.json"), found.account.to_dict())
+            plan_document = found.account.to_dict() | {"invalid": found.problems}
+            where.storage.write_json(join(folder, "plan.json"), plan_document)
             files = found.write_pending(join(folder, "pending"), where.storage)
         return Assignment(replace(where, table=table), run_id, folder, epoch, found.account, files)
     raise TableError(f"{where.output} is being written by other runs; try again when they have ended.")
+
+
+def _problems(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Why rows are invalid, and how many are; the most frequent reason first."""
+    return dict(
+        connection.execute(
+            f"SELECT {schema.PROBLEM}, count(*) FROM input WHERE {schema.PROBLEM} IS NOT NULL "
+            "GROUP BY ALL ORDER BY 2 DESC, 1"
+        ).fetchall()
+    )

@@ -9,6 +9,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +22,7 @@ from pipeline import __version__, cluster, engines, planning
 from pipeline.account import Account, Progress
 from pipeline.commit import GATHER_SHARE, Block, Committer, finished_blocks, gather
 from pipeline.config import RunConfig
-from pipeline.errors import AccountError, FailureRateError, TableError
+from pipeline.errors import AccountError, FailureRateError, LakeLensError, TableError
 from pipeline.planning import Assignment
 from pipeline.schema import FAILED, OK
 from pipeline.storage import join
@@ -140,8 +141,10 @@ class _Run:
         return summary
 
     def _clear_up(self) -> None:
-        """Delete what this run wrote and did not commit, now that its writers have stopped."""
-        self.table.remove_orphans(range(self.assignment.epoch + 1))
+        """Delete what this run wrote and did not commit, now that its writers have stopped; if the store does
+        not answer now, the next run does it."""
+        with suppress(LakeLensError):
+            self.table.remove_orphans(range(self.assignment.epoch + 1))
 
     def _process(self, scored: Dataset) -> None:
         output = self.config.output
@@ -216,7 +219,7 @@ class _Run:
         return {
             "run_id": summary.run_id,
             "epoch": self.assignment.epoch,
-            "status": "stopped" if summary.stopped else "finished",
+            "status": "stopped" if summary.stopped else "incomplete" if summary.account.total.left else "finished",
             "model": description["model"],
             "fingerprint": description["fingerprint"],
             "engine": summary.engine,

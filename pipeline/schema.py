@@ -76,7 +76,7 @@ RESERVED = frozenset(PREDICTIONS.names) | frozenset(PENDING.names) | {PIXELS}
 
 
 def pixels_type(height: int, width: int) -> pa.DataType:
-    """Arrow type of one RGB image, uint8 (height, width, 3) row-major; null where there are no pixels."""
+    """Arrow type of one RGB image, uint8 (height, width, 3) row-major; all zero where there are no pixels."""
     return pa.binary(height * width * 3)
 
 

@@ -1,14 +1,16 @@
 """URI -> fsspec filesystem, and the same credentials for delta-rs and DuckDB.
 
 A URI without a scheme is a local path. Credentials come from the usual AWS variables, profiles and
-roles (botocore finds them, and renews them); nothing here writes them anywhere. It does not know
-what the files mean.
+roles (botocore finds them); delta-rs is given those of the moment in which a table is opened. Nothing here
+writes them anywhere, or knows what the files mean.
 """
 
 import asyncio
+import errno
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,8 +48,11 @@ class Storage:
         options = self._s3_options() if scheme(uri) in _S3 else {}
         try:
             return fsspec.core.url_to_fs(absolute(uri), **options)  # type: ignore[no-any-return]
-        except (ImportError, ValueError) as error:
-            raise StorageError(f"Cannot open {uri}: {error}.") from error
+        except Exception as error:  # fsspec imports and constructs whatever the scheme names
+            raise StorageError(
+                f"Cannot open {uri}: no store of the scheme {scheme(uri)!r} can be opened here; "
+                "its package may be missing."
+            ) from error
 
     def read(self, uri: str) -> bytes | None:
         """The bytes of an object; None if there is none. Raises: StorageError."""
@@ -85,6 +90,19 @@ class Storage:
                 return False
             raise failure(error, uri) from error
 
+    def upload(self, file: Path, uri: str) -> None:
+        """Replace an object by a local file, at once. Raises: StorageError."""
+        fs, path = self.filesystem(uri)
+        try:
+            if not isinstance(fs, LocalFileSystem):
+                fs.put_file(str(file), path)
+                return
+            with _scratch(path, b"") as scratch:
+                shutil.copyfile(file, scratch)
+                os.replace(scratch, path)
+        except Exception as error:
+            raise failure(error, uri) from error
+
     def write_json(self, uri: str, value: object) -> None:
         """Replace an object by a JSON document. Raises: StorageError."""
         self.write(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
@@ -96,7 +114,7 @@ class Storage:
         session = botocore.session.get_session()
         endpoint = self._endpoint()
         options = {
-            "AWS_REGION": self.config.region or session.get_config_variable("region") or "us-east-1",
+            "AWS_REGION": self._region(session),
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_ALLOW_HTTP": "true" if endpoint and endpoint.startswith("http://") else None,
             "AWS_SKIP_SIGNATURE": "true" if self.config.anonymous else None,
@@ -110,8 +128,15 @@ class Storage:
         return {key: value for key, value in options.items() if value}
 
     def _endpoint(self) -> str | None:
-        environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        return self.config.endpoint_url or environment
+        """The configured S3 endpoint: the config's, else that of the environment or of the AWS profile."""
+        if self.config.endpoint_url:
+            return self.config.endpoint_url
+        session = botocore.session.get_session()
+        found: str = session.create_client("s3", region_name=self._region(session)).meta.endpoint_url
+        return None if found.endswith((".amazonaws.com", ".amazonaws.com.cn")) else found
+
+    def _region(self, session: botocore.session.Session) -> str:
+        return self.config.region or session.get_config_variable("region") or "us-east-1"
 
     def _s3_options(self) -> dict[str, Any]:
         return {
@@ -164,6 +189,10 @@ def classify(error: BaseException) -> ErrorCode:
     answer = _answer(error)
     if answer is not None:
         return _classify_status(*answer)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return ErrorCode.BAD_URI
+    if isinstance(error, aiohttp.ClientResponseError):
+        return _classify_status(error.status, "")
     for kinds, code in _CODES:
         if isinstance(error, kinds):
             return code
@@ -234,7 +263,8 @@ def failure(error: BaseException, uri: str) -> StorageError:
 def _scratch(path: str, data: bytes) -> Iterator[Path]:
     """A file beside a local path that holds the data, on disk before it gets its name; gone afterwards."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(f"{path}.{uuid4().hex}.tmp")
+    # The dot hides it from those who read a folder of Parquet files.
+    scratch = Path(path).with_name(f".{Path(path).name}.{uuid4().hex}.tmp")
     try:
         with scratch.open("wb") as file:
             file.write(data)

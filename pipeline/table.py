@@ -19,7 +19,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
 
 from pipeline import schema
-from pipeline.errors import OvertakenError, TableError
+from pipeline.errors import OvertakenError, StorageError, TableError
 from pipeline.storage import Storage, absolute, delta_uri, failure, join
 
 FOLDER = "predictions"
@@ -28,7 +28,8 @@ APPLICATION = "lakelens"
 COMMIT_ATTEMPTS = 6
 """Tries of one commit against a store that fails; the waits between them double from 0.5 s."""
 
-_EPOCH = re.compile(r"^(\d+)-[0-9a-f]{32}\.parquet$")
+_EPOCH = re.compile(r"^\.?(\d+)-[0-9a-f]{32}\.parquet(\.[0-9a-f]{32}\.tmp)?$")
+"""A fragment, or the scratch file of one whose writer was killed."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Predictions:
 
     def files(self) -> list[str]:
         """The URIs of the visible files."""
-        return [join(self._uri, path) for path in self._paths()]
+        return [join(self._uri, path) for path in _paths(self._handle)]
 
     def kept_columns(self) -> list[pa.Field]:
         """The columns that the table has beyond `schema.PREDICTIONS`."""
@@ -118,6 +119,8 @@ class Predictions:
         missing = self._missing_columns(kept)
         epoch = self.epoch + 1
         if not self._try([], {"run_id": run_id, "epoch": epoch, "commit_id": uuid4().hex}, epoch):
+            if self._entry(self.version + 1) is None:
+                raise TableError(f"Cannot commit to {self._uri}: the store refused.")
             return None
         if len(missing):
             self._add_columns(missing, run_id)
@@ -127,31 +130,44 @@ class Predictions:
         """Make files visible, all of them or none. Raises: OvertakenError, TableError."""
         properties = {"run_id": run_id, "epoch": epoch, "commit_id": uuid4().hex}
         for attempt in range(COMMIT_ATTEMPTS):
-            if self._try(fragments, properties, epoch) or self._catch_up(properties):
-                return
-            time.sleep(0.5 * 2**attempt)
+            if attempt:
+                time.sleep(0.5 * 2 ** (attempt - 1))
+            try:
+                if self._try(fragments, properties, epoch) or self._catch_up(properties):
+                    return
+                self._handle = self._reopened(self.version)
+            except (StorageError, DeltaError, OSError):
+                continue
         raise TableError(f"Cannot commit to {self._uri}: the store failed {COMMIT_ATTEMPTS} times.")
 
     def remove_orphans(self, epochs: range) -> int:
-        """Delete files of these epochs that the log does not name; returns how many. Raises: StorageError.
+        """Delete files of these epochs that the newest log does not name; returns how many.
 
-        Call it only for epochs whose writers have stopped or can no longer commit.
+        Call it only for epochs whose writers have stopped or can no longer commit. Raises: StorageError,
+        TableError.
         """
         fs, root = self._storage.filesystem(self._uri)
         try:
-            named = set(self._paths())
-            found = [path for path in fs.find(root) if _epoch_of(path) in epochs]
-            orphans = [path for path in found if path.removeprefix(root).strip("/") not in named]
+            named = set(_paths(self._reopened(None)))
+            found = {path.removeprefix(root).strip("/"): path for path in fs.find(root)}
+        except Exception as error:
+            raise failure(error, self._uri) from error
+        if not named <= found.keys():
+            missing = min(named - found.keys())
+            raise TableError(f"The table {self._uri} names {missing}, which is not there; nothing was deleted.")
+        orphans = [path for name, path in found.items() if name not in named and _epoch_of(path) in epochs]
+        try:
             if orphans:
                 fs.rm(orphans)
-        except OSError as error:
+        except Exception as error:
             raise failure(error, self._uri) from error
         return len(orphans)
 
-    def _paths(self) -> list[str]:
-        """The visible files relative to the table. delta-rs percent-encodes what lies above it in its URIs, but
-        not dataset=…/outcome=…/name, the three last components."""
-        return ["/".join(uri.rsplit("/", 3)[1:]) for uri in self._handle.file_uris()]
+    def _reopened(self, version: int | None) -> DeltaTable:
+        """The table at a version, or the newest, opened with the credentials of this moment."""
+        return DeltaTable(
+            delta_uri(self._uri), version=version, storage_options=self._storage.delta_options(self._uri)
+        )
 
     def _try(self, fragments: Iterable[Fragment], properties: dict[str, Any], epoch: int) -> bool:
         """One attempt at the next version; False if it is not known to have landed."""
@@ -178,9 +194,7 @@ class Predictions:
 
         Raises: OvertakenError if another run has claimed the table.
         """
-        while (
-            entry := self._storage.read(join(self._uri, "_delta_log", f"{self.version + 1:020}.json"))
-        ) is not None:
+        while (entry := self._entry(self.version + 1)) is not None:
             actions = [json.loads(line) for line in entry.splitlines() if line.strip()]
             info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
             claimed = [a["txn"]["version"] for a in actions if a.get("txn", {}).get("appId") == APPLICATION]
@@ -194,16 +208,21 @@ class Predictions:
                 return True
         return False
 
+    def _entry(self, version: int) -> bytes | None:
+        """A version's entry in the log. Raises: StorageError."""
+        return self._storage.read(join(self._uri, "_delta_log", f"{version:020}.json"))
+
     def _missing_columns(self, kept: Sequence[pa.Field]) -> pa.Schema:
         """The kept columns that the table lacks. Raises: TableError for one of another type."""
-        have = {field.name: field.type for field in self.kept_columns()}
+        have = {field.name.casefold(): field for field in self.kept_columns()}
         for field in kept:
-            if field.name in have and have[field.name] != field.type:
+            held = have.get(field.name.casefold(), field)
+            if (held.name, held.type) != (field.name, field.type):
                 raise TableError(
-                    f"The kept column {field.name!r} is {field.type} in the manifest but {have[field.name]} in "
-                    f"{self._uri}; rename it in the manifest, or choose another output.path."
+                    f"The kept column {field.name!r} is {field.type} in the manifest, but {self._uri} has "
+                    f"{held.name!r} as {held.type}; rename it in the manifest, or choose another output.path."
                 )
-        return pa.schema([field for field in kept if field.name not in have])
+        return pa.schema([field for field in kept if field.name.casefold() not in have])
 
     def _add_columns(self, missing: pa.Schema, run_id: str) -> None:
         """Widen the table: delta-rs would drop unknown columns from a commit without a word."""
@@ -211,8 +230,14 @@ class Predictions:
         properties = CommitProperties(custom_metadata={"run_id": run_id}, max_commit_retries=0)
         try:
             self._handle.alter.add_columns(fields, commit_properties=properties)
-        except (DeltaError, OSError) as error:
+        except Exception as error:  # delta-rs raises the bare class for a schema that it cannot take
             raise _table_error(self._uri, error) from error
+
+
+def _paths(handle: DeltaTable) -> list[str]:
+    """The visible files relative to the table: dataset=…/outcome=…/name. What lies above it, delta-rs
+    percent-encodes in its URIs; these last three components it does not."""
+    return ["/".join(uri.rsplit("/", 3)[1:]) for uri in handle.file_uris()]
 
 
 def _add_action(fragment: Fragment) -> AddAction:

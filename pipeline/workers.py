@@ -29,6 +29,8 @@ from pipeline.table import FOLDER, Fragment, fragment_path
 
 FETCH_WINDOW = 32
 """Images whose bytes are fetched at once, while those before them are decoded."""
+WRITES = 8
+"""Fragments of one group of blocks that are written at once: a lake can have many small datasets."""
 EXAMPLES = 3
 """Failed rows of a fragment that are named if the run is stopped for its failures."""
 
@@ -47,7 +49,8 @@ class Decoder:
         height, width = self._steps.height, self._steps.width
         pixels = np.zeros((rows.num_rows, height, width, 3), dtype=np.uint8)
         decoded = [self._decode(data, pixels[index]) for index, data in enumerate(self._fetched(_requests(rows)))]
-        for name, column in zip(schema.DECODED.names, zip(*decoded, strict=True), strict=True):
+        columns = zip(*decoded, strict=True) if decoded else [()] * len(schema.DECODED)
+        for name, column in zip(schema.DECODED.names, columns, strict=True):
             rows = rows.append_column(
                 schema.DECODED.field(name), pa.array(column, schema.DECODED.field(name).type)
             )
@@ -143,17 +146,19 @@ def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int
     Raises: StorageError. A task that is run again writes files of other names, and only the last are named.
     """
     rows = pa.concat_tables(blocks, promote_options="default")
-    fragments = []
-    for dataset in sorted(pc.unique(rows.column(schema.DATASET)).to_pylist()):
-        of_dataset = rows.filter(pc.equal(rows.column(schema.DATASET), dataset))
-        for outcome in (schema.OK, schema.FAILED):
-            group = of_dataset.filter(pc.equal(of_dataset.column(schema.OUTCOME), outcome))
-            if group.num_rows:
-                path = fragment_path(dataset, outcome, epoch)
-                data = parquet_bytes(group.drop_columns(list(schema.PARTITIONS)))
-                storage.write(join(output, FOLDER, path), data)
-                fragments.append(Fragment(path, dataset, outcome, group.num_rows, len(data), _examples(group)))
-    return fragments
+    groups = rows.select(list(schema.PARTITIONS)).group_by(list(schema.PARTITIONS)).aggregate([]).to_pylist()
+
+    def write(group: dict[str, str]) -> Fragment:
+        dataset, outcome = group[schema.DATASET], group[schema.OUTCOME]
+        mine = pc.and_(pc.equal(rows[schema.DATASET], dataset), pc.equal(rows[schema.OUTCOME], outcome))
+        fragment = rows.filter(mine).drop_columns(list(schema.PARTITIONS))
+        path = fragment_path(dataset, outcome, epoch)
+        data = parquet_bytes(fragment)
+        storage.write(join(output, FOLDER, path), data)
+        return Fragment(path, dataset, outcome, fragment.num_rows, len(data), _examples(fragment))
+
+    with ThreadPoolExecutor(max_workers=WRITES) as pool:
+        return list(pool.map(write, groups))
 
 
 def _examples(group: pa.Table) -> tuple[str, ...]:

@@ -129,7 +129,8 @@ def test_plan_prints_the_counts_and_imports_neither_ray_nor_torch(config_file: P
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     header, row, output, imported = done.stdout.strip().splitlines()
-    assert (header.split(), row.split()) == (["dataset", "input", "pending"], ["images", "3", "3"])
+    assert header.split("  ") == ["dataset", "input", "already done", "duplicates", "invalid", "pending"]
+    assert row.split() == ["images", "3", "0", "0", "0", "3"]
     assert output.startswith("output: ")
     assert imported == "[]"
     assert not (config_file.parent / "out").exists()
@@ -148,7 +149,7 @@ def test_manifest_lists_a_folder_with_datasets_from_its_subfolders(
     config.write_text(lakes.settings(out, model, tmp_path / "out").to_yaml())
     assert lakelens("plan", config, monkeypatch=monkeypatch) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:4]]
-    assert rows == [["cats", "2", "2"], ["dogs", "3", "3"], ["total", "5", "5"]]
+    assert rows == [["cats", "2", *"000", "2"], ["dogs", "3", *"000", "3"], ["total", "5", *"000", "5"]]
 
 
 @pytest.mark.slow
@@ -171,9 +172,21 @@ def test_run_shows_plain_lines_without_a_terminal_and_a_second_run_says_there_is
     assert second.stderr == ""
 
 
+def test_plan_says_why_rows_are_invalid(
+    tmp_path: Path, config_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"uri": uri, "dataset": name} for uri, name in (("a", "x"), ("", "x"), (None, "x"), ("b", ""))]
+    manifest = lakes.write_manifest(tmp_path / "odd.parquet", rows)
+    assert lakelens("plan", config_file, "--set", f"manifest.path={manifest}", monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "invalid: uri is missing (2 rows)" in said
+    assert "invalid: dataset has no usable name (1 row)" in said
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_commits_what_it_has_and_exits_with_130(
-    model: Path, config_file: Path, tmp_path: Path
+    number: signal.Signals, model: Path, config_file: Path, tmp_path: Path
 ) -> None:
     (path,) = lakes.folder_of_images(tmp_path / "one", 1)
     rows = [{"uri": str(path), "image_id": f"{i:06}"} for i in range(60_000)]
@@ -188,7 +201,7 @@ def test_an_interrupted_run_commits_what_it_has_and_exits_with_130(
     deadline = time.monotonic() + 120
     while not (log / f"{2:020}.json").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "stopping: " in err
@@ -212,7 +225,8 @@ def test_the_demo_labels_its_lake_as_it_was_drawn(tmp_path: Path) -> None:
     assert account == ["total", "140", "120", "12", "8"]
     assert accuracy[1] == "120"
     assert float(accuracy[2].rstrip("%")) >= 97
-    assert "try next:" in done.stdout
+    assert f"plan {tmp_path / 'demo' / 'demo.yaml'}" in done.stdout
+    assert (tmp_path / "demo" / "demo.yaml").exists()
 
 
 def _run(config: Path) -> subprocess.CompletedProcess[str]:

@@ -67,7 +67,7 @@ def test_what_a_worker_raised_comes_back_as_what_it_was() -> None:
     [
         ("127.0.0.1:9", r"^Cannot connect to the Ray cluster at 127\.0\.0\.1:9: nothing answers there\.$"),
         ("127.0.0.1:99999", r"^Cannot connect to the Ray cluster at 127\.0\.0\.1:99999: nothing answers there\.$"),
-        ("ray://127.0.0.1:10001", r"^Cannot run through the Ray client at .*host:6379\.$"),
+        ("ray://127.0.0.1:10001", r"^Cannot run through ray:.*host:6379\.$"),
     ],
 )
 def test_an_address_where_no_cluster_is_is_one_sentence_at_once(address: str, sentence: str) -> None:

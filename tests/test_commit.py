@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, cast
 
@@ -141,8 +141,16 @@ def test_writes_that_finish_soon_after_a_commit_share_the_next_one() -> None:
         write = Write()
         write.finish(number)
         add(target, write)
+        if number == 0:
+            wait_for(lambda: table.commits)
     target.close()
-    assert len(table.commits) == 2  # the first at once, and the rest at the end
+    assert [len(commit) for commit in table.commits] == [1, 9]  # the first at once, and the rest at the end
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def test_add_waits_while_enough_writes_are_in_flight() -> None:
@@ -186,3 +194,36 @@ def test_a_write_that_fails_is_raised_where_the_driver_is() -> None:
     write.result.set_exception(OSError("disk full"))
     with pytest.raises(OSError, match="disk full"):
         target.close()
+
+
+def test_what_was_written_beside_a_failed_write_is_committed() -> None:
+    table = Table()
+    target = committer(table, interval_s=1000)
+    writes = [Write() for _ in range(4)]
+    for write in writes:
+        add(target, write)
+    for number in (0, 1, 3):
+        writes[number].finish(number)
+    writes[2].result.set_exception(OSError("disk full"))
+    with pytest.raises(OSError, match="disk full"):
+        target.close()
+    assert sorted(rows for commit in table.commits for rows in commit) == [0, 1, 3]
+
+
+def test_a_write_that_cannot_be_waited_for_leaves_close_its_slot() -> None:
+    target = committer(Table())
+    with pytest.raises(AttributeError):
+        target.add(cast(ObjectRef, object()))
+    target.close()
+
+
+def test_a_held_commit_waits_for_the_end() -> None:
+    table = Table()
+    target = Committer(cast(Predictions, table), "run", 1, 0.01, lambda fragments: None, lambda fragments: True)
+    write = Write()
+    write.finish(5)
+    add(target, write)
+    time.sleep(0.2)
+    assert table.commits == []
+    target.close()
+    assert table.commits == [[5]]

@@ -277,3 +277,26 @@ def test_yaml_can_not_make_python_objects(tmp_path: Path) -> None:
 def test_a_single_path_and_a_list_of_one_are_the_same() -> None:
     assert ManifestConfig(path=("a",)) == parse(LEAST, ["manifest.path=[a]"]).manifest
     assert isinstance(parse(LEAST), RunConfig)
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("manifest.path=*.parquet", "manifest", "path", ("*.parquet",)),
+        ("manifest.path=[a.csv, b.csv]", "manifest", "path", ("a.csv", "b.csv")),
+        ("manifest.dataset=007", "manifest", "dataset", "007"),
+        ("manifest.dataset=2024-01-01", "manifest", "dataset", "2024-01-01"),
+        ("output.path={space}", "output", "path", "{space}"),
+        ("output.path=s3://b/it's: here", "output", "path", "s3://b/it's: here"),
+        ("model.revision='1'", "model", "revision", "1"),
+    ],
+)
+def test_text_in_an_override_stands_for_itself(override: str, section: str, key: str, value: object) -> None:
+    assert getattr(getattr(parse(LEAST, [override]), section), key) == value
+
+
+@pytest.mark.parametrize("key", ["manifest.path", "model.name", "output.path"])
+def test_a_secret_in_any_url_is_refused_and_not_repeated(key: str) -> None:
+    sentence = refusal(LEAST, f"{key}=https://me:s3cret@host/x")
+    assert key in sentence
+    assert "s3cret" not in sentence

@@ -132,3 +132,10 @@ def test_members_of_two_archives_are_not_mixed_up(tmp_path: Path) -> None:
             archive.writestr("member", name)
     requests = [Request(f"zip://member::{tmp_path}/{name}.zip") for name in ("one", "two")]
     assert fetch(requests, STORAGE, 1000) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("uri", ["dir://x", "generic://x", "reference://x", "jupyter://x", "nope://x"])
+def test_a_scheme_that_no_store_here_has_is_a_bad_uri_with_a_stable_message(uri: str) -> None:
+    (found,) = fetch([Request(uri)], STORAGE, max_bytes=100)
+    assert isinstance(found, RowError)
+    assert (found.code, found.message) == (ErrorCode.BAD_URI, "the uri does not lead to a file")

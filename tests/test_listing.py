@@ -10,7 +10,8 @@ import pytest
 
 from pipeline import manifest
 from pipeline.config import ManifestConfig
-from pipeline.errors import ManifestError
+from pipeline.errors import ManifestError, StorageError
+from pipeline.listing import write_listing
 from pipeline.schema import PROBLEM
 from tests.making import STORAGE, save_images
 
@@ -19,7 +20,7 @@ NAMES = ["top.jpg", "a/one.png", "a/deep/two.JPEG", "b c/three.webp"]
 
 def listing(folder: Path, out: Path, **options: Any) -> dict[str, dict[str, Any]]:
     """The rows of a listing, by the relative name of the image."""
-    count = manifest.write_listing(str(folder), str(out), STORAGE, **{"dataset": "images", **options})
+    count = write_listing(str(folder), str(out), STORAGE, **{"dataset": "images", **options})
     rows = pq.read_table(out).to_pylist()
     assert len(rows) == count
     return {row["uri"].removeprefix(f"{folder}/"): row for row in rows}
@@ -73,7 +74,7 @@ def test_a_changed_file_has_another_version_and_an_unchanged_one_the_same(tmp_pa
 
 
 def test_more_images_than_one_row_group_are_all_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest, "LISTING_ROWS", 3)
+    monkeypatch.setattr("pipeline.listing.LISTING_ROWS", 3)
     save_images(tmp_path / "lake", [f"{i}.jpg" for i in range(7)])
     assert len(listing(tmp_path / "lake", tmp_path / "m.parquet")) == 7
     assert pq.ParquetFile(tmp_path / "m.parquet").num_row_groups == 3
@@ -113,3 +114,26 @@ def test_two_folders_in_the_config_are_both_listed(tmp_path: Path) -> None:
         files = manifest.sources(config, STORAGE, tmp_path)
         uris = manifest.relation(connection, files, config).to_arrow_table().column("uri").to_pylist()
     assert uris == [f"{tmp_path}/two/b.jpg", f"{tmp_path}/one/a.jpg"]
+
+
+def test_a_listing_that_fails_leaves_the_manifest_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "lake" / name).mkdir(parents=True)
+        (tmp_path / "lake" / name / "1.jpg").touch()
+    out = tmp_path / "m.parquet"
+    assert write_listing(str(tmp_path / "lake"), str(out), STORAGE, dataset="images") == 2
+    before = out.read_bytes()
+    scandir = os.scandir
+
+    def denied(path: str) -> Any:
+        if str(path).rstrip("/").endswith("b"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(StorageError, match=r"^Cannot open .*lake: permission denied\.$"):
+        write_listing(str(tmp_path / "lake"), str(out), STORAGE, dataset="images")
+    assert out.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lake", "m.parquet"]

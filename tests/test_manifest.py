@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -275,3 +276,30 @@ def test_a_missing_column_is_named_with_those_that_are_there(
 def test_a_malformed_manifest_is_one_sentence_that_names_it(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x00\xff{nope\n\x80" * 9)
     assert f"{tmp_path}/{name}" in refusal(tmp_path, tmp_path / name)
+
+
+def test_offsets_that_pandas_made_floats_are_whole_numbers(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"uri": ["a", "b"], "offset": [512.0, None], "length": [100.0, None]})
+    rows.to_parquet(tmp_path / "m.parquet")
+    rows.to_csv(tmp_path / "m.csv", index=False)
+    for name in ("m.parquet", "m.csv"):
+        table = read(tmp_path, tmp_path / name)
+        assert table.column("offset").to_pylist() == [512, None]
+        assert table.column("length").to_pylist() == [100, None]
+        assert table.column(PROBLEM).to_pylist() == [None, None]
+
+
+def test_kept_columns_get_types_that_delta_has(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "uri": ["a"],
+            "taken": pa.array([1], pa.timestamp("ns")),
+            "size": pa.array([7], pa.uint32()),
+            "box": pa.array([{"x": 1, "y": None}]),
+            "tags": pa.array([["a", "b"]]),
+        }
+    )
+    pq.write_table(table, tmp_path / "m.parquet")
+    (row,) = read(tmp_path, tmp_path / "m.parquet", keep=["taken", "size", "box", "tags"]).to_pylist()
+    assert (row["taken"].year, row["size"]) == (1970, 7)
+    assert (row["box"], row["tags"]) == ('{"x":1,"y":null}', '["a","b"]')

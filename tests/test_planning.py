@@ -11,10 +11,11 @@ import pytest
 
 from pipeline import planning, schema
 from pipeline.account import Account, Counts
-from pipeline.config import ManifestConfig
-from pipeline.errors import ManifestError
+from pipeline.config import ManifestConfig, RunConfig
+from pipeline.errors import ManifestError, SpaceError
 from pipeline.planning import plan
 from pipeline.table import Predictions
+from tests import lakes
 from tests.making import STORAGE, write_fragment
 
 Rows = list[dict[str, Any]]
@@ -189,3 +190,43 @@ def test_a_manifest_that_breaks_off_half_way_is_one_sentence(tmp_path: Path) -> 
     ):
         pass
     assert "\n" not in str(caught.value)
+
+
+def assignment(tmp_path: Path) -> RunConfig:
+    rows = [{"uri": str(path)} for path in lakes.folder_of_images(tmp_path / "images", 6)]
+    manifest_path = lakes.write_manifest(tmp_path / "m.parquet", rows)
+    return lakes.settings(manifest_path, lakes.tiny_vit(tmp_path / "model"), tmp_path / "out")
+
+
+def commit_all(found: planning.Assignment) -> None:
+    """What a run would commit of its assignment, without Ray."""
+    assert found.target.table is not None
+    uris = [row["uri"] for file in found.files for row in pq.read_table(file).to_pylist()]
+    fragment = write_fragment(found.target.output, "images", uris, found.epoch)
+    found.target.table.commit([fragment], found.run_id, found.epoch)
+
+
+def test_a_run_that_planned_before_another_one_made_the_table_plans_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = assignment(tmp_path)
+    target = planning.target
+
+    def overtaken(config: RunConfig) -> planning.Target:
+        found = target(config)
+        monkeypatch.setattr(planning, "target", target)
+        commit_all(planning.assign(config, "first"))
+        return found
+
+    monkeypatch.setattr(planning, "target", overtaken)
+    second = planning.assign(config, "second")
+    assert second.files == []
+    assert second.account.total.already_done == 6
+
+
+def test_predictions_whose_space_is_lost_are_refused(tmp_path: Path) -> None:
+    config = assignment(tmp_path)
+    commit_all(planning.assign(config, "first"))
+    (tmp_path / "out" / "space.json").unlink()
+    with pytest.raises(SpaceError, match=r"holds predictions but no space\.json, .*\.$"):
+        planning.assign(config, "second")

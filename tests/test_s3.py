@@ -9,7 +9,7 @@ import duckdb
 import pytest
 import ray
 
-from pipeline import config, manifest, planning
+from pipeline import config, listing, manifest, planning
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, RowError, StorageError
 from pipeline.fetch import Request, fetch
@@ -49,7 +49,7 @@ def lake(server: seaweed.S3Server, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def finished(lake: str) -> Iterator[str]:
     """The output of a run over the lake, by a Ray cluster that has the environment."""
-    rows = manifest.write_listing(
+    rows = listing.write_listing(
         f"{lake}/images", f"{lake}/manifest.parquet", Storage(), dataset="-", dataset_from=0
     )
     assert rows == 62

@@ -242,7 +242,12 @@ def test_a_commit_that_did_not_land_is_tried_again(out: str) -> None:
 
 def test_a_store_that_keeps_failing_is_one_sentence(out: str) -> None:
     found, epoch = claimed(out)
+
+    def failing(version: int | None) -> DeltaTable:
+        raise OSError("gone")
+
     lose_answers(found, lost=table.COMMIT_ATTEMPTS, lands=False)
+    found._reopened = failing  # type: ignore[method-assign]
     with pytest.raises(TableError, match=rf"Cannot commit to .*: the store failed {table.COMMIT_ATTEMPTS} times"):
         found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
     assert ids(out) == []
@@ -291,3 +296,34 @@ def test_a_table_that_cannot_be_read_is_one_sentence(out: str) -> None:
     with pytest.raises(TableError, match="Cannot use the table") as caught:
         Predictions.open(out, STORAGE)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_the_log_that_is_missing_keeps_everything_else(out: str) -> None:
+    found, epoch = claimed(out)
+    named, orphan = write_fragment(out, "a", ["1"], epoch), write_fragment(out, "a", ["2"], epoch)
+    found.commit([named], "one", epoch)
+    Path(out, FOLDER, named.path).unlink()
+    with pytest.raises(TableError, match=r"names dataset=a/.*, which is not there; nothing was deleted\.$"):
+        found.remove_orphans(range(epoch + 1))
+    assert Path(out, FOLDER, orphan.path).exists()
+
+
+def test_a_stale_handle_deletes_no_file_that_the_log_names(out: str) -> None:
+    found, epoch = claimed(out)
+    stale = Predictions.open(out, STORAGE)
+    fragment = write_fragment(out, "a", ["1"], epoch)
+    found.commit([fragment], "one", epoch)
+    assert stale is not None
+    assert stale.remove_orphans(range(epoch + 1)) == 0
+    assert ids(out) == ["1"]
+
+
+def test_the_scratch_file_of_a_killed_writer_is_deleted(out: str) -> None:
+    found, epoch = claimed(out)
+    fragment = write_fragment(out, "a", ["1"], epoch)
+    found.commit([fragment], "one", epoch)
+    path = Path(out, FOLDER, fragment.path)
+    scratch = path.with_name(f".{path.name}.{'0' * 32}.tmp")
+    scratch.write_bytes(b"half")
+    assert found.remove_orphans(range(epoch + 1)) == 1
+    assert not scratch.exists()

@@ -46,7 +46,7 @@ def load(
 def _converted(model: Model, pooling: str) -> Path:
     """The OpenVINO graph of a model: from the cache, or made now."""
     decisive = [model.weights_sha256, model.architecture_sha256, str(model.preprocessing), pooling]
-    versions = [version(package) for package in ("openvino", "transformers")]
+    versions = [version(package) for package in ("lakelens", "openvino", "transformers")]
     key = hashlib.sha256("\n".join(decisive + versions).encode()).hexdigest()[:16]
     target = cache_folder() / "openvino" / key
     if not target.exists():
