@@ -60,7 +60,10 @@ def _from_store(store: _Store, max_bytes: int) -> Iterator[tuple[int, bytes | Ro
     most = [max_bytes + 1 if request.length is None else request.length for _, _, request in store.wanted]
     ends = [start + min(length, max_bytes + 1) for start, length in zip(starts, most, strict=True)]
     paths = [path for _, path, _ in store.wanted]
-    found = store.fs.cat_ranges(paths, starts, ends, on_error="return")
+    try:
+        found = store.fs.cat_ranges(paths, starts, ends, on_error="return")
+    except Exception as error:  # a store that fails as a whole fails each of its rows
+        found = [error] * len(paths)
     for (index, _, request), result in zip(store.wanted, found, strict=True):
         yield index, _checked(result, max_bytes, request.length)
 

@@ -118,6 +118,20 @@ def test_a_model_with_fewer_labels_than_top_k_gives_all_of_them(tmp_path: Path) 
         assert load(tmp_path, engine).predict(pixels).indices.shape == (1, 2)
 
 
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_read_only_pixels_are_taken_and_results_outlive_the_next_batch(engine: str, tmp_path: Path) -> None:
+    vit(tmp_path)
+    pixels = np.random.default_rng(3).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    pixels.flags.writeable = False
+    loaded = load(tmp_path, engine)
+    first = loaded.predict(pixels)
+    kept = first.embeddings.copy(), first.scores.copy(), first.indices.copy()
+    loaded.predict(255 - pixels)
+    assert np.array_equal(first.embeddings, kept[0])
+    assert np.array_equal(first.scores, kept[1])
+    assert np.array_equal(first.indices, kept[2])
+
+
 @pytest.mark.parametrize(("engine", "precision"), [("openvino", "fp16"), ("torch", "fp16")])
 def test_a_precision_that_the_device_lacks_is_one_sentence(engine: str, precision: str, tmp_path: Path) -> None:
     vit(tmp_path)

@@ -218,3 +218,24 @@ def test_a_failure_keeps_the_systems_reason_for_local_files() -> None:
 def test_a_failure_stays_itself() -> None:
     error = StorageError("said already.")
     assert failure(error, "/a") is error
+
+
+def test_the_endpoint_of_an_aws_profile_is_the_one_of_fsspec_and_of_delta(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text("[profile lake]\nendpoint_url = http://127.0.0.1:9999\nregion = eu-west-3\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "lake")
+    options = STORAGE.delta_options("s3://bucket/table")
+    assert options["AWS_ENDPOINT_URL"] == "http://127.0.0.1:9999"
+    assert options["AWS_REGION"] == "eu-west-3"
+    assert STORAGE.filesystem("s3://bucket/x")[0].endpoint_url == "http://127.0.0.1:9999"
+
+
+def test_opening_a_store_is_cheap_enough_to_be_done_for_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    STORAGE.filesystem("s3://bucket/first")
+    made: list[object] = []
+    monkeypatch.setattr("botocore.session.get_session", lambda: made.append(1))
+    for number in range(100):
+        STORAGE.filesystem(f"s3://bucket/{number}")
+    assert made == []

@@ -30,7 +30,7 @@ class TorchEngine:
     def predict(self, pixels: NDArray[np.uint8]) -> Scored:
         """See `Engine.predict`. Top-k is taken on the device: only k classes and the embedding come back."""
         try:
-            batch = torch.from_numpy(pixels).to(self._device)
+            batch = torch.tensor(pixels, device=self._device)  # copies: Arrow's buffers are read-only
             logits, embedding = self._network(batch)
             scores, indices = logits.float().softmax(dim=1).topk(self._top_k, dim=1)
             return Scored(
