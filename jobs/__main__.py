@@ -17,6 +17,9 @@ COMMANDS = {
         "run": "Label and embed every image that the output does not hold yet.",
         "demo": "Make a small image lake and run on it: no hub, no cloud account.",
     },
+    "Trust": {
+        "errors": "Count what failed, where and why, and export it.",
+    },
 }
 """Commands by the group in which the help shows them."""
 

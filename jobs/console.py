@@ -16,7 +16,8 @@ from rich.table import Table
 
 from pipeline.account import Account, Counts, Progress
 
-out = Console(highlight=False, soft_wrap=True)
+# On a pipe nothing is cut to a width: the other end has none.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 100_000)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
 
 PLAIN_INTERVAL_S = 10.0
@@ -40,14 +41,15 @@ def show_account(account: Account, *, always: Sequence[str] = ("input",), left: 
     header = ["dataset", *((left if name == "left" else name.replace("_", " ")) for name in names)]
     rows = sorted(account.datasets.items())
     rows = [*rows, ("total", total)] if len(rows) != 1 else rows
-    show_table(header, [[dataset, *(f"{getattr(row, name):,}" for name in names)] for dataset, row in rows])
+    cells = [[dataset, *(f"{getattr(row, name):,}" for name in names)] for dataset, row in rows]
+    show_table(header, cells, figures=header[1:])
 
 
-def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A plain table: names to the left, figures to the right."""
+def show_table(header: Sequence[str], rows: Iterable[Sequence[str]], figures: Sequence[str]) -> None:
+    """A plain table; the columns that are figures are set to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number else "left")
+    for name in header:
+        table.add_column(name, justify="right" if name in figures else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
     out.print(table)

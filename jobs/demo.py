@@ -35,7 +35,7 @@ def main(
     )
     show_run(settings)
     rows = [(dataset, f"{count:,}", f"{share:.1%}") for dataset, count, share in accuracy(str(output))]
-    console.show_table(("dataset", "images", "accuracy"), rows)
+    console.show_table(("dataset", "images", "accuracy"), rows, figures=("images", "accuracy"))
     (folder / "demo.yaml").write_text(settings.to_yaml(), encoding="utf-8")
     show_next(folder / "demo.yaml", output)
 
@@ -43,10 +43,7 @@ def main(
 def show_next(config_file: Path, output: Path) -> None:
     """Where the results are, and three commands to try."""
     lakelens = "lakelens" if shutil.which("lakelens") else os.path.relpath(sys.argv[0])
-    python = os.path.relpath(Path(sys.executable).absolute())
-    failed = f"{output}/predictions/*/outcome=failed/*.parquet"
     console.say(f"predictions: {output}/predictions (Parquet in Hive folders, and a Delta table)\n\ntry next:")
     console.say(f"  {lakelens} plan {config_file}")
-    query = f"duckdb.read_parquet('{failed}').project('uri, stage, error_code').show()"
-    console.say(f'  {python} -c "import duckdb; {query}"')
+    console.say(f"  {lakelens} errors {output}")
     console.say(f"  {lakelens} run configs/local.yaml --set manifest.path=PHOTOS --set output.path=photos-out")

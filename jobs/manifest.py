@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs import console
+from jobs.options import Anonymous, EndpointUrl
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError
 from pipeline.listing import IMAGE_SUFFIXES, write_listing
@@ -25,10 +26,8 @@ def main(
         list[str] | None,
         typer.Option(help="Take files that end in this, not those of image formats; repeatable."),
     ] = None,
-    endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint; else AWS_ENDPOINT_URL.")] = None,
-    anonymous: Annotated[
-        bool, typer.Option("--anonymous", help="Read a public bucket without credentials.")
-    ] = False,
+    endpoint_url: EndpointUrl = None,
+    anonymous: Anonymous = False,
 ) -> None:
     """List the images below PATH_OR_PREFIX into a manifest: uri, dataset, version."""
     if not out.lower().endswith((".parquet", ".pq")):

@@ -9,3 +9,5 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set labels.top_k=3; repeatable."),
 ]
+EndpointUrl = Annotated[str | None, typer.Option(help="S3 endpoint; else that of the AWS variables or profile.")]
+Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read a public bucket without credentials.")]

@@ -106,7 +106,7 @@ def _canonical(
     connection: duckdb.DuckDBPyConnection, format_: str, uris: list[str], config: ManifestConfig
 ) -> str:
     """SELECT that gives the files of one format the canonical columns and the kept ones."""
-    files = "[" + ", ".join(map(_text, uris)) + "]"
+    files = literals(uris)
     scan = f"{_READERS[format_]}({files}, union_by_name = true, filename = '{_FILE}'{_OPTIONS[format_]})"
     types = {name: kind for name, kind, *_ in connection.sql(f"DESCRIBE FROM {scan}").fetchall()}
     del types[_FILE]
@@ -134,7 +134,7 @@ def _canonical(
     ]
     return (
         f"SELECT {_RESOLVED_URI} AS uri, coalesce({_RAW_ID}, uri) AS image_id, "
-        f"coalesce({_RAW_DATASET}, {_text(config.dataset)}) AS dataset, version, "
+        f"coalesce({_RAW_DATASET}, {literal(config.dataset)}) AS dataset, version, "
         f'TRY_CAST({_RAW_OFFSET} AS BIGINT) AS "offset", TRY_CAST({_RAW_LENGTH} AS BIGINT) AS length, '
         f"* EXCLUDE ({_FILE}, {_RAW_URI}, {_RAW_ID}, {_RAW_DATASET}, version) "
         f"FROM (SELECT {', '.join(columns)} FROM {scan})"
@@ -144,7 +144,7 @@ def _canonical(
 def _as_written(format_: str, columns: list[str]) -> str:
     """Reader options that keep ids as they stand in the file: "007" and dates stay text."""
     if format_ == "csv":
-        return ", types = {" + ", ".join(f"{_text(column)}: 'VARCHAR'" for column in columns) + "}"
+        return ", types = {" + ", ".join(f"{literal(column)}: 'VARCHAR'" for column in columns) + "}"
     return ", maximum_depth = 1" if format_ == "jsonl" else ""
 
 
@@ -188,9 +188,14 @@ def _kept_type(kind: str) -> str:
     return "BIGINT" if kind in ("UTINYINT", "USMALLINT", "UINTEGER") else "VARCHAR"
 
 
-def _text(value: str) -> str:
+def literal(value: str) -> str:
     """A string as an SQL literal."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def literals(values: Iterable[str]) -> str:
+    """Strings as an SQL list."""
+    return "[" + ", ".join(map(literal, values)) + "]"
 
 
 def quoted(column: str) -> str:

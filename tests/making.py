@@ -65,7 +65,8 @@ def edit_json(path: Path, **values: Any) -> None:
 def prediction_rows(ids: Sequence[str], kept: Mapping[str, Any] | None = None) -> pa.Table:
     """Rows of a fragment: failed ones, because those need no labels."""
     columns = schema.fragment(schema.predictions([pa.field(name, pa.string()) for name in kept or {}]))
-    always = {"uri": "u", "run_id": "r", "finished_at": datetime(2024, 1, 1, tzinfo=UTC), **(kept or {})}
+    error = {"stage": "decode", "error_code": "corrupt", "message": "the file is damaged"}
+    always = {"uri": "u", **error, "run_id": "r", "finished_at": datetime(2024, 1, 1, tzinfo=UTC), **(kept or {})}
     return pa.Table.from_pylist([{schema.IMAGE_ID: id_, **always} for id_ in ids], schema=columns)
 
 

@@ -1,0 +1,31 @@
+"""`lakelens errors`: what failed, where, and why."""
+
+from typing import Annotated
+
+import typer
+
+from jobs import console
+from jobs.options import Anonymous, EndpointUrl
+from pipeline import failures
+from pipeline.config import StorageConfig
+from pipeline.storage import Storage
+
+
+def main(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="An output.path, with its {space} filled in.")],
+    export: Annotated[
+        str | None, typer.Option(help="Write the failed rows to this .parquet or .csv file, on any store.")
+    ] = None,
+    endpoint_url: EndpointUrl = None,
+    anonymous: Anonymous = False,
+) -> None:
+    """Count the failed rows of OUTPUT by dataset, stage and code, with an example of each."""
+    storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
+    found = failures.counted(output, storage)
+    if not found:
+        console.say("No row has failed.")
+    else:
+        rows = [(f.dataset, f"{f.rows:,}", f.stage, f.error_code, f.example) for f in found]
+        console.show_table(("dataset", "rows", "stage", "code", "example"), rows, figures=("rows",))
+    if export is not None:
+        console.say(f"{failures.export(output, export, storage):,} rows written to {export}")

@@ -1,0 +1,88 @@
+"""The failed rows of an output: counted, with examples, and exported. It reads committed rows only; no Ray."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+
+from pipeline import manifest, schema
+from pipeline.errors import ConfigError, TableError
+from pipeline.storage import Storage
+from pipeline.table import Predictions
+
+EXPORTED = (
+    *(schema.IMAGE_ID, schema.URI, schema.DATASET, schema.VERSION),
+    *("stage", "error_code", "message", "attempts"),
+)
+"""Columns of an export; it can serve as a manifest."""
+EXPORT_ROWS = 65_536
+"""Rows of an export that are in memory at once."""
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Failed rows of one dataset, stage and code, and the uri of one of them."""
+
+    dataset: str
+    stage: str
+    error_code: str
+    rows: int
+    example: str
+
+
+def counted(output: str, storage: Storage) -> list[Failures]:
+    """Failed rows by dataset, stage and code, most first. Raises: TableError, StorageError."""
+    with _failed(output, storage) as connection:
+        found = connection.execute(
+            "SELECT dataset, stage, error_code, count(*) AS rows, min(uri) FROM failed "
+            "GROUP BY ALL ORDER BY rows DESC, dataset, stage, error_code"
+        ).fetchall()
+    return [Failures(*row) for row in found]
+
+
+def export(output: str, out: str, storage: Storage) -> int:
+    """Write the failed rows to a .parquet or .csv file on any store; returns how many.
+
+    Raises: ConfigError for another ending, TableError, StorageError.
+    """
+    writers = {".parquet": pq.ParquetWriter, ".csv": pc.CSVWriter}
+    make_writer = writers.get(Path(out).suffix.lower())
+    if make_writer is None:
+        raise ConfigError(f"--export {out} must end in .parquet or .csv.")
+    count = 0
+    with _failed(output, storage) as connection, tempfile.NamedTemporaryFile(prefix="lakelens-export-") as scratch:
+        query = f"SELECT {', '.join(EXPORTED)} FROM failed ORDER BY dataset, image_id"
+        rows = connection.sql(query).to_arrow_reader(EXPORT_ROWS)
+        with make_writer(scratch.name, rows.schema) as writer:
+            for batch in rows:
+                writer.write_batch(batch)
+                count += batch.num_rows
+        storage.upload(Path(scratch.name), out)
+    return count
+
+
+@contextmanager
+def _failed(output: str, storage: Storage) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with a view `failed` of the newest committed version."""
+    table = Predictions.open(output, storage)
+    if table is None:
+        raise TableError(f"There are no predictions at {output}.")
+    files = [uri for uri in table.files() if f"/{schema.OUTCOME}={schema.FAILED}/" in uri]
+    with duckdb.connect() as connection:
+        if not files:
+            connection.execute(f"CREATE VIEW failed AS SELECT {_NOTHING} WHERE false")
+        else:
+            manifest.register_stores(connection, files, storage)
+            connection.execute(
+                f"CREATE VIEW failed AS FROM read_parquet({manifest.literals(files)}, union_by_name = true, "
+                "hive_partitioning = true, hive_types = {'dataset': VARCHAR})"
+            )
+        yield connection
+
+
+_NOTHING = ", ".join(f"NULL::{'INTEGER' if name == 'attempts' else 'VARCHAR'} AS {name}" for name in EXPORTED)
