@@ -6,7 +6,7 @@ Thin: each turns one block into another, row for row in the same order, by the m
 import hashlib
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -58,15 +58,12 @@ class Decoder:
 
     def _fetched(self, requests: list[Request]) -> Iterator[bytes | RowError]:
         """Bytes in order; the next window is on its way while one is decoded."""
-        windows = [requests[i : i + FETCH_WINDOW] for i in range(0, len(requests), FETCH_WINDOW)]
-        ahead = [
-            self._ahead.submit(fetch, window, self._storage, self._config.max_bytes) for window in windows[:1]
-        ]
-        for number in range(len(windows)):
-            found = ahead.pop().result()
-            for window in windows[number + 1 : number + 2]:
-                ahead.append(self._ahead.submit(fetch, window, self._storage, self._config.max_bytes))
-            yield from found
+        ahead: Future[list[bytes | RowError]] | None = None
+        for start in range(0, len(requests) + FETCH_WINDOW, FETCH_WINDOW):
+            window = requests[start : start + FETCH_WINDOW]
+            coming = self._ahead.submit(fetch, window, self._storage, self._config.max_bytes)
+            yield from ahead.result() if ahead else ()
+            ahead = coming
 
     def _decode(self, data: bytes | RowError, target: NDArray[np.uint8]) -> tuple[Any, ...]:
         """Decode into `target`; returns the values of `schema.DECODED`."""

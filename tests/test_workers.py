@@ -1,0 +1,137 @@
+"""The Ray callables, called without Ray: blocks in, blocks out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from pipeline import schema
+from pipeline.config import RunConfig
+from pipeline.engines import Engine, Scored
+from pipeline.errors import EngineError, ModelError, OutOfMemory
+from pipeline.model import Model, resolve
+from pipeline.storage import Storage
+from pipeline.workers import FETCH_WINDOW, Decoder, Predictor, write_fragments
+from tests import lakes
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    model = lakes.tiny_vit(tmp_path_factory.mktemp("model"))
+    return lakes.settings("unused", model, "unused", "model.engine=torch")
+
+
+@pytest.fixture(scope="module")
+def model(settings: RunConfig) -> Model:
+    return resolve(settings.model, Storage())
+
+
+def pending(paths: list[Path]) -> pa.Table:
+    rows = [{"image_id": path.name, "uri": str(path), "dataset": "d"} for path in paths]
+    return pa.Table.from_pylist(rows, schema=schema.PENDING)
+
+
+def predictor(settings: RunConfig, model: Model) -> Predictor:
+    return Predictor(settings, model.weights_sha256, "torch", 1, "run")
+
+
+@pytest.mark.parametrize("count", [0, 1, FETCH_WINDOW - 1, FETCH_WINDOW, 2 * FETCH_WINDOW + 1])
+def test_a_decoder_gives_every_row_back_in_order(
+    count: int, settings: RunConfig, model: Model, tmp_path: Path
+) -> None:
+    paths = lakes.folder_of_images(tmp_path, count)
+    for path in paths[3::7]:
+        path.write_text("no image")
+    decoded = Decoder(settings, model.preprocessing)(pending(paths))
+    assert decoded.column("image_id").to_pylist() == [path.name for path in paths]
+    codes = decoded.column("error_code").to_pylist()
+    assert codes == ["unsupported_format" if i % 7 == 3 else None for i in range(count)]
+    assert decoded.column_names == [*schema.PENDING.names, *schema.DECODED.names, schema.PIXELS]
+
+
+class Small:
+    """An engine with room for a few images, and none for those whose first pixel is `hopeless`."""
+
+    device, precision = "small", "fp32"
+
+    def __init__(self, engine: Engine, room: int, hopeless: int | None = None) -> None:
+        self._engine, self._room, self._hopeless = engine, room, hopeless
+        self.batches: list[int] = []
+
+    def predict(self, pixels: NDArray[np.uint8]) -> Scored:
+        self.batches.append(len(pixels))
+        if len(pixels) > self._room or self._hopeless in pixels[:, 0, 0, 0]:
+            raise OutOfMemory
+        return self._engine.predict(pixels)
+
+
+def without_times(table: pa.Table) -> list[dict[str, Any]]:
+    return table.drop_columns(["finished_at", "embedding", "score", "labels", "embedding_norm"]).to_pylist()
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_no_row_is_lost(
+    settings: RunConfig, model: Model, tmp_path: Path
+) -> None:
+    decoded = Decoder(settings, model.preprocessing)(pending(lakes.folder_of_images(tmp_path, 21)))
+    expected = predictor(settings, model)(decoded)
+    tight = predictor(settings, model)
+    small = Small(tight._engine, room=3)
+    tight._engine = small
+    found = tight(decoded)
+    assert without_times(found) == without_times(expected)
+    embeddings = [np.array(table.column("embedding").to_pylist()) for table in (found, expected)]
+    assert np.allclose(*embeddings, atol=1e-3)
+    assert small.batches[:2] == [8, 4]
+    assert max(small.batches[2:]) <= 3
+
+
+def test_an_image_that_never_fits_becomes_a_failed_row_and_its_neighbours_do_not(
+    settings: RunConfig, model: Model, tmp_path: Path
+) -> None:
+    decoded = Decoder(settings, model.preprocessing)(pending(lakes.folder_of_images(tmp_path, 9)))
+    pixels = np.frombuffer(decoded.column(schema.PIXELS).chunk(0).buffers()[1], np.uint8).reshape(9, -1)
+    firsts = pixels[:, 0].tolist()
+    hopeless = next(value for value in firsts if firsts.count(value) == 1)
+    tight = predictor(settings, model)
+    tight._engine = Small(tight._engine, room=8, hopeless=hopeless)
+    rows = tight(decoded).to_pylist()
+    failed = [(row["stage"], row["error_code"]) for row in rows if row["outcome"] == "failed"]
+    assert failed == [("predict", "out_of_memory")]
+    assert rows[firsts.index(hopeless)]["outcome"] == "failed"
+
+
+def test_what_goes_wrong_while_a_predictor_starts_is_raised_by_its_first_call(
+    settings: RunConfig, model: Model
+) -> None:
+    other = Predictor(settings, "another hash", "torch", 1, "run")
+    with pytest.raises(ModelError, match="has other weights on this node"):
+        other(pending([]))
+    wrong = settings.model_copy(update={"model": settings.model.model_copy(update={"precision": "fp16"})})
+    with pytest.raises(EngineError, match="no fp16 on the CPU"):
+        Predictor(wrong, model.weights_sha256, "torch", 1, "run")(pending([]))
+
+
+def test_a_fragment_is_written_for_each_dataset_and_outcome(
+    settings: RunConfig, model: Model, tmp_path: Path
+) -> None:
+    paths = lakes.folder_of_images(tmp_path / "images", 6)
+    paths[0].write_text("no image")
+    rows = pending(paths).set_column(2, schema.PENDING.field("dataset"), pa.array(["a/b", "c"] * 3))
+    scored = predictor(settings, model)(Decoder(settings, model.preprocessing)(rows))
+    write = write_fragments._function
+    fragments = write(scored.slice(0, 2), scored.slice(2), output=str(tmp_path), storage=Storage(), epoch=7)
+    found = {(one.dataset, one.outcome): one for one in fragments}
+    assert {key: one.rows for key, one in found.items()} == {
+        ("a/b", "failed"): 1,
+        ("a/b", "ok"): 2,
+        ("c", "ok"): 3,
+    }
+    assert found["a/b", "failed"].examples == (f"{paths[0]}: unsupported_format",)
+    for one in fragments:
+        path = tmp_path / "predictions" / one.path
+        assert path.name.startswith("7-")
+        assert (pq.read_metadata(path).num_rows, path.stat().st_size) == (one.rows, one.size)
