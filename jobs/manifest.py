@@ -13,7 +13,9 @@ from pipeline.storage import Storage
 
 
 def main(
-    prefix: Annotated[str, typer.Argument(metavar="PATH_OR_PREFIX", help="A folder or s3:// prefix.")],
+    prefix: Annotated[
+        str, typer.Argument(metavar="PATH_OR_PREFIX", help="A folder, an s3:// prefix, or a .tar shard.")
+    ],
     out: Annotated[str, typer.Option("--out", help="The Parquet manifest to write, on any store.")],
     dataset: Annotated[str, typer.Option(help="Dataset of images that --dataset-from gives none.")] = "images",
     dataset_from: Annotated[
@@ -29,7 +31,7 @@ def main(
     endpoint_url: EndpointUrl = None,
     anonymous: Anonymous = False,
 ) -> None:
-    """List the images below PATH_OR_PREFIX into a manifest: uri, dataset, version."""
+    """List the images below PATH_OR_PREFIX, and the members of tar shards, into a manifest."""
     if not out.lower().endswith((".parquet", ".pq")):
         raise ConfigError(f"--out {out} must end in .parquet.")
     storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))

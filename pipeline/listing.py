@@ -1,5 +1,6 @@
-"""Make a manifest from a listing of a folder or a prefix. No image is opened."""
+"""Make a manifest from a listing of a folder or a prefix, and of the tar shards in it. No image is opened."""
 
+import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,7 +21,19 @@ IMAGE_SUFFIXES = (
 LISTING_ROWS = 65_536
 """Rows of a listing that are in memory at once, and in one row group."""
 
-_LISTING = pa.schema([(schema.URI, pa.string()), (schema.DATASET, pa.string()), (schema.VERSION, pa.string())])
+SHARD_SUFFIX = ".tar"
+"""Shards whose members are addressed by their range of bytes; compressed ones cannot be."""
+
+_LISTING = pa.schema(
+    [
+        (schema.IMAGE_ID, pa.string()),
+        (schema.URI, pa.string()),
+        (schema.DATASET, pa.string()),
+        (schema.VERSION, pa.string()),
+        (schema.OFFSET, pa.int64()),
+        (schema.LENGTH, pa.int64()),
+    ]
+)
 
 
 def write_listing(
@@ -32,11 +45,12 @@ def write_listing(
     dataset_from: int | None = None,
     suffixes: Iterable[str] = IMAGE_SUFFIXES,
 ) -> int:
-    """List the images below a folder or prefix into a Parquet manifest; returns the rows written.
+    """List the images below a folder or prefix, or of one tar shard, into a Parquet manifest.
 
-    `dataset_from` picks the path component below the prefix that names the dataset: 0 is the first
-    folder, -1 the innermost; an image without it goes to `dataset`. Raises: ManifestError if there is no
-    image, StorageError.
+    Returns the rows written. Members of tar shards (WebDataset) are listed with their offset and length; their
+    image_id is the shard's uri, a slash and the member's name. `dataset_from` picks the path component below the
+    prefix that names the dataset: 0 is the first folder, -1 the innermost; an image without it goes to `dataset`.
+    Raises: ManifestError if there is no image or a shard is damaged, StorageError.
     """
     rows = _list_images(prefix, storage, dataset, dataset_from, tuple(s.lower() for s in suffixes))
     first = next(rows, None)
@@ -70,20 +84,46 @@ def _list_images(
     fs, root = storage.filesystem(prefix)
     root = root.rstrip("/")
     try:
-        if not fs.isdir(root):
-            raise ManifestError(f"{prefix} is not a folder or prefix that can be listed.")
-        for info in _files(fs, root):
+        for info in _files(fs, root) if fs.isdir(root) else _shard(fs, root, prefix):
             *folders, name = info["name"].removeprefix(root).strip("/").split("/")
+            uri = uri_of(fs, info["name"])
+            row = {
+                schema.IMAGE_ID: uri,
+                schema.URI: uri,
+                schema.DATASET: _component(folders, dataset_from) or dataset,
+                schema.VERSION: _version(info),
+            }
             if name.lower().endswith(suffixes):
-                yield {
-                    schema.URI: uri_of(fs, info["name"]),
-                    schema.DATASET: _component(folders, dataset_from) or dataset,
-                    schema.VERSION: _version(info),
-                }
+                yield row
+            elif info["name"].lower().endswith(SHARD_SUFFIX):
+                yield from (row | member for member in _members(fs, info["name"], uri, suffixes))
     except ManifestError:
         raise
     except Exception as error:
         raise failure(error, prefix) from error
+
+
+def _shard(fs: Any, path: str, prefix: str) -> list[dict[str, Any]]:
+    """The one file that a prefix is, if that is a shard."""
+    if not path.lower().endswith(SHARD_SUFFIX) or not fs.isfile(path):
+        raise ManifestError(f"{prefix} is not a folder or prefix that can be listed, nor a {SHARD_SUFFIX} shard.")
+    return [fs.info(path)]
+
+
+def _members(fs: Any, path: str, uri: str, suffixes: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """The images of a shard, in its order: only its headers are looked at."""
+    try:
+        with fs.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as shard:
+            for member in shard:
+                if member.isreg() and member.name.lower().endswith(suffixes):
+                    yield {
+                        schema.IMAGE_ID: f"{uri}/{member.name}",
+                        schema.OFFSET: member.offset_data,
+                        schema.LENGTH: member.size,
+                    }
+                shard.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
+    except tarfile.TarError as error:
+        raise ManifestError(f"The shard {uri} is damaged: {error}.") from error
 
 
 def _files(fs: Any, root: str) -> Iterator[dict[str, Any]]:

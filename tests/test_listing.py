@@ -1,6 +1,8 @@
 """A folder of images becomes a manifest."""
 
+import io
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from pipeline import manifest
 from pipeline.config import ManifestConfig
 from pipeline.errors import ManifestError, StorageError
+from pipeline.fetch import Request, fetch
 from pipeline.listing import write_listing
 from pipeline.schema import PROBLEM
 from tests.making import STORAGE, save_images
@@ -137,3 +140,50 @@ def test_a_listing_that_fails_leaves_the_manifest_that_was_there(
         write_listing(str(tmp_path / "lake"), str(out), STORAGE, dataset="images")
     assert out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lake", "m.parquet"]
+
+
+def shard(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as file:
+        for name, data in members.items():
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            file.addfile(header, io.BytesIO(data))
+    return path
+
+
+def test_the_images_of_a_tar_shard_are_listed_by_their_bytes(tmp_path: Path) -> None:
+    members = {
+        "a/1.jpg": b"first",
+        "a/1.json": b"{}",
+        "2.PNG": b"second one",
+        "empty.jpg": b"",
+        "n" * 150 + ".jpg": b"x",
+    }
+    path = shard(tmp_path / "lake" / "train" / "000.tar", members)
+    (tmp_path / "lake" / "train" / "alone.jpg").write_bytes(b"alone")
+    out = tmp_path / "m.parquet"
+    assert write_listing(str(tmp_path / "lake"), str(out), STORAGE, dataset="-", dataset_from=0) == 5
+    rows = {row["image_id"]: row for row in pq.read_table(out).to_pylist()}
+    data = path.read_bytes()
+    for name in ("a/1.jpg", "2.PNG", "empty.jpg", "n" * 150 + ".jpg"):
+        row = rows[f"{path}/{name}"]
+        assert (row["uri"], row["dataset"]) == (str(path), "train")
+        assert data[row["offset"] : row["offset"] + row["length"]] == members[name]
+    alone = rows[str(path.with_name("alone.jpg"))]
+    assert (alone["offset"], alone["length"]) == (None, None)
+
+
+def test_a_shard_can_be_listed_alone_and_read_as_a_manifest(tmp_path: Path) -> None:
+    path = shard(tmp_path / "one.tar", {f"{i}.jpg": bytes([i]) * (i + 1) for i in range(5)})
+    out = tmp_path / "m.parquet"
+    assert write_listing(str(path), str(out), STORAGE, dataset="shards") == 5
+    rows = pq.read_table(out).to_pylist()
+    requests = [Request(row["uri"], row["offset"], row["length"]) for row in rows]
+    assert fetch(requests, STORAGE, max_bytes=100) == [bytes([i]) * (i + 1) for i in range(5)]
+
+
+def test_a_damaged_shard_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "bad.tar").write_bytes(b"this is no tar file" * 100)
+    with pytest.raises(ManifestError, match=r"^The shard .*bad\.tar is damaged: .*\.$"):
+        write_listing(str(tmp_path), str(tmp_path / "m.parquet"), STORAGE, dataset="images")

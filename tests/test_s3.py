@@ -2,10 +2,12 @@
 
 import json
 import os
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 import ray
 
@@ -183,6 +185,20 @@ def test_a_range_of_an_object_is_read_alone(server: seaweed.S3Server) -> None:
     assert (found[0], found[2]) == (b"234", b"0123456789")
     assert isinstance(found[1], RowError)
     assert found[1].code == ErrorCode.TRUNCATED
+
+
+def test_the_members_of_a_shard_are_listed_and_read_by_range(server: seaweed.S3Server, tmp_path: Path) -> None:
+    (image,) = lakes.folder_of_images(tmp_path, 1)
+    with tarfile.open(tmp_path / "000.tar", "w") as shard:
+        for name in ("a.png", "b.txt", "c.png"):
+            shard.add(image, name)
+    server.filesystem().put_file(str(tmp_path / "000.tar"), f"{BUCKET}/shards/train/000.tar")
+    out = tmp_path / "m.parquet"
+    assert listing.write_listing(f"s3://{BUCKET}/shards", str(out), Storage(), dataset="-", dataset_from=0) == 2
+    rows = pq.read_table(out).to_pylist()
+    assert [row["image_id"] for row in rows] == [f"s3://{BUCKET}/shards/train/000.tar/{name}.png" for name in "ac"]
+    found = fetch([Request(row["uri"], row["offset"], row["length"]) for row in rows], Storage(), max_bytes=10**6)
+    assert found == [image.read_bytes()] * 2
 
 
 def test_wrong_credentials_are_one_sentence_without_the_credentials(
