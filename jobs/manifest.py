@@ -9,6 +9,7 @@ from jobs.options import Anonymous, EndpointUrl
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError
 from pipeline.listing import IMAGE_SUFFIXES, write_listing
+from pipeline.manifest import FORMATS
 from pipeline.storage import Storage
 
 
@@ -32,7 +33,7 @@ def main(
     anonymous: Anonymous = False,
 ) -> None:
     """List the images below PATH_OR_PREFIX, and the members of tar shards, into a manifest."""
-    if not out.lower().endswith((".parquet", ".pq")):
+    if not out.lower().endswith(FORMATS["parquet"]):
         raise ConfigError(f"--out {out} must end in .parquet.")
     storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
     rows = write_listing(

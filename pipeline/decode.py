@@ -58,9 +58,9 @@ def decode(data: bytes, steps: Preprocessing, config: DecodeConfig) -> Decoded:
         if config.fast:
             _draft(image, steps, notes)
         _load(image, config, notes)
-        upright = _upright(image, notes)
-        if notes[-1:] == [TURNED]:
-            width, height = (width, height) if _orientation(image) < 5 else (height, width)
+        upright, on_its_side = _upright(image, notes)
+        if on_its_side:
+            width, height = height, width
         pixels = _fit(_rgb(upright, notes), steps, config)
     except RowError:
         raise
@@ -121,24 +121,22 @@ def _is_truncation(error: Exception) -> bool:
     return isinstance(error, EOFError) or any(word in text for word in ("truncated", "end of file", "not enough"))
 
 
-def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Apply the EXIF orientation; an unreadable EXIF is noted and ignored."""
+def _upright(image: Image.Image, notes: list[str]) -> tuple[Image.Image, bool]:
+    """Apply the EXIF orientation, and say whether width and height changed places.
+
+    An unreadable EXIF is noted and ignored.
+    """
     try:
-        method = _TURNS.get(_orientation(image))
+        orientation = int(image.getexif().get(0x0112, 1))
     except Exception:
         notes.append("exif_unreadable")
-        return image
-    if method is None:
-        return image
-    notes.append(TURNED)
-    return image.transpose(method)
+        return image, False
+    if orientation not in _TURNS:
+        return image, False
+    notes.append("exif_orientation")
+    return image.transpose(_TURNS[orientation]), orientation >= 5
 
 
-def _orientation(image: Image.Image) -> int:
-    return int(image.getexif().get(0x0112, 1))
-
-
-TURNED = "exif_orientation"
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -3,6 +3,7 @@
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -59,23 +60,13 @@ def write_listing(
     count = 0
     with tempfile.NamedTemporaryFile(prefix="lakelens-listing-") as scratch:
         with pq.ParquetWriter(scratch, _LISTING, compression="zstd") as writer:
-            for table in _tables(first, rows):
-                writer.write_table(table)
-                count += table.num_rows
+            rows = chain([first], rows)
+            while some := list(islice(rows, LISTING_ROWS)):
+                writer.write_table(pa.Table.from_pylist(some, schema=_LISTING))
+                count += len(some)
         scratch.flush()
         storage.upload(Path(scratch.name), out)  # all of it or nothing
     return count
-
-
-def _tables(first: dict[str, Any], rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
-    pending = [first]
-    for row in rows:
-        pending.append(row)
-        if len(pending) == LISTING_ROWS:
-            yield pa.Table.from_pylist(pending, schema=_LISTING)
-            pending = []
-    if pending:
-        yield pa.Table.from_pylist(pending, schema=_LISTING)
 
 
 def _list_images(

@@ -106,13 +106,13 @@ def _canonical(
     connection: duckdb.DuckDBPyConnection, format_: str, uris: list[str], config: ManifestConfig
 ) -> str:
     """SELECT that gives the files of one format the canonical columns and the kept ones."""
-    files = literals(uris)
-    scan = f"{_READERS[format_]}({files}, union_by_name = true, filename = '{_FILE}'{_OPTIONS[format_]})"
-    types = {name: kind for name, kind, *_ in connection.sql(f"DESCRIBE FROM {scan}").fetchall()}
+    reader, options = _READERS[format_], f"union_by_name = true, filename = '{_FILE}'{_OPTIONS[format_]}"
+    described = connection.sql(f"DESCRIBE FROM {reader}({literals(uris)}, {options})").fetchall()
+    types = {name: kind for name, kind, *_ in described}
     del types[_FILE]
     names = config.columns.model_dump()
     _require(types, names, config, uris[0])
-    scan = f"{scan[:-1]}{_as_written(format_, [names[key] for key in names if names[key] in types])})"
+    options += _as_written(format_, [name for name in names.values() if name in types])
 
     def column(name: str, kind: str, alias: str) -> str:
         if name not in types:
@@ -137,7 +137,7 @@ def _canonical(
         f"coalesce({_RAW_DATASET}, {literal(config.dataset)}) AS dataset, version, "
         f'TRY_CAST({_RAW_OFFSET} AS BIGINT) AS "offset", TRY_CAST({_RAW_LENGTH} AS BIGINT) AS length, '
         f"* EXCLUDE ({_FILE}, {_RAW_URI}, {_RAW_ID}, {_RAW_DATASET}, version) "
-        f"FROM (SELECT {', '.join(columns)} FROM {scan})"
+        f"FROM (SELECT {', '.join(columns)} FROM {reader}({literals(uris)}, {options}))"
     )
 
 

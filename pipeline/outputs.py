@@ -114,15 +114,10 @@ class Outputs:
         rows = self._rows
         if not self._errors:
             return rows
-        filled = {
-            "stage": {row: Stage.PREDICT.value for row in self._errors},
-            "error_code": {row: code.value for row, (code, _) in self._errors.items()},
-            "message": {row: message for row, (_, message) in self._errors.items()},
-        }
-        for name, values in filled.items():
+        for position, name in enumerate(("stage", "error_code", "message")):
             column = rows.column(name).to_pylist()
-            for row, value in values.items():
-                column[row] = value
+            for row, (code, message) in self._errors.items():
+                column[row] = (Stage.PREDICT.value, code.value, message)[position]
             rows = rows.set_column(rows.column_names.index(name), rows.field(name), pa.array(column, pa.string()))
         return rows
 

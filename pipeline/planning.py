@@ -175,6 +175,16 @@ def _account(connection: duckdb.DuckDBPyConnection) -> Account:
     )
 
 
+def _problems(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Why rows are invalid, and how many are; the most frequent reason first."""
+    return dict(
+        connection.execute(
+            f"SELECT {schema.PROBLEM}, count(*) FROM input WHERE {schema.PROBLEM} IS NOT NULL "
+            "GROUP BY ALL ORDER BY 2 DESC, 1"
+        ).fetchall()
+    )
+
+
 @dataclass(frozen=True)
 class Assignment:
     """A plan that this run owns: its epoch, and the pending rows as files below `folder`.
@@ -201,10 +211,12 @@ def assign(config: RunConfig, run_id: str) -> Assignment:
         with plan(config.manifest, where.storage, where.table) as found:
             if not found.pending:
                 return Assignment(where, run_id, folder, 0, found.account, [])
-            space.claim(where.output, where.description, where.storage)
-            table = where.table or Predictions.create(where.output, where.storage, found.kept)
-            if where.table is None and table.version > 0:  # another run was first, and may have committed
-                continue
+            table = where.table
+            if table is None:
+                space.claim(where.output, where.description, where.storage)
+                table = Predictions.create(where.output, where.storage, found.kept)
+                if table.version > 0:  # another run was first, and may have committed
+                    continue
             epoch = table.claim(run_id, found.kept)
             if epoch is None:
                 continue
@@ -214,13 +226,3 @@ def assign(config: RunConfig, run_id: str) -> Assignment:
             files = found.write_pending(join(folder, "pending"), where.storage)
         return Assignment(replace(where, table=table), run_id, folder, epoch, found.account, files)
     raise TableError(f"{where.output} is being written by other runs; try again when they have ended.")
-
-
-def _problems(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """Why rows are invalid, and how many are; the most frequent reason first."""
-    return dict(
-        connection.execute(
-            f"SELECT {schema.PROBLEM}, count(*) FROM input WHERE {schema.PROBLEM} IS NOT NULL "
-            "GROUP BY ALL ORDER BY 2 DESC, 1"
-        ).fetchall()
-    )

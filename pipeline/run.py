@@ -120,7 +120,7 @@ class _Run:
         try:
             with cluster.connected(address) as resources, cluster.explained():
                 pools = cluster.pools(self.config.workers, resources)
-                engine = engines.choose(self.config.model.engine, gpus=resources.gpus > 0)
+                engine = engines.choose(self.config.model.engine, gpus=pools.predictors.num_gpus > 0)
                 self._process(dataset(self.config, self.assignment, pools, engine))
         except TableError:
             raise  # its last commit may have landed unseen: the next run, which reads the log, clears up

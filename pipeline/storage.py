@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -67,15 +67,15 @@ class Storage:
 
     def write(self, uri: str, data: bytes) -> None:
         """Replace an object at once: readers see the old bytes or the new ones. Raises: StorageError."""
-        fs, path = self.filesystem(uri)
-        try:
-            if not isinstance(fs, LocalFileSystem):
-                fs.pipe_file(path, data)
-                return
-            with _scratch(path, data) as scratch:
-                os.replace(scratch, path)
-        except Exception as error:
-            raise failure(error, uri) from error
+        self._replace(uri, lambda fs, path: fs.pipe_file(path, data), lambda scratch: scratch.write_bytes(data))
+
+    def upload(self, file: Path, uri: str) -> None:
+        """Replace an object by a local file, at once. Raises: StorageError."""
+        self._replace(
+            uri,
+            lambda fs, path: fs.put_file(str(file), path),
+            lambda scratch: shutil.copyfile(file, scratch),
+        )
 
     def create(self, uri: str, data: bytes) -> bool:
         """Write an object unless there is one; False if there was. Raises: StorageError."""
@@ -84,29 +84,28 @@ class Storage:
             if not isinstance(fs, LocalFileSystem):
                 fs.pipe_file(path, data, mode="create")
                 return True
-            with _scratch(path, data) as scratch:
+            with _scratch(path, lambda scratch: scratch.write_bytes(data)) as scratch:
                 return _link(scratch, path)
         except Exception as error:
             if (_answer(error) or (0,))[0] in (409, 412):  # conflict, precondition failed
                 return False
             raise failure(error, uri) from error
 
-    def upload(self, file: Path, uri: str) -> None:
-        """Replace an object by a local file, at once. Raises: StorageError."""
-        fs, path = self.filesystem(uri)
-        try:
-            if not isinstance(fs, LocalFileSystem):
-                fs.put_file(str(file), path)
-                return
-            with _scratch(path, b"") as scratch:
-                shutil.copyfile(file, scratch)
-                os.replace(scratch, path)
-        except Exception as error:
-            raise failure(error, uri) from error
-
     def write_json(self, uri: str, value: object) -> None:
         """Replace an object by a JSON document. Raises: StorageError."""
         self.write(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def _replace(self, uri: str, remote: Callable[[Any, str], object], local: Callable[[Path], object]) -> None:
+        """A store replaces an object in one request; a local file is filled beside its name, and then gets it."""
+        fs, path = self.filesystem(uri)
+        try:
+            if not isinstance(fs, LocalFileSystem):
+                remote(fs, path)
+                return
+            with _scratch(path, local) as scratch:
+                os.replace(scratch, path)
+        except Exception as error:
+            raise failure(error, uri) from error
 
     def delta_options(self, uri: str) -> dict[str, str]:
         """What delta-rs needs to open the same store: it cannot read profiles or roles itself."""
@@ -265,15 +264,14 @@ def failure(error: BaseException, uri: str) -> StorageError:
 
 
 @contextmanager
-def _scratch(path: str, data: bytes) -> Iterator[Path]:
-    """A file beside a local path that holds the data, on disk before it gets its name; gone afterwards."""
+def _scratch(path: str, fill: Callable[[Path], object]) -> Iterator[Path]:
+    """A file beside a local path, filled and on disk before it gets its name; gone afterwards."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     # The dot hides it from those who read a folder of Parquet files.
     scratch = Path(path).with_name(f".{Path(path).name}.{uuid4().hex}.tmp")
     try:
-        with scratch.open("wb") as file:
-            file.write(data)
-            file.flush()
+        fill(scratch)
+        with scratch.open("rb") as file:
             os.fsync(file.fileno())
         yield scratch
     finally:
