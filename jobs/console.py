@@ -51,8 +51,13 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]], figures: Se
     for name in header:
         table.add_column(name, justify="right" if name in figures else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(_printable(cell)) for cell in row))
     out.print(table)
+
+
+def _printable(text: str) -> str:
+    """Names come from manifests: what would steer a terminal is written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager

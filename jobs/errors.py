@@ -8,7 +8,7 @@ from jobs import console
 from jobs.options import Anonymous, EndpointUrl
 from pipeline import failures
 from pipeline.config import StorageConfig
-from pipeline.storage import Storage
+from pipeline.storage import Storage, shown
 
 
 def main(
@@ -19,13 +19,15 @@ def main(
     endpoint_url: EndpointUrl = None,
     anonymous: Anonymous = False,
 ) -> None:
-    """Count the failed rows of OUTPUT by dataset, stage and code, with an example of each."""
+    """Count the failed rows of OUTPUT by dataset, stage and code, with a few examples of each."""
     storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
     found = failures.counted(output, storage)
     if not found:
         console.say("No row has failed.")
     else:
-        rows = [(f.dataset, f"{f.rows:,}", f.stage, f.error_code, f.example) for f in found]
-        console.show_table(("dataset", "rows", "stage", "code", "example"), rows, figures=("rows",))
+        rows = [
+            (f.dataset, f"{f.rows:,}", f.stage, f.error_code, "  ".join(map(shown, f.examples))) for f in found
+        ]
+        console.show_table(("dataset", "rows", "stage", "code", "examples"), rows, figures=("rows",))
     if export is not None:
         console.say(f"{failures.export(output, export, storage):,} rows written to {export}")

@@ -1,13 +1,12 @@
 """`lakelens run`: label and embed what is pending."""
 
-from typing import Annotated
-
 import typer
 
 from jobs import console
-from jobs.options import ConfigPath, Overrides
+from jobs.options import Address, ConfigPath, Overrides
 from pipeline import config
 from pipeline.config import RunConfig
+from pipeline.planning import MISSING, Selection
 from pipeline.run import Summary, run
 
 STOPPED = 130
@@ -17,22 +16,18 @@ STOPPED = 130
 def main(
     path: ConfigPath,
     overrides: Overrides = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join; else RAY_ADDRESS, else a local one.")
-    ] = None,
+    address: Address = None,
 ) -> None:
     """Label and embed every image of CONFIG's manifest that its output does not hold yet."""
-    summary = show_run(config.load(path, overrides or []), address)
-    if summary.stopped:
-        raise typer.Exit(STOPPED)
+    show_run(config.load(path, overrides or []), address)
 
 
-def show_run(settings: RunConfig, address: str | None = None) -> Summary:
-    """Run with a progress line, then print the account."""
+def show_run(settings: RunConfig, address: str | None = None, selection: Selection = MISSING) -> Summary:
+    """Run with a progress line, then print the account. Raises: typer.Exit if it was stopped."""
     with console.stopping() as stop, console.progress_line() as on_progress:
-        summary = run(settings, address=address, stop=stop, on_progress=on_progress)
+        summary = run(settings, selection=selection, address=address, stop=stop, on_progress=on_progress)
     if summary.run_id is None:
-        console.say("Nothing to do: every row of the manifest is accounted for. Nothing was committed.")
+        console.say("Nothing to do: no row is pending. Nothing was committed.")
     console.show_account(summary.account)
     if summary.run_id is not None:
         word = "stopped" if summary.stopped else "finished"
@@ -41,4 +36,6 @@ def show_run(settings: RunConfig, address: str | None = None) -> Summary:
             f"engine {summary.engine}, run {summary.run_id}"
         )
     console.say(f"output: {summary.output}")
+    if summary.stopped:
+        raise typer.Exit(STOPPED)
     return summary

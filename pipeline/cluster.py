@@ -24,6 +24,8 @@ from pipeline.errors import ClusterError, LakeLensError
 READ_CPUS = 1.0
 """CPUs a node that no pool may take: then, however the actors are placed, some node has one left for the tasks
 that read the plan. Without it nothing ever starts."""
+DECODERS = 2
+"""At least so many: while a file that hangs its decoder runs into the time limit, the others go on."""
 CONNECT_TIMEOUT_S = 10.0
 """How long a cluster's port may take to answer; Ray itself tries for five minutes."""
 
@@ -117,7 +119,7 @@ def pools(workers: WorkersConfig, resources: Resources) -> Pools:
     size = _size(workers.predictors, gpus or resources.nodes)
     predictors = Pool(size, 0.0, 1.0) if gpus else Pool(size, _share(free / 2, size, most=0.5))
     free -= predictors.num_cpus * size.max_size
-    size = _size(workers.decoders, max(1, int(resources.cpus - predictors.num_cpus * size.max_size)))
+    size = _size(workers.decoders, max(DECODERS, int(resources.cpus - predictors.num_cpus * size.max_size)))
     return Pools(
         decoders=Pool(size, _share(free, size, most=1.0)),
         predictors=predictors,

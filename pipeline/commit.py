@@ -8,7 +8,7 @@ GATHER_SHARE of the commit interval to be written, and a written one the rest of
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 
 from ray import ObjectRef
@@ -25,6 +25,8 @@ POLL_S = 0.2
 
 Block = tuple[ObjectRef, int]
 """A reference to an Arrow table, and its number of rows."""
+Rows = dict[str, list[int]]
+"""Row numbers, from 0, by the path of a file below the table."""
 
 
 def finished_blocks(dataset: Dataset) -> Iterator[Block]:
@@ -114,6 +116,31 @@ def _pull(
         put(error)
 
 
+class Replacements:
+    """Which rows of the table's files this run replaces, and the files that keep the rows beside them."""
+
+    def __init__(self, remainders: Callable[[Rows], Mapping[str, Fragment | None]]) -> None:
+        self._remainders = remainders
+        self._rows: dict[str, list[int]] = {}
+        self._visible: dict[str, str | None] = {}
+
+    def of(self, fragments: Iterable[Fragment]) -> tuple[list[Fragment], list[str]]:
+        """What a commit of these fragments adds beside them, and the paths that it removes.
+
+        A file is always rewritten from its first version, whose row numbers the plan has.
+        """
+        touched: Rows = {}
+        for fragment in fragments:
+            for path, rows in fragment.replaces.items():
+                touched[path] = self._rows[path] = [*self._rows.get(path, []), *rows]
+        if not touched:
+            return [], []
+        removed = [path for path in (self._visible.get(path, path) for path in touched) if path is not None]
+        written = self._remainders(touched)
+        self._visible |= {path: other.path if other else None for path, other in written.items()}
+        return [other for other in written.values() if other], removed
+
+
 class Committer:
     """Commits written fragments, on a thread, no more often than it must."""
 
@@ -124,14 +151,17 @@ class Committer:
         epoch: int,
         interval_s: float,
         committed: Callable[[list[Fragment]], None],
-        held: Callable[[list[Fragment]], bool] = lambda fragments: False,
+        held: Callable[[list[Fragment], bool], bool] = lambda fragments, last: False,
+        remainders: Callable[[Rows], Mapping[str, Fragment | None]] = lambda rows: {},
     ) -> None:
-        """`committed` is called with the fragments of each commit, on the committing thread, and `held` with
-        those of the next one: it can put a commit off, until the end at most, or raise to stop the run.
+        """All are called on the committing thread. `committed` gets the fragments of each commit, and `held` those
+        of the next and whether it is the last: it can put it off, or raise to stop the run. `remainders` gets rows
+        of visible files that are replaced, and writes the other rows of each as a file of its own.
         """
         self._table, self._run_id, self._epoch = table, run_id, epoch
         self._spacing_s = (1 - GATHER_SHARE) * interval_s
         self._committed, self._held = committed, held
+        self._replacements = Replacements(remainders)
         self._slots = threading.Semaphore(WRITES_IN_FLIGHT)
         self._written: queue.Queue[Future[list[Fragment]] | None] = queue.Queue()
         self._error: BaseException | None = None
@@ -189,9 +219,10 @@ class Committer:
                 ready += future.result() if future and not error else []
             if ready and (closing or time.monotonic() >= due):
                 due = time.monotonic() + self._spacing_s
-                if self._held(ready) and not closing:
+                if self._held(ready, closing) and not closing:
                     continue
-                self._table.commit(ready, self._run_id, self._epoch)
+                others, removed = self._replacements.of(ready)
+                self._table.commit([*ready, *others], self._run_id, self._epoch, removed)
                 self._committed(ready)
                 ready = []
         if failed is not None:  # what was written beside it is committed

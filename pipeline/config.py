@@ -48,6 +48,7 @@ class ManifestColumns(_Section):
     version: str = schema.VERSION
     offset: str = schema.OFFSET
     length: str = schema.LENGTH
+    bytes: str = schema.BYTES
 
 
 class ManifestConfig(_Section):
@@ -96,7 +97,9 @@ class DecodeConfig(_Section):
 
     fast: bool = False
     max_pixels: int = Field(default=100_000_000, ge=1)
+    max_side: int = Field(default=65_535, ge=1)
     max_bytes: int = Field(default=50_000_000, ge=1)
+    timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     truncated: Literal["error", "pad"] = "error"
 
 

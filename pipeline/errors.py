@@ -107,6 +107,10 @@ class ErrorCode(StrEnum):
     NON_FINITE = "non_finite"
 
 
+STORE_CODES = frozenset({ErrorCode.ACCESS_DENIED, ErrorCode.TIMEOUT, ErrorCode.UNAVAILABLE})
+"""What speaks of the store and not of the image: if every row fails so, something else is wrong."""
+
+
 class RowError(Exception):
     """One image could not be fetched, decoded or predicted.
 

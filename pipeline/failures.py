@@ -22,27 +22,29 @@ EXPORTED = (
 """Columns of an export; it can serve as a manifest."""
 EXPORT_ROWS = 65_536
 """Rows of an export that are in memory at once."""
+EXAMPLES = 3
+"""Uris that are named for each dataset, stage and code."""
 
 
 @dataclass(frozen=True)
 class Failures:
-    """Failed rows of one dataset, stage and code, and the uri of one of them."""
+    """Failed rows of one dataset, stage and code, and the uris of up to `EXAMPLES` of them."""
 
     dataset: str
     stage: str
     error_code: str
     rows: int
-    example: str
+    examples: tuple[str, ...]
 
 
 def counted(output: str, storage: Storage) -> list[Failures]:
     """Failed rows by dataset, stage and code, most first. Raises: TableError, StorageError."""
     with _failed(output, storage) as connection:
         found = connection.execute(
-            "SELECT dataset, stage, error_code, count(*) AS rows, min(uri) FROM failed "
+            f"SELECT dataset, stage, error_code, count(*) AS rows, min(uri, {EXAMPLES}) FROM failed "
             "GROUP BY ALL ORDER BY rows DESC, dataset, stage, error_code"
         ).fetchall()
-    return [Failures(*row) for row in found]
+    return [Failures(dataset, stage, code, rows, tuple(uris)) for dataset, stage, code, rows, uris in found]
 
 
 def export(output: str, out: str, storage: Storage) -> int:

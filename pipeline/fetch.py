@@ -1,12 +1,31 @@
 """URIs -> bytes, or a row error. It does not know what the bytes are."""
 
-from collections.abc import Iterator, Sequence
+import os
+import random
+import stat
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import ErrorCode, RowError, Stage, StorageError
-from pipeline.storage import Storage, classify
+from fsspec.implementations.local import LocalFileSystem
 
+from pipeline.carried import CarriedBytes
+from pipeline.errors import ErrorCode, RowError, Stage, StorageError
+from pipeline.refusals import RETRYABLE, classify, is_no_bucket
+from pipeline.storage import Storage
+
+LOOK_AHEAD = 32
+"""Images that are fetched, or wait to be decoded, at once."""
+WINDOW_BYTES = 1 << 30
+"""Bytes that these may hold together: with a large `decode.max_bytes` there are fewer of them, at least two."""
+ATTEMPTS = 4
+"""Tries for what can go well a moment later, with pauses of up to 0.2, 0.4 and 0.8 seconds between them."""
+FIRST_PAUSE_S = 0.2
+
+NO_BUCKET = "there is no such bucket"
 _MESSAGES = {
     ErrorCode.NOT_FOUND: "there is no such object",
     ErrorCode.ACCESS_DENIED: "access is denied",
@@ -14,72 +33,140 @@ _MESSAGES = {
     ErrorCode.UNAVAILABLE: "the store could not be reached or failed",
     ErrorCode.BAD_URI: "the uri does not lead to a file",
     ErrorCode.EMPTY: "the object has no bytes",
+    ErrorCode.OUT_OF_MEMORY: "reading it needs more memory than there is",
 }
 
 
 @dataclass(frozen=True)
 class Request:
-    """One image's bytes: a whole object, or `length` bytes from `offset` on."""
+    """One image's bytes: a whole object, or `length` bytes from `offset` on.
+
+    Or what row `row` (from 0) of the Parquet manifest `carried_in` holds in `column`; where that is null, the uri.
+    """
 
     uri: str
     offset: int | None = None
     length: int | None = None
-
-
-def fetch(requests: Sequence[Request], storage: Storage, max_bytes: int) -> list[bytes | RowError]:
-    """The bytes of every request, in order; one request to the store for each.
-
-    Object stores are asked concurrently, as many at a time as fsspec allows. An object over `max_bytes`
-    is never read beyond that.
-    """
-    results: dict[int, bytes | RowError] = {}
-    stores: dict[int, _Store] = {}
-    for index, request in enumerate(requests):
-        try:
-            fs, path = storage.filesystem(request.uri)
-        except StorageError:
-            results[index] = _error(ErrorCode.BAD_URI, _MESSAGES[ErrorCode.BAD_URI])
-            continue
-        # fsspec gives the same object for the same store: its requests can go out together.
-        stores.setdefault(id(fs), _Store(fs, [])).wanted.append((index, path, request))
-    for store in stores.values():
-        results.update(_from_store(store, max_bytes))
-    return [results[index] for index in range(len(requests))]
+    carried_in: str | None = None
+    row: int | None = None
+    column: str = "bytes"
 
 
 @dataclass(frozen=True)
-class _Store:
-    """A filesystem, and what is wanted of it: (index, path, request)."""
+class Fetched:
+    """What came of a request, and how often it was tried."""
 
-    fs: Any
-    wanted: list[tuple[int, str, Request]]
-
-
-def _from_store(store: _Store, max_bytes: int) -> Iterator[tuple[int, bytes | RowError]]:
-    starts = [request.offset or 0 for _, _, request in store.wanted]
-    most = [max_bytes + 1 if request.length is None else request.length for _, _, request in store.wanted]
-    ends = [start + min(length, max_bytes + 1) for start, length in zip(starts, most, strict=True)]
-    paths = [path for _, path, _ in store.wanted]
-    try:
-        found = store.fs.cat_ranges(paths, starts, ends, on_error="return")
-    except Exception as error:  # a store that fails as a whole fails each of its rows
-        found = [error] * len(paths)
-    for (index, _, request), result in zip(store.wanted, found, strict=True):
-        yield index, _checked(result, max_bytes, request.length)
+    data: bytes | RowError
+    attempts: int = 1
 
 
-def _checked(result: object, max_bytes: int, expected: int | None) -> bytes | RowError:
-    if isinstance(result, BaseException):
-        code = classify(result)
-        return _error(code, _MESSAGES.get(code, code.value))
-    assert isinstance(result, bytes)
-    if len(result) > max_bytes:
-        return _error(ErrorCode.TOO_LARGE, f"it has more than decode.max_bytes = {max_bytes} bytes")
-    if not result:
-        return _error(ErrorCode.EMPTY, _MESSAGES[ErrorCode.EMPTY])
-    if expected is not None and len(result) < expected:
-        return _error(ErrorCode.TRUNCATED, f"the object ends after {len(result)} of {expected} bytes")
-    return result
+class Fetcher:
+    """Fetches images, several at once, and gives them in order as they arrive. Not safe for threads.
+
+    At most `min(LOOK_AHEAD, max(2, WINDOW_BYTES // max_bytes))` are on their way or waiting, each of at most
+    `max_bytes` + 1 bytes: with the defaults that is 1 GiB at the very most.
+    """
+
+    def __init__(self, storage: Storage, max_bytes: int) -> None:
+        self._storage = storage.impatient()
+        self._max_bytes = max_bytes
+        self._ahead = min(LOOK_AHEAD, max(2, WINDOW_BYTES // max_bytes))
+        self._carried = CarriedBytes(storage)
+        # fsspec runs object stores on an event loop of its own: a thread here only waits for its answer.
+        self._threads = ThreadPoolExecutor(self._ahead, thread_name_prefix="fetch")
+
+    def __call__(self, requests: Sequence[Request]) -> Iterator[Fetched]:
+        """The bytes of every request, in order; of an object, at most `max_bytes` + 1 are read."""
+        waiting: deque[Future[Fetched]] = deque()
+        try:
+            for request in requests:
+                waiting.append(self._begun(request))
+                if len(waiting) == self._ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _begun(self, request: Request) -> "Future[Fetched]":
+        if request.carried_in is None:
+            return self._threads.submit(_tried, lambda: self._read(request))
+        # One after the other: rows of a Parquet file are cheap to read only in their order.
+        found = _tried(lambda: self._read_carried(request))
+        if found is None:
+            return self._threads.submit(_tried, lambda: self._read(request))
+        done: Future[Fetched] = Future()
+        done.set_result(found)
+        return done
+
+    def _read(self, request: Request) -> bytes:
+        """The bytes behind the uri, as one request. Raises: RowError, whatever the store raises."""
+        start, length = request.offset or 0, request.length
+        if length is not None and length > self._max_bytes:
+            raise self._too_large()
+        fs, path = self._opened(request.uri)
+        if isinstance(fs, LocalFileSystem):
+            size = _size_of_file(path)
+            if length is None and size - start > self._max_bytes:
+                raise self._too_large()
+        found = fs.cat_file(path, start=start, end=start + (self._max_bytes + 1 if length is None else length))
+        return self._checked(bytes(found), length)
+
+    def _opened(self, uri: str) -> tuple[Any, str]:
+        try:
+            return self._storage.filesystem(uri)
+        except StorageError as error:
+            raise error.__cause__ or error from None
+
+    def _read_carried(self, request: Request) -> bytes | None:
+        """The bytes in the manifest; None where there are none, and the uri leads to another place."""
+        assert request.carried_in is not None
+        assert request.row is not None
+        found = self._carried.read(request.carried_in, request.column, request.row)
+        if found is None and request.uri.startswith(f"{request.carried_in}#row="):
+            raise _error(ErrorCode.EMPTY, "the manifest row has neither bytes nor a uri")
+        return None if found is None else self._checked(found, None)
+
+    def _checked(self, found: bytes, expected: int | None) -> bytes:
+        if len(found) > self._max_bytes:
+            raise self._too_large()
+        if not found:
+            raise _error(ErrorCode.EMPTY, _MESSAGES[ErrorCode.EMPTY])
+        if expected is not None and len(found) < expected:
+            raise _error(ErrorCode.TRUNCATED, f"the object ends after {len(found)} of {expected} bytes")
+        return found
+
+    def _too_large(self) -> RowError:
+        return _error(ErrorCode.TOO_LARGE, f"it has more than decode.max_bytes = {self._max_bytes} bytes")
+
+
+def _tried(read: Callable[[], bytes | None]) -> Any:
+    """A read, repeated while it fails as what may go well the next time; None if it gives None."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            found = read()
+            return None if found is None else Fetched(found, attempt)
+        except Exception as error:  # a store raises what it likes
+            failed = error if isinstance(error, RowError) else _of(error)
+        if failed.code not in RETRYABLE:
+            break
+        if attempt < ATTEMPTS:  # full jitter: many workers must not come back at the same moment
+            time.sleep(random.uniform(0, FIRST_PAUSE_S * 2 ** (attempt - 1)))  # noqa: S311
+    return Fetched(failed, attempt)
+
+
+def _size_of_file(path: str) -> int:
+    """Raises: RowError for what is no regular file: opening a pipe would wait for ever. OSError."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise _error(ErrorCode.BAD_URI, _MESSAGES[ErrorCode.BAD_URI])
+    return status.st_size
+
+
+def _of(error: Exception) -> RowError:
+    code = classify(error)
+    return _error(code, NO_BUCKET if is_no_bucket(error) else _MESSAGES[code])
 
 
 def _error(code: ErrorCode, message: str) -> RowError:

@@ -73,7 +73,8 @@ def relation(
 ) -> duckdb.DuckDBPyRelation:
     """Rows in manifest order: the columns of `schema.PENDING`, the kept ones, and `schema.PROBLEM`.
 
-    The problem is null for a valid row. A relative uri is taken relative to its manifest file.
+    The problem is null for a valid row. A relative uri is taken relative to its manifest file; an image that the
+    manifest carries is only pointed at.
     Raises: ManifestError for an unreadable file or a column that is not there.
     """
     try:
@@ -111,7 +112,9 @@ def _canonical(
     types = {name: kind for name, kind, *_ in described}
     del types[_FILE]
     names = config.columns.model_dump()
-    _require(types, names, config, uris[0])
+    carried = format_ == "parquet" and _holds_bytes(types, names[schema.BYTES])
+    _require(types, names, config, uris[0], carried=carried)
+    options += ", file_row_number = true" if carried else ""
     options += _as_written(format_, [name for name in names.values() if name in types])
 
     def column(name: str, kind: str, alias: str) -> str:
@@ -130,6 +133,8 @@ def _canonical(
         column(names[schema.VERSION], "VARCHAR", "version"),
         column(names[schema.OFFSET], "VARCHAR", _RAW_OFFSET),
         column(names[schema.LENGTH], "VARCHAR", _RAW_LENGTH),
+        f"{_FILE if carried else 'CAST(NULL AS VARCHAR)'} AS {schema.CARRIED_IN}",
+        f"{'file_row_number' if carried else 'CAST(NULL AS BIGINT)'} AS {schema.ROW}",
         *(column(name, _kept_type(types[name]), quoted(name)) for name in config.keep),
     ]
     return (
@@ -139,6 +144,13 @@ def _canonical(
         f"* EXCLUDE ({_FILE}, {_RAW_URI}, {_RAW_ID}, {_RAW_DATASET}, version) "
         f"FROM (SELECT {', '.join(columns)} FROM {reader}({literals(uris)}, {options}))"
     )
+
+
+def _holds_bytes(types: dict[str, str], name: str) -> bool:
+    """Whether a column is binary: one of its own, or `column.field` of a struct."""
+    column, _, field = name.partition(".")
+    kind = types.get(column, "")
+    return types.get(name) == "BLOB" or bool(field and re.search(rf'[(, ]"?{re.escape(field)}"? BLOB', kind))
 
 
 def _as_written(format_: str, columns: list[str]) -> str:
@@ -155,7 +167,9 @@ _OPTIONS = {
     "jsonl": ", format = 'newline_delimited', hive_partitioning = false",
 }
 _RESOLVED_URI = (
-    rf"CASE WHEN regexp_matches({_RAW_URI}, '^([A-Za-z][A-Za-z0-9+.-]+://|/)') OR {_RAW_URI} = '' THEN {_RAW_URI} "
+    rf"CASE WHEN coalesce({_RAW_URI}, '') = '' AND {schema.ROW} IS NOT NULL "
+    rf"THEN {schema.CARRIED_IN} || '#row=' || {schema.ROW} "
+    rf"WHEN regexp_matches({_RAW_URI}, '^([A-Za-z][A-Za-z0-9+.-]+://|/)') OR {_RAW_URI} = '' THEN {_RAW_URI} "
     rf"ELSE regexp_replace({_FILE}, '[^/]*$', '') || {_RAW_URI} END"
 )
 _PROBLEM = f"""CASE
@@ -169,12 +183,16 @@ _PROBLEM = f"""CASE
     END"""
 
 
-def _require(types: dict[str, str], names: dict[str, str], config: ManifestConfig, uri: str) -> None:
-    renamed = [key for key, name in names.items() if name != key]
-    wanted = [(f"manifest.columns.{key}", name) for key, name in names.items() if key in (schema.URI, *renamed)]
+def _require(
+    types: dict[str, str], names: dict[str, str], config: ManifestConfig, uri: str, *, carried: bool
+) -> None:
+    required = [key for key, name in names.items() if name != key]
+    required += [] if carried else [schema.URI]
+    wanted = [(f"manifest.columns.{key}", names[key]) for key in required]
     wanted += [("manifest.keep", name) for name in config.keep]
     for key, name in wanted:
-        if name not in types:
+        there = carried if key == f"manifest.columns.{schema.BYTES}" else name in types
+        if not there:
             have = ", ".join(types)
             raise ManifestError(f"The manifest {uri} has no column {name!r} ({key}); it has {have}.")
 

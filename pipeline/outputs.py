@@ -62,7 +62,7 @@ class Outputs:
         self._errors[self._next()] = (code, message)
 
     def table(self, run_id: str) -> pa.Table:
-        """The output rows, with the schema `schema.predictions(kept)`, in the order of the input."""
+        """The output rows, with the schema `schema.scored(kept)`, in the order of the input."""
         rows = self._with_errors()
         place = pa.array(self._place, pa.int64())
         columns = {name: array.take(place) for name, array in self._columns().items()}
@@ -72,7 +72,7 @@ class Outputs:
         columns["run_id"] = pa.repeat(run_id, count)
         columns["finished_at"] = pa.repeat(pa.scalar(datetime.now(UTC), pa.timestamp("us", tz="UTC")), count)
         known = {*schema.PREDICTIONS.names, *schema.PENDING.names}
-        target = schema.predictions([field for field in rows.schema if field.name not in known])
+        target = schema.scored([field for field in rows.schema if field.name not in known])
         return pa.table(
             [columns[f.name] if f.name in columns else rows.column(f.name) for f in target], schema=target
         )

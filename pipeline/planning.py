@@ -7,7 +7,7 @@ no more memory than DuckDB is given.
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,20 @@ PENDING_GROUP_ROWS = 65_536
 """Rows of one row group: what one read task takes."""
 CLAIM_ATTEMPTS = 5
 """Plans made because the table moved between planning and claiming, before giving up."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which manifest rows a run is for: those that the output lacks, or those that it holds as failed.
+
+    `codes` narrows the failed ones; empty means all of them.
+    """
+
+    failed: bool = False
+    codes: tuple[str, ...] = ()
+
+
+MISSING = Selection()
 
 
 @dataclass(frozen=True)
@@ -85,10 +99,12 @@ class Plan:
         Raises: StorageError.
         """
         pending = pa.schema([*schema.PENDING, *self.kept])
-        columns = ", ".join(f"input.{manifest.quoted(name)}" for name in pending.names)
+        columns = ", ".join(
+            f"{'retried' if name in _RETRIED else 'input'}.{manifest.quoted(name)}" for name in pending.names
+        )
         rows = self._connection.sql(
-            f"SELECT {columns} FROM input JOIN state USING ({schema.ORDINAL}) WHERE state.status = 'left' "
-            f"ORDER BY input.dataset, {schema.ORDINAL}"
+            f"SELECT {columns} FROM input JOIN state USING ({schema.ORDINAL}) LEFT JOIN retried USING (image_id) "
+            f"WHERE state.status = 'left' ORDER BY input.dataset, {schema.ORDINAL}"
         ).to_arrow_reader(PENDING_FILE_ROWS)
         fs, root = storage.filesystem(folder)
         uris = []
@@ -108,8 +124,10 @@ class Plan:
 
 
 @contextmanager
-def plan(config: ManifestConfig, storage: Storage, table: Predictions | None) -> Iterator[Plan]:
-    """Read the manifest and subtract what the table holds.
+def plan(
+    config: ManifestConfig, storage: Storage, table: Predictions | None, selection: Selection = MISSING
+) -> Iterator[Plan]:
+    """Read the manifest and subtract what the table holds, or what it does not hold as failed.
 
     The plan can be written for as long as the context lasts. Raises: ManifestError, StorageError.
     """
@@ -118,8 +136,8 @@ def plan(config: ManifestConfig, storage: Storage, table: Predictions | None) ->
         with duckdb.connect(scratch / "plan.duckdb") as connection:
             connection.execute("SET TimeZone = 'UTC'")  # Delta knows no other
             _read_manifest(connection, config, storage, scratch)
-            _read_committed(connection, table, storage)
-            connection.execute(_STATE)
+            _read_committed(connection, table, storage, selection)
+            connection.execute(_STATE, {"missing": "not_selected" if selection.failed else "left"})
             yield Plan(connection)
     except duckdb.Error as error:
         raise manifest.unreadable(error, config) from error
@@ -132,8 +150,9 @@ CREATE TABLE state AS
 SELECT {schema.ORDINAL}, input.dataset, CASE
     WHEN {schema.PROBLEM} IS NOT NULL THEN 'invalid'
     WHEN {schema.ORDINAL} <> firsts.first_ordinal THEN 'duplicates'
+    WHEN input.image_id IN (SELECT image_id FROM retried) THEN 'left'
     WHEN input.image_id IN (SELECT image_id FROM committed) THEN 'already_done'
-    ELSE 'left' END AS status
+    ELSE $missing END AS status
 FROM input LEFT JOIN (
     SELECT image_id, min({schema.ORDINAL}) AS first_ordinal FROM input WHERE {schema.PROBLEM} IS NULL
     GROUP BY image_id
@@ -151,8 +170,13 @@ def _read_manifest(
     connection.execute(f"CREATE TABLE input AS SELECT row_number() OVER () AS {schema.ORDINAL}, * FROM manifest")
 
 
-def _read_committed(connection: duckdb.DuckDBPyConnection, table: Predictions | None, storage: Storage) -> None:
-    """View `committed`: the ids that the predictions table holds, whatever became of them. Raises: TableError."""
+def _read_committed(
+    connection: duckdb.DuckDBPyConnection, table: Predictions | None, storage: Storage, selection: Selection
+) -> None:
+    """View `committed`: the ids that the predictions table holds, whatever became of them. Table `retried`: those
+    that failed and are selected, with their attempts and where they are. Raises: TableError.
+    """
+    connection.execute(f"CREATE TABLE retried ({_RETRIED_COLUMNS})")
     files = table.files() if table else []
     if not files:
         connection.execute("CREATE VIEW committed AS SELECT NULL::VARCHAR AS image_id WHERE false")
@@ -160,8 +184,26 @@ def _read_committed(connection: duckdb.DuckDBPyConnection, table: Predictions | 
     manifest.register_stores(connection, files, storage)
     try:
         connection.read_parquet(files, hive_partitioning=False).project("image_id").create_view("committed")
+        failed = [uri for uri in files if f"/{schema.OUTCOME}={schema.FAILED}/" in uri]
+        if selection.failed and failed:
+            connection.execute(_retried(failed, selection.codes))
     except duckdb.Error as error:
         raise TableError(f"Cannot read the predictions: {str(error).splitlines()[0].rstrip('.')}.") from error
+
+
+_RETRIED = {schema.TRIES: "INTEGER", schema.REPLACES: "VARCHAR", schema.REPLACED_ROW: "BIGINT"}
+_RETRIED_COLUMNS = ", ".join(f"{name} {kind}" for name, kind in {schema.IMAGE_ID: "VARCHAR", **_RETRIED}.items())
+
+
+def _retried(files: list[str], codes: Sequence[str]) -> str:
+    """Fill `retried` from files of failed rows; the path of a file is relative to the table."""
+    chosen = f"WHERE error_code IN ({', '.join(map(manifest.literal, codes))})" if codes else ""
+    return (
+        "INSERT INTO retried SELECT image_id, coalesce(attempts, 0), "
+        "regexp_extract(filename, '[^/]+/[^/]+/[^/]+$'), file_row_number "
+        f"FROM read_parquet({manifest.literals(files)}, filename = true, file_row_number = true, "
+        f"union_by_name = true, hive_partitioning = false) {chosen}"
+    )
 
 
 def _account(connection: duckdb.DuckDBPyConnection) -> Account:
@@ -198,9 +240,10 @@ class Assignment:
     epoch: int
     account: Account
     files: list[str]
+    selection: Selection
 
 
-def assign(config: RunConfig, run_id: str) -> Assignment:
+def assign(config: RunConfig, run_id: str, selection: Selection = MISSING) -> Assignment:
     """Plan, and claim the output's next epoch for what is pending; plan again if the table moved meanwhile.
 
     Raises: LakeLensError of any kind that `target` and `plan` raise; TableError if it keeps moving.
@@ -208,9 +251,9 @@ def assign(config: RunConfig, run_id: str) -> Assignment:
     for _ in range(CLAIM_ATTEMPTS):
         where = target(config)
         folder = join(where.output, "runs", run_id)
-        with plan(config.manifest, where.storage, where.table) as found:
+        with plan(config.manifest, where.storage, where.table, selection) as found:
             if not found.pending:
-                return Assignment(where, run_id, folder, 0, found.account, [])
+                return Assignment(where, run_id, folder, 0, found.account, [], selection)
             table = where.table
             if table is None:
                 space.claim(where.output, where.description, where.storage)
@@ -224,5 +267,5 @@ def assign(config: RunConfig, run_id: str) -> Assignment:
             plan_document = found.account.to_dict() | {"invalid": found.problems}
             where.storage.write_json(join(folder, "plan.json"), plan_document)
             files = found.write_pending(join(folder, "pending"), where.storage)
-        return Assignment(replace(where, table=table), run_id, folder, epoch, found.account, files)
+        return Assignment(replace(where, table=table), run_id, folder, epoch, found.account, files, selection)
     raise TableError(f"{where.output} is being written by other runs; try again when they have ended.")

@@ -20,17 +20,19 @@ from ray.data import Dataset
 
 from pipeline import __version__, cluster, engines, planning
 from pipeline.account import Account, Progress
-from pipeline.commit import GATHER_SHARE, Block, Committer, finished_blocks, gather
+from pipeline.commit import GATHER_SHARE, Block, Committer, Rows, finished_blocks, gather
 from pipeline.config import RunConfig
 from pipeline.errors import AccountError, FailureRateError, LakeLensError, TableError
-from pipeline.planning import Assignment
+from pipeline.planning import Assignment, Selection
 from pipeline.schema import FAILED, OK
 from pipeline.storage import join
 from pipeline.table import Fragment
-from pipeline.workers import Decoder, Predictor, write_fragments
+from pipeline.workers import Decoder, Predictor, write_fragments, write_remainder
 
 BLOCK_ROWS = {"cpu": 32, "gpu": 256}
 """Images that travel together: some seconds of work, so that little is lost with an actor."""
+REFUSED_ROWS = 10
+"""A run of at least so many images in which every one is refused by its store is stopped, however small it is."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,18 @@ class Summary:
 def run(
     config: RunConfig,
     *,
+    selection: Selection = planning.MISSING,
     address: str | None = None,
     stop: threading.Event | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Summary:
-    """Label and embed every image of the manifest that the output does not hold yet.
+    """Label and embed the selected images of the manifest: by default those that the output does not hold yet.
 
     Setting `stop` ends it early: what is predicted is committed, the rest is `left`.
     Raises: LakeLensError, one of its kinds for each way in which a run cannot start or go on.
     """
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:6]}"
-    assignment = planning.assign(config, run_id)
+    assignment = planning.assign(config, run_id, selection)
     if not assignment.files:
         assignment.account.check()
         return Summary(assignment.target.output, assignment.account)
@@ -78,7 +81,7 @@ def dataset(config: RunConfig, assignment: Assignment, pools: cluster.Pools, eng
     opened = [storage.filesystem(uri) for uri in assignment.files]
     rows = ray.data.read_parquet(
         [path for _, path in opened], filesystem=opened[0][0], partitioning=None
-    )  # image_id, uri, dataset, version, offset, length, kept columns
+    )  # image_id, uri, dataset, version, offset, length, where its bytes and its old row are, kept columns
     rows = rows.repartition(target_num_rows_per_block=BLOCK_ROWS["gpu" if pools.predictors.num_gpus else "cpu"])
     images = rows.map_batches(
         Decoder,
@@ -155,17 +158,13 @@ class _Run:
             output.commit_interval_s,
             self._committed,
             self._held,
+            self._remainders,
         )
-        write = {
-            "output": self.assignment.target.output,
-            "storage": self.storage,
-            "epoch": self.assignment.epoch,
-        }
         age_s = GATHER_SHARE * output.commit_interval_s
         blocks = self._counted(finished_blocks(scored))
         try:
             for group in gather(blocks, rows=output.rows_per_file, age_s=age_s, stop=self.stop):
-                committer.add(write_fragments.remote(*(ref for ref, _ in group), **write))
+                committer.add(write_fragments.remote(*(ref for ref, _ in group), **self._place()))
         finally:
             committer.close()
 
@@ -179,19 +178,32 @@ class _Run:
         self.account = self._with(fragments)
         self._report()
 
-    def _held(self, fragments: list[Fragment]) -> bool:
-        """Rows are not committed while more of them fail than may: with enough rows the run is stopped."""
+    def _place(self) -> dict[str, Any]:
+        """Where the tasks that write files put them."""
+        target = self.assignment.target
+        return {"output": target.output, "storage": target.storage, "epoch": self.assignment.epoch}
+
+    def _remainders(self, rows: Rows) -> dict[str, Fragment | None]:
+        refs = [write_remainder.remote(path, without, **self._place()) for path, without in rows.items()]
+        return dict(zip(rows, ray.get(refs), strict=True))
+
+    def _held(self, fragments: list[Fragment], last: bool) -> bool:
+        """Rows are not committed while more of them fail than may: with enough rows the run is stopped.
+
+        Rows that are tried again may fail again, but none is written off while its store refuses every one.
+        """
         after, limits = self._with(fragments), self.config.failures
-        if after.failure_rate() <= limits.max_rate:
-            return False
         done = after.total.ok + after.total.failed
-        if done < limits.min_rows:
-            return True
-        examples = [example for fragment in fragments for example in fragment.examples]
-        raise FailureRateError(
-            f"{after.total.failed} of the first {done} images failed, which is more than failures.max_rate = "
-            f"{limits.max_rate:g}; the last of them were not committed. Some are {', '.join(examples[:3])}."
-        )
+        refused = sum(fragment.refused for fragment in fragments) == done
+        if after.failure_rate() <= limits.max_rate or (self.assignment.selection.failed and not refused):
+            return False
+        if done >= limits.min_rows or (last and refused and done >= REFUSED_ROWS):
+            examples = [example for fragment in fragments for example in fragment.examples]
+            raise FailureRateError(
+                f"{after.total.failed} of the first {done} images failed, which is more than failures.max_rate = "
+                f"{limits.max_rate:g}; the last of them were not committed. Some are {', '.join(examples[:3])}."
+            )
+        return True
 
     def _with(self, fragments: list[Fragment]) -> Account:
         """The account once these are committed."""

@@ -13,11 +13,13 @@ IMAGE_ID, URI, DATASET, VERSION = "image_id", "uri", "dataset", "version"
 OFFSET, LENGTH = "offset", "length"
 OUTCOME, OK, FAILED = "outcome", "ok", "failed"
 PIXELS = "pixels"
+BYTES = "bytes"
 ORDINAL, PROBLEM = "_lakelens_ordinal", "_lakelens_problem"
 """What planning adds to a manifest: the row's number from 1, and why it is invalid."""
-
-MANIFEST_COLUMNS = (IMAGE_ID, URI, DATASET, VERSION, OFFSET, LENGTH)
-"""What a manifest can say of an image; only `uri` is required."""
+CARRIED_IN, ROW = "_lakelens_carried_in", "_lakelens_row"
+"""Where a manifest carries the image itself: its file, and the row's number in it from 0."""
+TRIES, REPLACES, REPLACED_ROW = "_lakelens_tries", "_lakelens_replaces", "_lakelens_replaced_row"
+"""Of a row that is processed again: its attempts so far, the table's file that holds it, its number in there."""
 
 PENDING = pa.schema(
     [
@@ -27,6 +29,11 @@ PENDING = pa.schema(
         pa.field(VERSION, pa.string()),
         pa.field(OFFSET, pa.int64()),
         pa.field(LENGTH, pa.int64()),
+        pa.field(CARRIED_IN, pa.string()),
+        pa.field(ROW, pa.int64()),
+        pa.field(TRIES, pa.int32()),
+        pa.field(REPLACES, pa.string()),
+        pa.field(REPLACED_ROW, pa.int64()),
     ]
 )
 """One row for each image still to be processed; the kept columns follow."""
@@ -85,6 +92,11 @@ def predictions(kept: Sequence[pa.Field] = ()) -> pa.Schema:
     return pa.schema([*PREDICTIONS, *kept])
 
 
+def scored(kept: Sequence[pa.Field]) -> pa.Schema:
+    """What `Predictor` gives: output rows, and which rows of the table they replace."""
+    return pa.schema([*predictions(kept), PENDING.field(REPLACES), PENDING.field(REPLACED_ROW)])
+
+
 def fragment(table: pa.Schema) -> pa.Schema:
-    """Schema of the Parquet files of a table: all but its partition columns."""
-    return pa.schema([field for field in table if field.name not in PARTITIONS])
+    """Schema of the Parquet files of a table or of scored rows: all but what the folders and the log say."""
+    return pa.schema([field for field in table if field.name not in (*PARTITIONS, REPLACES, REPLACED_ROW)])

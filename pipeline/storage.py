@@ -5,34 +5,36 @@ roles (botocore finds them); delta-rs is given those of the moment in which a ta
 writes them anywhere, or knows what the files mean.
 """
 
-import asyncio
-import errno
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
-import aiohttp
-import botocore.exceptions
 import botocore.session
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, StorageError
+from pipeline.http import TIMEOUT, RangedHTTP
+from pipeline.refusals import answer, classify
 
 RETRIES = {"max_attempts": 4, "mode": "standard"}
 """botocore's retry policy for each request: exponential backoff with jitter, a few seconds in all."""
+ONCE = {"max_attempts": 1, "mode": "standard"}
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
+
+SHOWN_CHARS = 200
+"""How much of a URI a message shows."""
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _S3 = ("s3", "s3a")
@@ -40,15 +42,28 @@ _S3 = ("s3", "s3a")
 
 @dataclass(frozen=True)
 class Storage:
-    """Opens stores as one configuration says. Picklable, so that workers open the same ones."""
+    """Opens stores as one configuration says. Picklable, so that workers open the same ones.
+
+    With `patient` false a request is made once: for those who count their tries themselves.
+    """
 
     config: StorageConfig = StorageConfig()
+    patient: bool = True
+
+    def impatient(self) -> "Storage":
+        """The same stores, which try a request only once."""
+        return replace(self, patient=False)
 
     def filesystem(self, uri: str) -> tuple[Any, str]:
         """The fsspec filesystem of a URI and the path inside it. Raises: StorageError."""
-        options = self._s3_options() if scheme(uri) in _S3 else {}
+        named = scheme(uri)
         try:
-            return fsspec.core.url_to_fs(absolute(uri), **options)  # type: ignore[no-any-return]
+            if named in ("http", "https"):
+                return RangedHTTP(client_kwargs={"timeout": TIMEOUT}), uri
+            fs, path = fsspec.core.url_to_fs(absolute(uri), **(self._s3_options() if named in _S3 else {}))
+            if named in _S3 and not self.patient:
+                fs.retries = 1  # s3fs's own, on top of botocore's
+            return fs, path
         except Exception as error:  # fsspec imports and constructs whatever the scheme names
             raise StorageError(
                 f"Cannot open {uri}: no store of the scheme {scheme(uri)!r} can be opened here; "
@@ -87,7 +102,7 @@ class Storage:
             with _scratch(path, lambda scratch: scratch.write_bytes(data)) as scratch:
                 return _link(scratch, path)
         except Exception as error:
-            if (_answer(error) or (0,))[0] in (409, 412):  # conflict, precondition failed
+            if (answer(error) or (0,))[0] in (409, 412):  # conflict, precondition failed
                 return False
             raise failure(error, uri) from error
 
@@ -141,7 +156,7 @@ class Storage:
             "endpoint_url": self._endpoint(),
             "client_kwargs": {"region_name": self.config.region} if self.config.region else {},
             "config_kwargs": {
-                "retries": RETRIES,
+                "retries": RETRIES if self.patient else ONCE,
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "read_timeout": READ_TIMEOUT_S,
                 "max_pool_connections": 64,
@@ -183,65 +198,21 @@ def absolute(uri: str) -> str:
     return str(Path(uri).expanduser().absolute())
 
 
+def shown(uri: str) -> str:
+    """A URI for messages and tables: without a signature or password, on one line, and not too long."""
+    if scheme(uri) in ("http", "https"):
+        try:
+            parts = urlsplit(uri)
+            uri = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        except ValueError:
+            uri = uri.partition("?")[0]
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in uri[:SHOWN_CHARS])
+    return text if len(uri) <= SHOWN_CHARS else f"{text}…"
+
+
 def join(base: str, *parts: str) -> str:
     """A URI below another one."""
     return "/".join([base.rstrip("/"), *parts])
-
-
-def classify(error: BaseException) -> ErrorCode:
-    """The row error code of any exception that a store raises; `unavailable` for the unexpected."""
-    answer = _answer(error)
-    if answer is not None:
-        return _classify_status(*answer)
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return ErrorCode.BAD_URI
-    if isinstance(error, aiohttp.ClientResponseError):
-        return _classify_status(error.status, "")
-    for kinds, code in _CODES:
-        if isinstance(error, kinds):
-            return code
-    return ErrorCode.UNAVAILABLE
-
-
-_CODES: tuple[tuple[tuple[type[BaseException], ...], ErrorCode], ...] = (
-    ((FileNotFoundError, NotADirectoryError), ErrorCode.NOT_FOUND),
-    (
-        (
-            PermissionError,
-            botocore.exceptions.NoCredentialsError,
-            botocore.exceptions.PartialCredentialsError,
-        ),
-        ErrorCode.ACCESS_DENIED,
-    ),
-    (
-        (
-            TimeoutError,
-            asyncio.TimeoutError,
-            botocore.exceptions.ConnectTimeoutError,
-            botocore.exceptions.ReadTimeoutError,
-            aiohttp.ServerTimeoutError,
-        ),
-        ErrorCode.TIMEOUT,
-    ),
-    ((IsADirectoryError, ValueError, botocore.exceptions.ParamValidationError), ErrorCode.BAD_URI),
-)
-
-
-def _answer(error: BaseException) -> tuple[int, str] | None:
-    """HTTP status and S3 error code behind an exception, if the store answered at all."""
-    for cause in (error, error.__cause__):
-        if isinstance(cause, botocore.exceptions.ClientError):
-            status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            return status, cause.response.get("Error", {}).get("Code", "")
-    return None
-
-
-def _classify_status(status: int, named: str) -> ErrorCode:
-    if status == 404 or named in ("NoSuchKey", "NoSuchBucket"):
-        return ErrorCode.NOT_FOUND
-    if status in (401, 403):
-        return ErrorCode.ACCESS_DENIED
-    return ErrorCode.EMPTY if named == "InvalidRange" else ErrorCode.UNAVAILABLE
 
 
 _REASONS = {

@@ -4,10 +4,11 @@ Only a commit makes files visible, only one run's commits are accepted (the newe
 whose answer was lost is found again by its id. Workers write the files; this module never reads rows.
 """
 
+import dataclasses
 import json
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +17,7 @@ from uuid import uuid4
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from pipeline import schema
 from pipeline.errors import OvertakenError, StorageError, TableError
@@ -36,7 +37,8 @@ _EPOCH = re.compile(r"^\.?(\d+)-[0-9a-f]{32}\.parquet(\.[0-9a-f]{32}\.tmp)?$")
 class Fragment:
     """One Parquet output file that is written but not visible. `path` is relative to the table.
 
-    `examples` are a few of its failed rows, as "uri: code".
+    `examples` are a few of its failed rows, as "uri: code"; `refused` counts those that speak of the store and not
+    of the image. `replaces` names rows of visible files, by their numbers, whose place its rows take.
     """
 
     path: str
@@ -45,6 +47,8 @@ class Fragment:
     rows: int
     size: int
     examples: tuple[str, ...] = ()
+    refused: int = 0
+    replaces: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
 
 
 def fragment_path(dataset: str, outcome: str, epoch: int) -> str:
@@ -126,16 +130,21 @@ class Predictions:
             self._add_columns(missing, run_id)
         return epoch
 
-    def commit(self, fragments: Sequence[Fragment], run_id: str, epoch: int) -> None:
-        """Make files visible, all of them or none. Raises: OvertakenError, TableError."""
+    def commit(self, fragments: Sequence[Fragment], run_id: str, epoch: int, removed: Sequence[str] = ()) -> None:
+        """Make files visible and others invisible, all of it or nothing. Raises: OvertakenError, TableError.
+
+        `removed` are paths below the table; the files stay on disk, for those who read an older version.
+        """
         properties = {"run_id": run_id, "epoch": epoch, "commit_id": uuid4().hex}
         for attempt in range(COMMIT_ATTEMPTS):
             if attempt:
                 time.sleep(0.5 * 2 ** (attempt - 1))
             try:
-                if self._try(fragments, properties, epoch) or self._catch_up(properties):
+                if self._try(fragments, properties, epoch, removed) or self._catch_up(properties):
                     return
                 self._handle = self._reopened(self.version)
+                if not set(removed) <= set(_paths(self._handle)):
+                    raise TableError(f"The files of {self._uri} were changed by maintenance; run again.")
             except (StorageError, DeltaError, OSError):
                 continue
         raise TableError(f"Cannot commit to {self._uri}: the store failed {COMMIT_ATTEMPTS} times.")
@@ -169,11 +178,17 @@ class Predictions:
             delta_uri(self._uri), version=version, storage_options=self._storage.delta_options(self._uri)
         )
 
-    def _try(self, fragments: Iterable[Fragment], properties: dict[str, Any], epoch: int) -> bool:
+    def _try(
+        self,
+        fragments: Iterable[Fragment],
+        properties: dict[str, Any],
+        epoch: int,
+        removed: Iterable[str] = (),
+    ) -> bool:
         """One attempt at the next version; False if it is not known to have landed."""
         try:
             self._handle.create_write_transaction(
-                actions=[_add_action(fragment) for fragment in fragments],
+                actions=[*map(_add_action, fragments), *map(_remove_action, removed)],
                 mode="append",
                 schema=self._handle.schema(),
                 partition_by=list(schema.PARTITIONS),
@@ -249,6 +264,10 @@ def _add_action(fragment: Fragment) -> AddAction:
         data_change=True,
         stats=json.dumps({"numRecords": fragment.rows}),
     )
+
+
+def _remove_action(path: str) -> RemoveAction:
+    return RemoveAction(path, data_change=True, deletion_timestamp=int(time.time() * 1000))
 
 
 def _epoch_of(path: str) -> int | None:

@@ -1,34 +1,35 @@
-"""The only Ray callables: `Decoder`, `Predictor`, `write_fragments`.
+"""The only Ray callables: `Decoder`, `Predictor`, `write_fragments`, `write_remainder`.
 
 Thin: each turns one block into another, row for row in the same order, by the modules that do the work.
 """
 
 import hashlib
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
 from pipeline import engines, schema
 from pipeline.batching import BatchSizer
 from pipeline.config import RunConfig
-from pipeline.decode import decode
-from pipeline.errors import ErrorCode, LakeLensError, OutOfMemory, RowError, StorageError
-from pipeline.fetch import Request, fetch
+from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, OutOfMemory, RowError, StorageError
+from pipeline.fetch import NO_BUCKET, Fetcher, Request
+from pipeline.isolation import IsolatedDecoder, Report
 from pipeline.model import resolve
 from pipeline.outputs import Outputs, parquet_bytes
 from pipeline.preprocessing import Preprocessing
-from pipeline.storage import Storage, join
+from pipeline.storage import Storage, join, shown
 from pipeline.table import FOLDER, Fragment, fragment_path
 
-FETCH_WINDOW = 32
-"""Images whose bytes are fetched at once, while those before them are decoded."""
 WRITES = 8
 """Fragments of one group of blocks that are written at once: a lake can have many small datasets."""
 EXAMPLES = 3
@@ -39,44 +40,32 @@ class Decoder:
     """Pending rows -> the same rows with pixels, or with a stage and a code. One block in, one block out."""
 
     def __init__(self, config: RunConfig, steps: Preprocessing) -> None:
-        self._config = config.decode
-        self._storage = Storage(config.storage)
+        self._bytes_column = config.manifest.columns.bytes
+        self._fetch = Fetcher(Storage(config.storage), config.decode.max_bytes)
+        self._decoder = IsolatedDecoder(steps, config.decode)
         self._steps = steps
-        self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fetch")
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """`rows` as `schema.PENDING`; adds the columns of `schema.DECODED` and `pixels`."""
-        height, width = self._steps.height, self._steps.width
-        pixels = np.zeros((rows.num_rows, height, width, 3), dtype=np.uint8)
-        decoded = [self._decode(data, pixels[index]) for index, data in enumerate(self._fetched(_requests(rows)))]
+        """`rows` as `schema.PENDING`; adds the columns of `schema.DECODED` and `pixels`. Raises: ClusterError."""
+        pixels = np.zeros((rows.num_rows, self._steps.height, self._steps.width, 3), dtype=np.uint8)
+        fetched: list[tuple[str | None, int]] = []
+        reports = self._decoder.decode(self._files(rows, fetched), pixels)
+        tries = rows.column(schema.TRIES).to_pylist()
+        decoded = [
+            (*_facts(report, digest), (before or 0) + attempts)
+            for report, (digest, attempts), before in zip(reports, fetched, tries, strict=True)
+        ]
         columns = zip(*decoded, strict=True) if decoded else [()] * len(schema.DECODED)
-        for name, column in zip(schema.DECODED.names, columns, strict=True):
-            rows = rows.append_column(
-                schema.DECODED.field(name), pa.array(column, schema.DECODED.field(name).type)
-            )
+        for field, column in zip(schema.DECODED, columns, strict=True):
+            rows = rows.append_column(field, pa.array(column, field.type))
         return rows.append_column(schema.PIXELS, _as_column(pixels))
 
-    def _fetched(self, requests: list[Request]) -> Iterator[bytes | RowError]:
-        """Bytes in order; the next window is on its way while one is decoded."""
-        ahead: Future[list[bytes | RowError]] | None = None
-        for start in range(0, len(requests) + FETCH_WINDOW, FETCH_WINDOW):
-            window = requests[start : start + FETCH_WINDOW]
-            coming = self._ahead.submit(fetch, window, self._storage, self._config.max_bytes)
-            yield from ahead.result() if ahead else ()
-            ahead = coming
-
-    def _decode(self, data: bytes | RowError, target: NDArray[np.uint8]) -> tuple[Any, ...]:
-        """Decode into `target`; returns the values of `schema.DECODED`."""
-        digest = None
-        try:
-            if isinstance(data, RowError):
-                raise data
-            digest = hashlib.sha256(data).hexdigest()
-            image = decode(data, self._steps, self._config)
-        except RowError as error:
-            return None, None, digest, [], error.stage.value, error.code.value, error.message, 1
-        target[:] = image.pixels
-        return image.width, image.height, digest, list(image.notes), None, None, None, 1
+    def _files(self, rows: pa.Table, fetched: list[tuple[str | None, int]]) -> Iterator[bytes | RowError]:
+        """The bytes of every row as they arrive; their hashes and the attempts they took go to `fetched`."""
+        for file in self._fetch(_requests(rows, self._bytes_column)):
+            digest = hashlib.sha256(file.data).hexdigest() if isinstance(file.data, bytes) else None
+            fetched.append((digest, file.attempts))
+            yield file.data
 
 
 class Predictor:
@@ -148,24 +137,73 @@ def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int
     def write(group: dict[str, str]) -> Fragment:
         dataset, outcome = group[schema.DATASET], group[schema.OUTCOME]
         mine = pc.and_(pc.equal(rows[schema.DATASET], dataset), pc.equal(rows[schema.OUTCOME], outcome))
-        fragment = rows.filter(mine).drop_columns(list(schema.PARTITIONS))
+        mine = rows.filter(mine)
+        data = parquet_bytes(mine.select(schema.fragment(mine.schema).names))
         path = fragment_path(dataset, outcome, epoch)
-        data = parquet_bytes(fragment)
         storage.write(join(output, FOLDER, path), data)
-        return Fragment(path, dataset, outcome, fragment.num_rows, len(data), _examples(fragment))
+        return Fragment(
+            path, dataset, outcome, mine.num_rows, len(data), _examples(mine), _refused(mine), _replaces(mine)
+        )
 
     with ThreadPoolExecutor(max_workers=WRITES) as pool:
         return list(pool.map(write, groups))
 
 
+@ray.remote(num_cpus=0, max_retries=3, retry_exceptions=[StorageError])  # type: ignore[untyped-decorator]
+def write_remainder(
+    path: str, without: Sequence[int], *, output: str, storage: Storage, epoch: int
+) -> Fragment | None:
+    """Write a visible file's other rows as a file that is not visible yet; None if there are none.
+
+    Raises: StorageError.
+    """
+    data = storage.read(join(output, FOLDER, path))
+    if data is None:
+        raise StorageError(f"Cannot open {join(output, FOLDER, path)}: it does not exist.")
+    rows = pq.read_table(pa.BufferReader(data), partitioning=None)
+    others = np.setdiff1d(np.arange(rows.num_rows), without)
+    if not len(others):
+        return None
+    dataset, outcome = (unquote(folder.partition("=")[2]) for folder in path.split("/")[:2])
+    data, path = parquet_bytes(rows.take(others)), fragment_path(dataset, outcome, epoch)
+    storage.write(join(output, FOLDER, path), data)
+    return Fragment(path, dataset, outcome, len(others), len(data))
+
+
+def _facts(report: Report | RowError, digest: str | None) -> tuple[Any, ...]:
+    """The values of `schema.DECODED`, but for the attempts."""
+    if isinstance(report, RowError):
+        return None, None, digest, [], report.stage.value, report.code.value, report.message
+    return report.width, report.height, digest, list(report.notes), None, None, None
+
+
 def _examples(group: pa.Table) -> tuple[str, ...]:
-    first = group.slice(0, EXAMPLES).select([schema.URI, "error_code"]).to_pylist()
-    return tuple(f"{row[schema.URI]}: {row['error_code']}" for row in first if row["error_code"])
+    failed = group.filter(pc.is_valid(group["error_code"])).slice(0, EXAMPLES)
+    return tuple(f"{shown(row[schema.URI])}: {row['error_code']}" for row in failed.to_pylist())
 
 
-def _requests(rows: pa.Table) -> list[Request]:
-    columns = (rows.column(name).to_pylist() for name in (schema.URI, schema.OFFSET, schema.LENGTH))
-    return [Request(*values) for values in zip(*columns, strict=True)]
+def _refused(group: pa.Table) -> int:
+    """Failed rows for which the store is to blame."""
+    codes = pa.array([code.value for code in STORE_CODES])
+    blamed = pc.or_kleene(pc.is_in(group["error_code"], codes), pc.equal(group["message"], NO_BUCKET))
+    return int(pc.sum(blamed).as_py() or 0)
+
+
+def _replaces(group: pa.Table) -> dict[str, list[int]]:
+    """The rows of visible files whose place these rows take."""
+    replaced: dict[str, list[int]] = {}
+    columns = (group.column(name).to_pylist() for name in (schema.REPLACES, schema.REPLACED_ROW))
+    for path, row in zip(*columns, strict=True):
+        if path is not None:
+            replaced.setdefault(path, []).append(row)
+    return replaced
+
+
+def _requests(rows: pa.Table, bytes_column: str) -> list[Request]:
+    names = (schema.URI, schema.OFFSET, schema.LENGTH, schema.CARRIED_IN, schema.ROW)
+    uri, offset, length, carried_in, row = (rows.column(name).to_pylist() for name in names)
+    columns = zip(uri, offset, length, carried_in, row, repeat(bytes_column, len(uri)), strict=True)
+    return [Request(*values) for values in columns]
 
 
 def _as_column(pixels: NDArray[np.uint8]) -> pa.Array:

@@ -17,7 +17,7 @@ from pipeline.config import RunConfig
 SIZE = 32
 
 
-def tiny_vit(folder: Path, *, seed: int = 0, labels: int = 7) -> Path:
+def tiny_vit(folder: Path, *, seed: int = 0, labels: int = 7, resample: int = 2) -> Path:
     """A ViT with random weights that takes 32x32 images, saved as a Hugging Face folder."""
     torch.manual_seed(seed)
     settings = ViTConfig(
@@ -26,7 +26,7 @@ def tiny_vit(folder: Path, *, seed: int = 0, labels: int = 7) -> Path:
         id2label={i: f"label-{i}" for i in range(labels)},
     )
     ViTForImageClassification(settings).eval().save_pretrained(folder)
-    ViTImageProcessorPil(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": SIZE, "width": SIZE}, resample=resample).save_pretrained(folder)
     return folder
 
 

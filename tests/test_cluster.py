@@ -19,7 +19,7 @@ from tests import lakes
 def test_one_machine_without_a_gpu_gets_one_predictor_on_all_its_cores() -> None:
     pools = cluster.pools(WorkersConfig(), Resources(cpus=2, gpus=0, nodes=1, smallest_node_cpus=2))
     assert (pools.predictors.size.max_size, pools.predictor_threads) == (1, 2)
-    assert pools.decoders.size.initial_size == pools.decoders.size.max_size == 1
+    assert pools.decoders.size.initial_size == pools.decoders.size.max_size == 2  # one may hang
 
 
 def test_every_gpu_gets_a_predictor_at_once_and_decoders_take_the_cpus() -> None:

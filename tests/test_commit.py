@@ -2,14 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, cast
 
 import pytest
 from ray import ObjectRef
 
-from pipeline.commit import WRITES_IN_FLIGHT, Block, Committer, gather
+from pipeline.commit import WRITES_IN_FLIGHT, Block, Committer, Replacements, Rows, gather
 from pipeline.errors import OvertakenError
 from pipeline.table import Fragment, Predictions
 
@@ -109,7 +109,7 @@ class Table:
         self.commits: list[list[int]] = []
         self.error = error
 
-    def commit(self, fragments: list[Fragment], run_id: str, epoch: int) -> None:
+    def commit(self, fragments: list[Fragment], run_id: str, epoch: int, removed: Sequence[str] = ()) -> None:
         if self.error is not None:
             raise self.error
         self.commits.append([fragment.rows for fragment in fragments])
@@ -219,7 +219,9 @@ def test_a_write_that_cannot_be_waited_for_leaves_close_its_slot() -> None:
 
 def test_a_held_commit_waits_for_the_end() -> None:
     table = Table()
-    target = Committer(cast(Predictions, table), "run", 1, 0.01, lambda fragments: None, lambda fragments: True)
+    target = Committer(
+        cast(Predictions, table), "run", 1, 0.01, lambda fragments: None, lambda fragments, last: True
+    )
     write = Write()
     write.finish(5)
     add(target, write)
@@ -227,3 +229,26 @@ def test_a_held_commit_waits_for_the_end() -> None:
     assert table.commits == []
     target.close()
     assert table.commits == [[5]]
+
+
+def replacing(path: str, rows: list[int]) -> Fragment:
+    return Fragment("new", "d", "ok", len(rows), 1, replaces={path: rows})
+
+
+def test_the_other_rows_of_a_file_are_written_again_for_each_commit_that_replaces_some() -> None:
+    asked: list[Rows] = []
+
+    def remainders(rows: Rows) -> dict[str, Fragment | None]:
+        asked.append({path: sorted(without) for path, without in rows.items()})
+        number = len(asked)
+        return {path: Fragment(f"{path}-{number}", "d", "failed", 1, 1) if number < 3 else None for path in rows}
+
+    replacements = Replacements(remainders)
+    assert replacements.of([Fragment("x", "d", "ok", 1, 1)]) == ([], [])
+    first, removed = replacements.of([replacing("a", [3]), replacing("a", [1]), replacing("b", [0])])
+    assert ([one.path for one in first], removed) == (["a-1", "b-1"], ["a", "b"])
+    second, removed = replacements.of([replacing("a", [0])])
+    assert ([one.path for one in second], removed) == (["a-2"], ["a-1"])
+    third, removed = replacements.of([replacing("a", [2])])
+    assert (third, removed) == ([], ["a-2"])
+    assert asked == [{"a": [1, 3], "b": [0]}, {"a": [0, 1, 3]}, {"a": [0, 1, 2, 3]}]

@@ -14,7 +14,7 @@ LEAST = {"manifest": {"path": "m.csv"}, "output": {"path": "out"}}
 DEFAULTS = {
     "manifest": {
         "path": ["m.csv"],
-        "columns": {key: key for key in ("image_id", "uri", "dataset", "version", "offset", "length")},
+        "columns": {key: key for key in ("image_id", "uri", "dataset", "version", "offset", "length", "bytes")},
         "keep": [],
         "dataset": "images",
     },
@@ -26,7 +26,10 @@ DEFAULTS = {
     },
     "labels": {"top_k": 5},
     "embedding": {"pooling": "cls", "normalize": True},
-    "decode": {"fast": False, "max_pixels": 100_000_000, "max_bytes": 50_000_000, "truncated": "error"},
+    "decode": {
+        **{"fast": False, "max_pixels": 100_000_000, "max_side": 65_535, "max_bytes": 50_000_000},
+        **{"timeout_s": 30.0, "truncated": "error"},
+    },
     "batching": {"max_batch_size": 512},
     "workers": {"decoders": "auto", "predictors": "auto"},
     "output": {"path": "out", "rows_per_file": 32768, "commit_interval_s": 30.0},

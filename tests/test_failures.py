@@ -30,8 +30,8 @@ def output(tmp_path: Path) -> str:
 def test_failed_rows_are_counted_by_dataset_stage_and_code(output: str) -> None:
     found = failures.counted(output, STORAGE)
     assert found == [
-        Failures("007", "decode", "corrupt", 2, "u"),
-        Failures("50% off/x=y", "decode", "corrupt", 1, "u"),
+        Failures("007", "decode", "corrupt", 2, ("u", "u")),
+        Failures("50% off/x=y", "decode", "corrupt", 1, ("u",)),
     ]
 
 
@@ -64,13 +64,13 @@ def test_an_output_without_failures_has_none(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out == "No row has failed.\n"
 
 
-def test_the_command_shows_an_example_of_each_in_full(
+def test_the_command_shows_examples_of_each_and_nothing_that_steers_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri = "s3://lake/" + "long/" * 60 + "name.jpg"
-    found = [Failures("photos", "decode", "corrupt", 1200, uri)]
+    uri = "s3://lake/" + "long/" * 30 + "name.jpg"
+    found = [Failures("pho\x1b[2Jtos", "decode", "corrupt", 1200, (uri, "a\nb", "https://u:p@host/x?Signature=y"))]
     monkeypatch.setattr(failures, "counted", lambda output, storage: found)
     command.main("anywhere")
     header, row = capsys.readouterr().out.splitlines()
-    assert header.split() == ["dataset", "rows", "stage", "code", "example"]
-    assert row.split() == ["photos", "1,200", "decode", "corrupt", uri]
+    assert header.split() == ["dataset", "rows", "stage", "code", "examples"]
+    assert row.split() == [r"pho\x1b[2Jtos", "1,200", "decode", "corrupt", uri, r"a\nb", "https://host/x"]

@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ErrorCode, RowError, Stage
-from pipeline.fetch import Request, fetch
+from pipeline.fetch import Fetcher, Request
+from pipeline.storage import Storage
 from tests.making import STORAGE
 
 DATA = bytes(range(100))
+
+
+def fetch(requests: list[Request], storage: Storage, max_bytes: int) -> list[bytes | RowError]:
+    return [found.data for found in Fetcher(storage, max_bytes)(requests)]
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_the_table_has_exactly_the_output_schema() -> None:
     made = outputs("+-", kept=True)
     made.add(*results(1))
     table = made.table("run-1")
-    assert table.schema.equals(schema.predictions([CAPTION]))
+    assert table.schema.equals(schema.scored([CAPTION]))
     assert table.column("caption").to_pylist() == ["x", "x"]
     assert table.column("run_id").to_pylist() == ["run-1", "run-1"]
     assert table.column("version").to_pylist() == ["v0", "v1"]
@@ -137,7 +137,7 @@ def test_an_image_that_could_not_be_predicted_becomes_a_failed_row() -> None:
 @pytest.mark.parametrize("outcomes", ["---", ""])
 def test_a_block_without_any_decoded_image_needs_no_results(outcomes: str) -> None:
     table = outputs(outcomes).table("r")
-    assert table.schema.equals(schema.predictions())
+    assert table.schema.equals(schema.scored([]))
     assert table.column("outcome").to_pylist() == ["failed"] * len(outcomes)
 
 

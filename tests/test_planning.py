@@ -13,7 +13,7 @@ from pipeline import planning, schema
 from pipeline.account import Account, Counts
 from pipeline.config import ManifestConfig, RunConfig
 from pipeline.errors import ManifestError, SpaceError
-from pipeline.planning import plan
+from pipeline.planning import Selection, plan
 from pipeline.table import Predictions
 from tests import lakes
 from tests.making import STORAGE, write_fragment
@@ -27,9 +27,14 @@ def config(folder: Path, rows: Rows, **settings: Any) -> ManifestConfig:
     return ManifestConfig(path=(str(path),), **settings)
 
 
-def outcome(manifest: ManifestConfig, out: Path, table: Predictions | None = None) -> tuple[Account, Rows]:
+def outcome(
+    manifest: ManifestConfig,
+    out: Path,
+    table: Predictions | None = None,
+    selection: Selection = planning.MISSING,
+) -> tuple[Account, Rows]:
     """The account of a plan, and its pending rows as they are on disk."""
-    with plan(manifest, STORAGE, table) as found:
+    with plan(manifest, STORAGE, table, selection) as found:
         files = found.write_pending(str(out), STORAGE)
         assert found.pending == found.account.total.left
     found.account.check()
@@ -133,6 +138,7 @@ def test_pending_files_have_the_pending_columns_and_then_the_kept_ones(tmp_path:
     assert pq.read_table(file).to_pylist() == [
         {
             **{"image_id": "/a", "uri": "/a", "dataset": "images", "version": "1", "offset": 2, "length": 3},
+            **dict.fromkeys((schema.CARRIED_IN, schema.ROW, schema.TRIES, schema.REPLACES, schema.REPLACED_ROW)),
             **{"stars": 4, "caption": "x"},
         }
     ]
@@ -230,3 +236,45 @@ def test_predictions_whose_space_is_lost_are_refused(tmp_path: Path) -> None:
     (tmp_path / "out" / "space.json").unlink()
     with pytest.raises(SpaceError, match=r"holds predictions but no space\.json, .*\.$"):
         planning.assign(config, "second")
+
+
+@pytest.fixture
+def failed(tmp_path: Path) -> Predictions:
+    """A table of failed rows: a and c corrupt, b and "d d" timed out; "elsewhere" is not in the manifest."""
+    table = committed(tmp_path / "out", {"x/y": ["a", "c", "elsewhere"]})
+    fragments = [write_fragment(str(tmp_path / "out"), "x/y", ["b", "d d"], 1, code="timeout")]
+    table.commit(fragments, "run", 1)
+    return table
+
+
+FAILED_LAKE = [{"uri": "/", "image_id": id_, "dataset": "x/y"} for id_ in ("a", "b", "c", "d d", "new", "a")]
+
+
+@pytest.mark.parametrize(
+    ("codes", "chosen"),
+    [((), ["a", "b", "c", "d d"]), (("timeout",), ["b", "d d"]), (("timeout", "empty"), ["b", "d d"])],
+)
+def test_failed_rows_are_pending_again_and_say_which_row_they_replace(
+    tmp_path: Path, failed: Predictions, codes: tuple[str, ...], chosen: list[str]
+) -> None:
+    selection = Selection(failed=True, codes=codes)
+    account, pending = outcome(config(tmp_path, FAILED_LAKE), tmp_path / "pending", failed, selection)
+    done = 4 - len(chosen)
+    expected = Counts(input=6, already_done=done, not_selected=1, duplicates=1, left=len(chosen))
+    assert account.total == expected
+    assert [row["image_id"] for row in pending] == chosen
+    for row in pending:
+        old = pq.read_table(tmp_path / "out" / "predictions" / row[schema.REPLACES], partitioning=None)
+        assert old.column("image_id")[row[schema.REPLACED_ROW]].as_py() == row["image_id"]
+        assert row[schema.TRIES] == 1
+
+
+def test_no_failed_row_of_a_code_leaves_nothing_to_do(tmp_path: Path, failed: Predictions) -> None:
+    selection = Selection(failed=True, codes=("not_found",))
+    account, pending = outcome(config(tmp_path, FAILED_LAKE), tmp_path / "pending", failed, selection)
+    assert (account.total.already_done, account.total.not_selected, pending) == (4, 1, [])
+
+
+def test_without_a_table_no_row_has_failed(tmp_path: Path) -> None:
+    account, _ = outcome(config(tmp_path, FAILED_LAKE), tmp_path / "pending", None, Selection(failed=True))
+    assert account.total == Counts(input=6, duplicates=1, not_selected=5)

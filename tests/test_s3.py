@@ -14,11 +14,12 @@ import ray
 from pipeline import config, listing, manifest, planning
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, RowError, StorageError
-from pipeline.fetch import Request, fetch
+from pipeline.fetch import Request
 from pipeline.run import run
 from pipeline.storage import Storage
 from pipeline.table import Fragment, Predictions, fragment_path
 from tests import lakes, seaweed
+from tests.test_fetch import fetch
 
 pytestmark = pytest.mark.slow
 

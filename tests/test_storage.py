@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, StorageError
-from pipeline.storage import Storage, absolute, classify, failure, join, scheme
+from pipeline.refusals import classify
+from pipeline.storage import Storage, absolute, failure, join, scheme
 
 STORAGE = Storage()
 

@@ -327,3 +327,32 @@ def test_the_scratch_file_of_a_killed_writer_is_deleted(out: str) -> None:
     scratch.write_bytes(b"half")
     assert found.remove_orphans(range(epoch + 1)) == 1
     assert not scratch.exists()
+
+
+def test_a_commit_can_make_files_visible_and_others_invisible_at_once(out: str) -> None:
+    table, epoch = claimed(out)
+    old, other = write_fragment(out, "100% a/b", ["1", "2"], epoch), write_fragment(out, "c", ["3"], epoch)
+    table.commit([old, other], "one", epoch)
+    new = write_fragment(out, "100% a/b", ["1"], epoch)
+    before = table.version
+    table.commit([new], "one", epoch, [old.path])
+    assert table.version == before + 1
+    assert ids(out) == ["1", "3"]
+    assert sorted(DeltaTable(f"{out}/{FOLDER}", version=before).file_uris()) == sorted(
+        f"{out}/{FOLDER}/{one.path}" for one in (old, other)
+    )
+    assert Path(out, FOLDER, old.path).exists()  # for those who read the version before
+    assert table.remove_orphans(range(epoch + 1)) == 1
+    assert not Path(out, FOLDER, old.path).exists()
+
+
+def test_a_file_that_is_no_longer_there_to_be_replaced_stops_the_run(out: str) -> None:
+    table, epoch = claimed(out)
+    old = write_fragment(out, "a", ["1"], epoch)
+    table.commit([old], "one", epoch)
+    maintained = opened(out)
+    compacted = write_fragment(out, "a", ["1"], epoch)
+    maintained.commit([compacted], "maintenance", epoch, [old.path])
+    with pytest.raises(TableError, match=r"changed by maintenance; run again"):
+        table.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch, [old.path])
+    assert ids(out) == ["1"]

@@ -15,7 +15,7 @@ from pipeline.engines import Engine, Scored
 from pipeline.errors import EngineError, ModelError, OutOfMemory
 from pipeline.model import Model, resolve
 from pipeline.storage import Storage
-from pipeline.workers import FETCH_WINDOW, Decoder, Predictor, write_fragments
+from pipeline.workers import Decoder, Predictor, write_fragments
 from tests import lakes
 
 
@@ -39,7 +39,7 @@ def predictor(settings: RunConfig, model: Model) -> Predictor:
     return Predictor(settings, model.weights_sha256, "torch", 1, "run")
 
 
-@pytest.mark.parametrize("count", [0, 1, FETCH_WINDOW - 1, FETCH_WINDOW, 2 * FETCH_WINDOW + 1])
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 65])
 def test_a_decoder_gives_every_row_back_in_order(
     count: int, settings: RunConfig, model: Model, tmp_path: Path
 ) -> None:

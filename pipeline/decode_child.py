@@ -1,0 +1,126 @@
+"""The process in which images are decoded: a server that forks workers, and what a worker does.
+
+Started by `isolation`, with file descriptors as its arguments. The server stays small, has one
+thread and never touches an image; each worker that it forks has the decoders loaded already.
+"""
+
+import json
+import os
+import pickle
+import resource
+import signal
+import socket
+import struct
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from mmap import mmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import DecodeConfig
+from pipeline.decode import PEAK_BYTES_PER_PIXEL, decode
+from pipeline.errors import RowError
+from pipeline.preprocessing import Preprocessing
+
+SLOTS = 4
+"""Files that a process has at once: its worker never waits for the next one, and little is held."""
+FILE = struct.Struct("<IQ")
+"""A file for the worker: the slot in which its bytes are and its pixels go, and its length."""
+NUMBER = struct.Struct("<q")
+SPARE_BYTES = 256 << 20
+"""What a worker may allocate besides one image's bytes and pixels."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a server's workers decode."""
+
+    steps: Preprocessing
+    config: DecodeConfig
+
+
+def memory_limit(config: DecodeConfig) -> int:
+    """Bytes that a worker may allocate: enough for every image within the configured limits, and no more."""
+    return SPARE_BYTES + 2 * config.max_bytes + PEAK_BYTES_PER_PIXEL * config.max_pixels
+
+
+def receive(connection: socket.socket, size: int) -> bytes:
+    """Exactly `size` bytes. Raises: EOFError if the other side is gone, OSError."""
+    data = connection.recv(size, socket.MSG_WAITALL) if size else b""
+    while len(data) < size:
+        more = connection.recv(size - len(data), socket.MSG_WAITALL)
+        if not more:
+            raise EOFError
+        data += more
+    return data
+
+
+def main() -> None:
+    """The server's life. Arguments are descriptors: of the control socket, of the pixels, of each slot's bytes."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver: it commits what is there
+    with suppress(EOFError, OSError):  # the process that started this one is gone
+        control, *memory = map(int, sys.argv[1:])
+        serve(socket.socket(fileno=control), memory)
+
+
+def serve(control: socket.socket, memory: list[int]) -> None:
+    """Fork a worker for each byte that comes, one at a time, and tell how it ended; until the caller is gone."""
+    (size,) = NUMBER.unpack(receive(control, NUMBER.size))
+    task: Task = pickle.loads(receive(control, size))  # noqa: S301 - from the process that started this one
+    shape = (SLOTS, task.steps.height, task.steps.width, 3)
+    pixels = np.frombuffer(mmap(memory[0], 0), np.uint8).reshape(shape)
+    while control.recv(1):
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            ours.close()
+            _work(theirs, memory[1:], pixels, task)
+        theirs.close()
+        socket.send_fds(control, [NUMBER.pack(pid)], [ours.fileno()])
+        ours.close()
+        control.sendall(NUMBER.pack(os.waitpid(pid, 0)[1]))
+
+
+def _work(connection: socket.socket, files: list[int], pixels: NDArray[np.uint8], task: Task) -> None:
+    """Decode what comes until the other side is gone; never returns."""
+    try:
+        _limit_memory(memory_limit(task.config))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders complain of files there
+        while True:
+            slot, length = FILE.unpack(receive(connection, FILE.size))
+            answer = json.dumps(_answer(os.pread(files[slot], length, 0), pixels[slot], task)).encode()
+            connection.sendall(NUMBER.pack(len(answer)) + answer)
+    except (EOFError, OSError):
+        os._exit(0)
+    except BaseException:
+        os._exit(1)
+
+
+def _answer(data: bytes, target: NDArray[np.uint8], task: Task) -> dict[str, Any]:
+    # No handler is installed: the signal ends the process even in the middle of C code.
+    signal.setitimer(signal.ITIMER_REAL, task.config.timeout_s)
+    try:
+        image = decode(data, task.steps, task.config)
+        target[:] = image.pixels
+    except RowError as error:
+        return {"code": error.code, "message": error.message}
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return {"width": image.width, "height": image.height, "notes": image.notes}
+
+
+def _limit_memory(size: int) -> None:
+    """Let this process allocate so many bytes more. Only Linux can: elsewhere there is no limit."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return
+    used = next(line for line in status.read_text().splitlines() if line.startswith("VmData:"))
+    limit = int(used.split()[1]) * 1024 + size
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -1,0 +1,131 @@
+"""What a store says no with -> the code of a row error. It opens nothing.
+
+Local disk, S3 (botocore, s3fs), HTTP (aiohttp) and fsspec's other stores raise what they like; every one of their
+exceptions has a code of the closed list.
+"""
+
+import errno
+import zipfile
+
+import aiohttp
+import botocore.exceptions as boto
+
+from pipeline.errors import ErrorCode
+
+RETRYABLE = frozenset({ErrorCode.TIMEOUT, ErrorCode.UNAVAILABLE})
+"""Codes of what can go well a moment later."""
+
+
+def classify(error: BaseException) -> ErrorCode:
+    """The row error code of any exception that a store raises; `unavailable` for the unexpected."""
+    return known(error) or ErrorCode.UNAVAILABLE
+
+
+def known(error: BaseException) -> ErrorCode | None:
+    """Like `classify`, but None for what nothing here speaks of."""
+    found = answer(error)
+    if found is not None:
+        return _NAMES.get(found[1]) or _of_status(found[0])
+    if isinstance(error, aiohttp.TooManyRedirects):
+        return ErrorCode.BAD_URI
+    if isinstance(error, aiohttp.ClientResponseError):
+        return _of_status(getattr(error, "status", 0))
+    for kinds, code in _KINDS:
+        if isinstance(error, kinds):
+            return code
+    if isinstance(error, OSError):
+        return _ERRNOS.get(error.errno or 0, ErrorCode.UNAVAILABLE)
+    return ErrorCode.BAD_URI if isinstance(error, _FSSPEC_ASTRAY) else None
+
+
+def answer(error: BaseException) -> tuple[int, str] | None:
+    """HTTP status and S3 error code behind an exception, if an S3 store answered at all."""
+    for cause in (error, error.__cause__):
+        if isinstance(cause, boto.ClientError):
+            response = getattr(cause, "response", {})
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            return status, response.get("Error", {}).get("Code", "")
+    return None
+
+
+def is_no_bucket(error: BaseException) -> bool:
+    """Whether an S3 store says that there is not even the bucket."""
+    return (answer(error) or (0, ""))[1] == "NoSuchBucket"
+
+
+def _of_status(status: int) -> ErrorCode:
+    """RFC 9110, section 15."""
+    if status in _STATUSES:
+        return _STATUSES[status]
+    return ErrorCode.BAD_URI if 400 <= status < 500 else ErrorCode.UNAVAILABLE
+
+
+_STATUSES = {
+    **dict.fromkeys((404, 410), ErrorCode.NOT_FOUND),
+    **dict.fromkeys((401, 402, 403, 407, 451), ErrorCode.ACCESS_DENIED),
+    408: ErrorCode.TIMEOUT,
+    416: ErrorCode.EMPTY,
+    **dict.fromkeys((409, 421, 423, 425, 429), ErrorCode.UNAVAILABLE),
+}
+_NAMES = {
+    # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html; what is left out goes by its status.
+    **dict.fromkeys(("NoSuchKey", "NoSuchBucket", "NoSuchVersion"), ErrorCode.NOT_FOUND),
+    **dict.fromkeys(
+        (
+            *("AccessDenied", "AccountProblem", "AllAccessDisabled", "AuthorizationHeaderMalformed"),
+            *(
+                "ExpiredToken",
+                "InvalidAccessKeyId",
+                "InvalidObjectState",
+                "InvalidPayer",
+                "InvalidSecurity",
+                "InvalidToken",
+            ),
+            *("NotSignedUp", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired"),
+        ),
+        ErrorCode.ACCESS_DENIED,
+    ),
+    "RequestTimeout": ErrorCode.TIMEOUT,
+    "InvalidRange": ErrorCode.EMPTY,
+    **dict.fromkeys(("SlowDown", "Throttling", "RequestLimitExceeded", "InternalError"), ErrorCode.UNAVAILABLE),
+}
+_KINDS: tuple[tuple[tuple[type[BaseException], ...], ErrorCode], ...] = (
+    ((MemoryError,), ErrorCode.OUT_OF_MEMORY),
+    ((FileNotFoundError, NotADirectoryError), ErrorCode.NOT_FOUND),
+    ((PermissionError,), ErrorCode.ACCESS_DENIED),
+    ((IsADirectoryError,), ErrorCode.BAD_URI),
+    (
+        (
+            *(boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError),
+            *(boto.MetadataRetrievalError, boto.ProfileNotFound, boto.ConfigNotFound, boto.ConfigParseError),
+            *(boto.InvalidConfigError, boto.InfiniteLoopConfigError, boto.RefreshWithMFAUnsupportedError),
+            *(boto.UnauthorizedSSOTokenError, boto.SSOError, boto.UnsupportedSignatureVersionError),
+            *(boto.NoAuthTokenError, boto.TokenRetrievalError, boto.UnknownCredentialError),
+        ),
+        ErrorCode.ACCESS_DENIED,
+    ),
+    (
+        (TimeoutError, boto.ConnectTimeoutError, boto.ReadTimeoutError, aiohttp.ServerTimeoutError),
+        ErrorCode.TIMEOUT,
+    ),
+    # Certificate errors of aiohttp and ssl are ValueErrors, too.
+    ((boto.HTTPClientError, boto.EndpointConnectionError, aiohttp.ClientSSLError), ErrorCode.UNAVAILABLE),
+    ((aiohttp.InvalidURL, boto.BotoCoreError), ErrorCode.BAD_URI),
+    ((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError), ErrorCode.UNAVAILABLE),
+    ((aiohttp.ClientError,), ErrorCode.UNAVAILABLE),
+)
+_ERRNOS = {
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO), ErrorCode.NOT_FOUND),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), ErrorCode.ACCESS_DENIED),
+    **dict.fromkeys((errno.ETIMEDOUT,), ErrorCode.TIMEOUT),
+    **dict.fromkeys((errno.EFBIG, errno.EOVERFLOW), ErrorCode.TOO_LARGE),
+    **dict.fromkeys(
+        (errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSYS, errno.ENOTSUP, errno.ESPIPE),
+        ErrorCode.BAD_URI,
+    ),
+}
+_FSSPEC_ASTRAY = (
+    # What fsspec's stores raise of a URI that they did not expect.
+    *(ValueError, TypeError, AttributeError, NotImplementedError, LookupError, ImportError, RecursionError),
+    *(ArithmeticError, AssertionError, zipfile.BadZipFile),
+)
