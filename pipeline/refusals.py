@@ -26,10 +26,8 @@ def known(error: BaseException) -> ErrorCode | None:
     found = answer(error)
     if found is not None:
         return _NAMES.get(found[1]) or _of_status(found[0])
-    if isinstance(error, aiohttp.TooManyRedirects):
-        return ErrorCode.BAD_URI
     if isinstance(error, aiohttp.ClientResponseError):
-        return _of_status(getattr(error, "status", 0))
+        return _of_response(error)
     for kinds, code in _KINDS:
         if isinstance(error, kinds):
             return code
@@ -51,6 +49,14 @@ def answer(error: BaseException) -> tuple[int, str] | None:
 def is_no_bucket(error: BaseException) -> bool:
     """Whether an S3 store says that there is not even the bucket."""
     return (answer(error) or (0, ""))[1] == "NoSuchBucket"
+
+
+def _of_response(error: aiohttp.ClientResponseError) -> ErrorCode:
+    if isinstance(error, aiohttp.TooManyRedirects):
+        return ErrorCode.BAD_URI
+    if isinstance(error.__cause__, aiohttp.http_exceptions.HttpProcessingError):  # no HTTP; its status is made up
+        return ErrorCode.UNAVAILABLE
+    return _of_status(getattr(error, "status", 0))
 
 
 def _of_status(status: int) -> ErrorCode:
@@ -100,7 +106,7 @@ _KINDS: tuple[tuple[tuple[type[BaseException], ...], ErrorCode], ...] = (
             *(boto.MetadataRetrievalError, boto.ProfileNotFound, boto.ConfigNotFound, boto.ConfigParseError),
             *(boto.InvalidConfigError, boto.InfiniteLoopConfigError, boto.RefreshWithMFAUnsupportedError),
             *(boto.UnauthorizedSSOTokenError, boto.SSOError, boto.UnsupportedSignatureVersionError),
-            *(boto.NoAuthTokenError, boto.TokenRetrievalError, boto.UnknownCredentialError),
+            *(boto.NoAuthTokenError, boto.TokenRetrievalError, boto.UnknownCredentialError, boto.LoginError),
         ),
         ErrorCode.ACCESS_DENIED,
     ),
@@ -109,8 +115,14 @@ _KINDS: tuple[tuple[tuple[type[BaseException], ...], ErrorCode], ...] = (
         ErrorCode.TIMEOUT,
     ),
     # Certificate errors of aiohttp and ssl are ValueErrors, too.
-    ((boto.HTTPClientError, boto.EndpointConnectionError, aiohttp.ClientSSLError), ErrorCode.UNAVAILABLE),
-    ((aiohttp.InvalidURL, boto.BotoCoreError), ErrorCode.BAD_URI),
+    (
+        (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, aiohttp.ClientSSLError),
+        ErrorCode.UNAVAILABLE,
+    ),
+    (
+        (aiohttp.InvalidURL, aiohttp.RedirectClientError, aiohttp.NonHttpUrlClientError, boto.BotoCoreError),
+        ErrorCode.BAD_URI,
+    ),
     ((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError), ErrorCode.UNAVAILABLE),
     ((aiohttp.ClientError,), ErrorCode.UNAVAILABLE),
 )

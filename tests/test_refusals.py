@@ -1,0 +1,169 @@
+"""No exception of a store is without a code."""
+
+import builtins
+import errno
+import inspect
+
+import aiohttp
+import botocore.exceptions as boto
+import pytest
+from aiohttp import client_exceptions
+
+from pipeline.errors import ErrorCode
+from pipeline.refusals import RETRYABLE, classify, is_no_bucket, known
+
+DENIED = [
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "MetadataRetrievalError",
+    "ProfileNotFound",
+    "ConfigNotFound",
+    "ConfigParseError",
+    "InvalidConfigError",
+    "InfiniteLoopConfigError",
+    "RefreshWithMFAUnsupportedError",
+    "UnauthorizedSSOTokenError",
+    "SSOError",
+    "SSOTokenLoadError",
+    "UnsupportedSignatureVersionError",
+    "NoAuthTokenError",
+    "TokenRetrievalError",
+    "UnknownCredentialError",
+    "PendingAuthorizationExpiredError",
+    "LoginError",
+    "LoginInsufficientPermissions",
+    "LoginAuthorizationCodeError",
+    "LoginRefreshRequired",
+    "LoginRefreshTokenExpired",
+    "LoginTokenLoadError",
+]
+SLOW = [
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "ServerTimeoutError",
+    "ConnectionTimeoutError",
+    "SocketTimeoutError",
+    "TimeoutError",
+]
+FAILING = [
+    "HTTPClientError",
+    "EndpointConnectionError",
+    "ConnectionError",
+    "ConnectionClosedError",
+    "SSLError",
+    "ProxyConnectionError",
+    "ResponseStreamingError",
+    "IncompleteReadError",
+    "ClientError",
+    "ClientConnectionError",
+    "ClientConnectionResetError",
+    "ClientOSError",
+    "ClientConnectorError",
+    "ClientConnectorDNSError",
+    "ClientConnectorSSLError",
+    "ClientConnectorCertificateError",
+    "ClientSSLError",
+    "ClientProxyConnectionError",
+    "ClientHttpProxyError",
+    "ClientPayloadError",
+    "ClientResponseError",
+    "ContentTypeError",
+    "ServerConnectionError",
+    "ServerDisconnectedError",
+    "ServerFingerprintMismatch",
+    "UnixClientConnectorError",
+    "EventStreamError",
+    "UploadAbortedError",
+    "WSServerHandshakeError",
+]
+
+
+# These belong to botocore's own service descriptions, not to a request.
+NEVER_RAISED = ("MissingServiceIdError", "UndefinedModelAttributeError")
+
+
+def classes() -> list[type[BaseException]]:
+    """Every exception class of the libraries that stores are reached with."""
+    members = [found for module in (boto, client_exceptions) for _, found in inspect.getmembers(module)]
+    found = [one for one in members if inspect.isclass(one) and issubclass(one, Exception)]
+    found = [one for one in found if not issubclass(one, Warning) and one.__name__ not in NEVER_RAISED]
+    return [one for one in found if one.__module__.startswith(("botocore", "aiohttp"))]
+
+
+@pytest.mark.parametrize("kind", classes(), ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+def test_every_exception_of_the_libraries_has_a_code_of_its_own(kind: type[BaseException]) -> None:
+    error = kind.__new__(kind)
+    name = kind.__name__
+    if name in DENIED:
+        expected = ErrorCode.ACCESS_DENIED
+    elif name in SLOW:
+        expected = ErrorCode.TIMEOUT
+    else:
+        expected = ErrorCode.UNAVAILABLE if name in FAILING else ErrorCode.BAD_URI
+    assert known(error) is expected, name
+    assert (classify(error) in RETRYABLE) is (expected in (ErrorCode.TIMEOUT, ErrorCode.UNAVAILABLE))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        one
+        for one in vars(builtins).values()
+        if isinstance(one, type) and issubclass(one, Exception) and not issubclass(one, BaseExceptionGroup)
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_every_builtin_exception_can_be_classified(kind: type[Exception]) -> None:
+    error = kind.__new__(kind)
+    known_ones = (OSError, ValueError, TypeError, AttributeError, LookupError, ImportError, MemoryError)
+    assert isinstance(classify(error), ErrorCode)
+    assert known(error) is not None or not issubclass(kind, known_ones)
+
+
+NOT_FOUND = ("ENOENT", "ENOTDIR", "ENODEV", "ENXIO")
+REFUSED = ("EACCES", "EPERM", "EROFS")
+ASTRAY = ("EINVAL", "EISDIR", "ELOOP", "ENAMETOOLONG", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "ESPIPE")
+
+
+@pytest.mark.parametrize(("number", "name"), errno.errorcode.items())
+def test_every_errno_has_a_code(number: int, name: str) -> None:
+    expected = ErrorCode.UNAVAILABLE
+    for names, code in ((NOT_FOUND, ErrorCode.NOT_FOUND), (REFUSED, ErrorCode.ACCESS_DENIED)):
+        expected = code if name in names else expected
+    if name in ASTRAY:
+        expected = ErrorCode.BAD_URI
+    elif name in ("EFBIG", "EOVERFLOW"):
+        expected = ErrorCode.TOO_LARGE
+    elif name == "ETIMEDOUT":
+        expected = ErrorCode.TIMEOUT
+    assert classify(OSError(number, "said")) is expected
+
+
+S3 = {
+    **dict.fromkeys(("NoSuchKey", "NoSuchBucket", "NoSuchVersion"), ErrorCode.NOT_FOUND),
+    **dict.fromkeys(
+        ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidObjectState"),
+        ErrorCode.ACCESS_DENIED,
+    ),
+    **dict.fromkeys(("SlowDown", "InternalError", "RequestLimitExceeded"), ErrorCode.UNAVAILABLE),
+    **{"RequestTimeout": ErrorCode.TIMEOUT, "InvalidRange": ErrorCode.EMPTY, "KeyTooLongError": ErrorCode.BAD_URI},
+}
+
+
+@pytest.mark.parametrize("name", S3)
+def test_every_answer_of_s3_has_its_code_by_its_name(name: str) -> None:
+    said = {"Error": {"Code": name}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+    error = boto.ClientError(said, "GetObject")  # type: ignore[arg-type]
+    assert classify(error) is S3[name]
+    wrapped = OSError(22, "s3fs says so")
+    wrapped.__cause__ = error
+    assert classify(wrapped) is S3[name]
+    assert is_no_bucket(wrapped) is (name == "NoSuchBucket")
+
+
+def test_what_is_no_http_at_all_is_unavailable() -> None:
+    error = aiohttp.ClientResponseError(None, (), status=400)  # type: ignore[arg-type]
+    assert classify(error) is ErrorCode.BAD_URI
+    error.__cause__ = aiohttp.http_exceptions.BadStatusLine("garbage")
+    assert classify(error) is ErrorCode.UNAVAILABLE

@@ -1,0 +1,132 @@
+"""A small HTTP server on 127.0.0.1 that answers as its paths say, also wrongly."""
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+BODY = bytes(range(256)) * 40
+
+
+class Handler(BaseHTTPRequestHandler):
+    """`/status/503` answers so; `/ranges/x` knows ranges, `/plain/x` does not; the rest misbehaves."""
+
+    protocol_version = "HTTP/1.1"
+    asked: Counter[str]
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        self.asked[path] += 1
+        _, kind, value, *_ = [*path.split("/"), ""]
+        with suppress(OSError):
+            getattr(self, f"_{kind}")(value)
+
+    def log_request(self, *args: object) -> None:
+        """Nothing is said."""
+
+    def _send(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, text in headers.items():
+            self.send_header(name.replace("_", "-"), text)
+        if "Content_Length" not in headers:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _status(self, value: str) -> None:
+        self._send(int(value), b"no", Location="/status/200")
+
+    def _plain(self, value: str) -> None:
+        self._send(200, BODY)
+
+    def _empty(self, value: str) -> None:
+        self._send(200, b"")
+
+    def _ranges(self, value: str) -> None:
+        asked = self.headers.get("Range")
+        if asked is None:
+            return self._send(200, BODY)
+        first, last = (int(number) for number in asked.removeprefix("bytes=").split("-"))
+        if first >= len(BODY):
+            return self._send(416, b"")
+        part = BODY[first : last + 1]
+        said = f"bytes {first}-{first + len(part) - 1}/{len(BODY)}"
+        return self._send(206, part, Content_Range=said)
+
+    def _wrongrange(self, value: str) -> None:
+        self._send(206, BODY[5:9], Content_Range="bytes 5-8/100")
+
+    def _norange(self, value: str) -> None:
+        self._send(206, BODY)
+
+    def _half(self, value: str) -> None:
+        self._send(200, BODY[:100], Content_Length=str(len(BODY)))
+        self.close_connection = True
+
+    def _endless(self, value: str) -> None:
+        self._send(200, BODY, Content_Length=str(1 << 40))
+        while True:
+            self.wfile.write(BODY)
+
+    def _drip(self, value: str) -> None:
+        self._send(200, b"x", Content_Length="1000000")
+        while True:
+            time.sleep(0.1)
+            self.wfile.write(b"x")
+            self.wfile.flush()
+
+    def _silent(self, value: str) -> None:
+        time.sleep(5)
+
+    def _reset(self, value: str) -> None:
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _garbage(self, value: str) -> None:
+        self.wfile.write(b"this is no HTTP\r\n\r\n")
+        self.close_connection = True
+
+    def _loop(self, value: str) -> None:
+        self._send(302, b"", Location=self.path)
+
+    def _moved(self, value: str) -> None:
+        self._send(301, b"", Location="/ranges/x")
+
+    def _flaky(self, value: str) -> None:
+        """Fails as often as its name says, and then does not."""
+        if self.asked[self.path] <= int(value):
+            return self._send(503, b"")
+        return self._send(200, BODY)
+
+
+class Web(ThreadingHTTPServer):
+    """The server, and how often each path was asked for."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        super().__init__(("127.0.0.1", 0), type("Counted", (Handler,), {"asked": self.asked}))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients may leave when they like."""
+
+
+@contextmanager
+def serving() -> Iterator[Web]:
+    """A running server."""
+    server = Web()
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
