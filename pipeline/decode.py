@@ -28,7 +28,7 @@ _LEFT_OUT = {
 Image.init()
 FORMATS = tuple(name for name in Image.ID if name not in _LEFT_OUT)
 """Pillow plug-ins that are tried: all that decode raster images by themselves."""
-PEAK_BYTES_PER_PIXEL = 24
+PEAK_BYTES_PER_PIXEL = 20
 """Most that decoding holds at once for a pixel of the original, of any mode: see tests/test_decode_memory.py."""
 STRIP_ROWS = 256
 """Rows of a 16-bit or float image that are converted at once."""
@@ -58,6 +58,8 @@ def decode(data: bytes, steps: Preprocessing, config: DecodeConfig) -> Decoded:
     try:
         image = _open(data, config)
         size = image.size
+        if _is_turned_tiff(image):
+            notes.append("exif_orientation")  # Pillow's plug-in turns it as it is loaded
         if config.fast:
             _draft(image, steps, notes)
         upright, turned = _upright(image, _loaded(image, data, config, notes), notes)
@@ -154,17 +156,21 @@ def _upright(
     An unreadable EXIF is noted and ignored.
     """
     try:
-        orientation = int(_orientation(image))
+        orientation = int(image.getexif().get(0x0112, 1))
     except Exception:
         notes.append("exif_unreadable")
         return loaded, False
     if orientation not in _TURNS:
         return loaded, False
     notes.append("exif_orientation")
-    if image.format == "TIFF":  # Pillow's plug-in has turned it already
-        return loaded, False
     whole = loaded if isinstance(loaded, Image.Image) else Image.fromarray(loaded)
     return whole.transpose(_TURNS[orientation]), orientation >= 5
+
+
+def _is_turned_tiff(image: Image.Image) -> bool:
+    with suppress(Exception):
+        return image.format == "TIFF" and image.getexif().get(0x0112) in _TURNS
+    return False
 
 
 _TURNS = {
@@ -231,13 +237,6 @@ def _range(values: NDArray[np.generic]) -> tuple[float, float]:
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
     return (low, high) if low <= high else (0.0, 1.0)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF tag 0x0112; 1 without it."""
-    if image.format == "TIFF":
-        return int(getattr(image, "tag_v2", {}).get(0x0112, 1))
-    return int(image.getexif().get(0x0112, 1))
 
 
 def _error(code: ErrorCode, message: str) -> RowError:
