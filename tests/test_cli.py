@@ -102,6 +102,24 @@ def test_what_cannot_be_run_is_one_sentence_and_exit_code_2(
     assert line[-1] in ".?"
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--code", "timeout"], "--code narrows --failed; give both."),
+        (["--failed", "--code", "time_out"], "--code time_out is not an error code; they are not_found, "),
+    ],
+)
+def test_a_backfill_of_no_code_is_one_sentence(
+    words: list[str],
+    sentence: str,
+    config_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert lakelens("backfill", config_file, *words, monkeypatch=monkeypatch) == 2
+    assert sentence in capsys.readouterr().err
+
+
 def test_a_config_that_is_not_there_or_not_yaml_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

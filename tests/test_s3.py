@@ -3,6 +3,7 @@
 import json
 import os
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 import ray
+import s3fs
 
 from pipeline import config, listing, manifest, planning
 from pipeline.config import StorageConfig
-from pipeline.errors import ErrorCode, RowError, StorageError
-from pipeline.fetch import Request
+from pipeline.errors import ErrorCode, FailureRateError, RowError, StorageError
+from pipeline.fetch import NO_BUCKET, Fetcher, Request
 from pipeline.run import run
 from pipeline.storage import Storage
 from pipeline.table import Fragment, Predictions, fragment_path
@@ -219,3 +221,35 @@ def test_an_object_is_created_only_once(server: seaweed.S3Server) -> None:
     assert storage.read(f"s3://{BUCKET}/once.json") == b"first"
     storage.write_json(f"s3://{BUCKET}/once.json", {"third": True})
     assert json.loads(storage.read(f"s3://{BUCKET}/once.json") or b"") == {"third": True}
+
+
+@pytest.mark.usefixtures("finished")  # whose cluster has the environment
+def test_a_bucket_that_is_not_there_stops_the_run_and_nothing_is_committed(lake: str, tmp_path: Path) -> None:
+    rows = [{"uri": f"s3://no-such-bucket/{number}.jpg"} for number in range(12)]
+    path = lakes.write_manifest(tmp_path / "m.parquet", rows)
+    started = time.monotonic()
+    with pytest.raises(FailureRateError) as stopped:
+        run(lakes.settings(path, f"{lake}/model", tmp_path / "out"))
+    assert time.monotonic() - started < 60
+    assert str(stopped.value).startswith("12 of the first 12 images failed")
+    assert str(stopped.value).count("s3://no-such-bucket/") == 3
+    assert list((tmp_path / "out").rglob("*.parquet")) == list((tmp_path / "out").glob("runs/*/pending/*.parquet"))
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
+def test_wrong_credentials_are_denied_at_once(
+    name: str, server: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "wrong")
+    s3fs.S3FileSystem.clear_instance_cache()  # each has the credentials that it was made with
+    found = list(Fetcher(Storage(), 1000)([Request(f"s3://{BUCKET}/{number}") for number in range(40)]))
+    s3fs.S3FileSystem.clear_instance_cache()
+    codes = {(one.data.code, one.attempts) for one in found if isinstance(one.data, RowError)}
+    assert codes == {(ErrorCode.ACCESS_DENIED, 1)}
+
+
+def test_a_bucket_that_is_not_there_is_told_from_a_missing_object(server: seaweed.S3Server) -> None:
+    uris = ("s3://no-such-bucket/x", f"s3://{BUCKET}/no-such-object")
+    found = [one.data for one in Fetcher(Storage(), 1000)([Request(uri) for uri in uris])]
+    said = [(one.code, one.message) for one in found if isinstance(one, RowError)]
+    assert said == [(ErrorCode.NOT_FOUND, NO_BUCKET), (ErrorCode.NOT_FOUND, "there is no such object")]

@@ -12,7 +12,7 @@ import pytest
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, StorageError
 from pipeline.refusals import classify
-from pipeline.storage import Storage, absolute, failure, join, scheme
+from pipeline.storage import Storage, absolute, failure, join, scheme, shown
 
 STORAGE = Storage()
 
@@ -49,6 +49,20 @@ def test_a_relative_path_is_resolved_here_and_now(tmp_path: Path, monkeypatch: p
     assert absolute("~/a") == "/home/someone/a"
     assert absolute("/a b%20") == "/a b%20"
     assert absolute("s3://lake/../a") == "s3://lake/../a"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("s3://lake/a b?c", "s3://lake/a b?c"),
+        ("https://me:secret@host:80/a.jpg?X-Amz-Signature=secret#x", "https://host:80/a.jpg"),
+        ("http://[::1/a?secret", "http://[::1/a"),
+        ("/a\n\x1b[2J\u202eb", r"/a\n\x1b[2J\u202eb"),
+        ("/" + "a" * 300, "/" + "a" * 199 + "…"),
+    ],
+)
+def test_what_is_shown_of_a_uri_is_one_line_without_secrets(uri: str, expected: str) -> None:
+    assert shown(uri) == expected
 
 
 def test_joining_puts_one_slash_between() -> None:
