@@ -1,11 +1,9 @@
 """Failed rows are tried again, and each takes the place of its old row."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 from deltalake import DeltaTable
 
 from pipeline import failures
@@ -16,20 +14,8 @@ from pipeline.run import run
 from pipeline.storage import Storage
 from tests import lakes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_cluster")]
 FAILED = Selection(failed=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return lakes.tiny_vit(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

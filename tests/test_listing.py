@@ -13,10 +13,11 @@ import pytest
 from pipeline import manifest
 from pipeline.config import ManifestConfig
 from pipeline.errors import ManifestError, StorageError
-from pipeline.fetch import Request, fetch
+from pipeline.fetch import Request
 from pipeline.listing import write_listing
 from pipeline.schema import PROBLEM
 from tests.making import STORAGE, save_images
+from tests.test_fetch import fetch
 
 NAMES = ["top.jpg", "a/one.png", "a/deep/two.JPEG", "b c/three.webp"]
 

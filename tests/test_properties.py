@@ -1,13 +1,11 @@
 """Whatever manifest and files hold: every row is accounted for, and nothing leaves the output."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -75,18 +73,6 @@ def test_every_manifest_row_is_counted_exactly_once(
         assert all(folder.startswith(("dataset=", "outcome=", "1-")) and len(folder) < 255 for folder in folders)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return lakes.tiny_vit(tmp_path_factory.mktemp("model"))
-
-
 def damaged(picture: bytes, position: int, junk: bytes) -> bytes:
     place = position % len(picture)
     return picture[:place] + junk + picture[place + len(junk) // 2 :]
@@ -105,7 +91,7 @@ def names_below(folder: Path, *, without: Path) -> set[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("local_cluster")
 @given(st.lists(ENTRIES, min_size=60, max_size=120))
 @settings(max_examples=3, deadline=None, derandomize=True, phases=[Phase.generate], database=None)
 def test_every_row_ends_as_a_prediction_an_error_row_or_an_invalid_count(

@@ -2,13 +2,11 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
 from deltalake import DeltaTable
 from PIL import Image
@@ -21,19 +19,7 @@ from pipeline.run import run
 from pipeline.storage import Storage
 from tests import lakes
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return lakes.tiny_vit(tmp_path_factory.mktemp("model"))
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_cluster")]
 
 
 @pytest.fixture(scope="module")
