@@ -42,10 +42,10 @@ def s3(s3_server: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch) -> seaweed.
 
 @pytest.fixture(scope="module")
 def local_cluster() -> Iterator[None]:
-    """A Ray cluster of four logical CPUs, for all tests of a file."""
+    """A Ray cluster of two logical CPUs, for all tests of a file."""
     import ray
 
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
 

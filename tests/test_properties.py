@@ -93,7 +93,7 @@ def names_below(folder: Path, *, without: Path) -> set[Path]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_cluster")
 @given(st.lists(ENTRIES, min_size=60, max_size=120))
-@settings(max_examples=3, deadline=None, derandomize=True, phases=[Phase.generate], database=None)
+@settings(max_examples=2, deadline=None, derandomize=True, phases=[Phase.generate], database=None)
 def test_every_row_ends_as_a_prediction_an_error_row_or_an_invalid_count(
     tmp_path_factory: pytest.TempPathFactory, model: Path, entries: list[tuple[dict[str, Any], bytes, str]]
 ) -> None:
