@@ -17,7 +17,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from mmap import mmap
 from tempfile import TemporaryFile
 from typing import Any
@@ -51,12 +51,30 @@ class Report:
 
 @dataclass
 class _File:
-    """One image file, the place that its result belongs to, and how many workers have died of it."""
+    """One image file, its place in the order, and how many workers have died of it."""
 
     index: int
     data: bytes
     deaths: int = 0
     slot: int = 0
+
+
+@dataclass
+class _Work:
+    """One call of `decode`: the files that a worker has, what became of those before, how many have pixels."""
+
+    pixels: NDArray[np.uint8]
+    sent: deque[_File] = field(default_factory=deque)
+    results: dict[int, Report | RowError] = field(default_factory=dict)
+    decoded: int = 0
+
+    def finish(self, result: Report | RowError, pixels: NDArray[np.uint8] | None = None) -> None:
+        """The oldest file that was sent is done with."""
+        self.results[self.sent.popleft().index] = result
+        if isinstance(result, Report):
+            assert pixels is not None
+            self.pixels[self.decoded] = pixels
+            self.decoded += 1
 
 
 class IsolatedDecoder:
@@ -73,24 +91,23 @@ class IsolatedDecoder:
         self._server = _Server(self._task, self._memory)
 
     def decode(self, files: Iterable[bytes | RowError], pixels: NDArray[np.uint8]) -> list[Report | RowError]:
-        """Decode every file, in order; `pixels` uint8 (N, H, W, 3) gets the i-th image at i.
+        """Decode every file, in order; `pixels` uint8 (N, H, W, 3) gets those that can be, one behind the other.
 
         What is a RowError already stays one. The codes besides those of `decode` are `decode_crashed`,
         `decode_timeout` and `out_of_memory`. Raises: ClusterError if the child process cannot be started.
         """
-        results: dict[int, Report | RowError] = {}
-        sent: deque[_File] = deque()
+        work = _Work(pixels)
         for index, file in enumerate(files):
             if isinstance(file, RowError):
-                results[index] = file
+                work.results[index] = file
                 continue
-            while len(sent) == SLOTS:
-                self._receive(sent, results, pixels)
-            sent.append(_File(index, file))
-            self._send(sent[-1])
-        while sent:
-            self._receive(sent, results, pixels)
-        return [results[index] for index in range(len(results))]
+            while len(work.sent) == SLOTS:
+                self._receive(work)
+            work.sent.append(_File(index, file))
+            self._send(work.sent[-1])
+        while work.sent:
+            self._receive(work)
+        return [work.results[index] for index in range(len(work.results))]
 
     def close(self) -> None:
         """End the child process."""
@@ -105,11 +122,9 @@ class IsolatedDecoder:
     def __del__(self) -> None:
         self.close()
 
-    def _receive(
-        self, sent: deque[_File], results: dict[int, Report | RowError], pixels: NDArray[np.uint8]
-    ) -> None:
+    def _receive(self, work: "_Work") -> None:
         """Take the answer for the oldest file, or its worker's death for it; or try it once more."""
-        file, worker = sent[0], self._worker
+        file, worker = work.sent[0], self._worker
         assert worker is not None
         found = worker.answer()
         if found is None:
@@ -118,13 +133,11 @@ class IsolatedDecoder:
             self._end_worker()  # what earlier files have left behind is not held against this one
             error = None
         else:
-            results[sent.popleft().index] = _result(found)
-            if "width" in found:
-                pixels[file.index] = self._pixels[file.slot]
+            work.finish(_result(found), self._pixels[file.slot])
             return
         if error is not None:
-            results[sent.popleft().index] = error
-        for waiting in sent:
+            work.finish(error)
+        for waiting in work.sent:
             self._send(waiting)
 
     def _send(self, file: _File) -> None:

@@ -82,9 +82,8 @@ RESERVED = frozenset(PREDICTIONS.names) | frozenset(PENDING.names) | {PIXELS}
 """Names that a kept manifest column cannot have."""
 
 
-def pixels_type(height: int, width: int) -> pa.DataType:
-    """Arrow type of one RGB image, uint8 (height, width, 3) row-major; all zero where there are no pixels."""
-    return pa.binary(height * width * 3)
+PIXELS_TYPE = pa.large_binary()
+"""An RGB image at the model's input size, uint8 (height, width, 3) row-major; null for a failed row."""
 
 
 def predictions(kept: Sequence[pa.Field] = ()) -> pa.Schema:

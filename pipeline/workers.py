@@ -47,7 +47,7 @@ class Decoder:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """`rows` as `schema.PENDING`; adds the columns of `schema.DECODED` and `pixels`. Raises: ClusterError."""
-        pixels = np.zeros((rows.num_rows, self._steps.height, self._steps.width, 3), dtype=np.uint8)
+        pixels = np.empty((rows.num_rows, self._steps.height, self._steps.width, 3), dtype=np.uint8)
         fetched: list[tuple[str | None, int]] = []
         reports = self._decoder.decode(self._files(rows, fetched), pixels)
         tries = rows.column(schema.TRIES).to_pylist()
@@ -58,7 +58,8 @@ class Decoder:
         columns = zip(*decoded, strict=True) if decoded else [()] * len(schema.DECODED)
         for field, column in zip(schema.DECODED, columns, strict=True):
             rows = rows.append_column(field, pa.array(column, field.type))
-        return rows.append_column(schema.PIXELS, _as_column(pixels))
+        decoded_rows = [isinstance(report, Report) for report in reports]
+        return rows.append_column(schema.PIXELS, _as_column(pixels, decoded_rows))
 
     def _files(self, rows: pa.Table, fetched: list[tuple[str | None, int]]) -> Iterator[bytes | RowError]:
         """The bytes of every row as they arrive; their hashes and the attempts they took go to `fetched`."""
@@ -99,7 +100,6 @@ class Predictor:
         pixels = _as_array(rows.column(schema.PIXELS), steps.height, steps.width)
         normalize = self._config.embedding.normalize
         outputs = Outputs(rows.drop_columns([schema.PIXELS]), self._model.labels, normalize=normalize)
-        pixels = pixels if len(outputs.decoded) == len(pixels) else pixels[outputs.decoded]
         start = 0
         while start < len(pixels):
             batch = pixels[start : start + self._sizer.propose()]
@@ -206,15 +206,17 @@ def _requests(rows: pa.Table, bytes_column: str) -> list[Request]:
     return [Request(*values) for values in columns]
 
 
-def _as_column(pixels: NDArray[np.uint8]) -> pa.Array:
-    """uint8 (B, H, W, 3) as an Arrow column of fixed-size binary, without a copy."""
-    count, height, width, _ = pixels.shape
-    return pa.Array.from_buffers(schema.pixels_type(height, width), count, [None, pa.py_buffer(pixels)])
+def _as_column(pixels: NDArray[np.uint8], decoded: Sequence[bool]) -> pa.Array:
+    """Images uint8 (B, H, W, 3), those of the rows that are `decoded`, as an Arrow column without a copy."""
+    ends = np.cumsum(decoded, dtype=np.int64) * int(np.prod(pixels.shape[1:]))
+    valid, offsets = pa.array(decoded, pa.bool_()).buffers()[1], np.append(np.int64(0), ends)
+    buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(pixels[: sum(decoded)])]
+    return pa.Array.from_buffers(schema.PIXELS_TYPE, len(decoded), buffers)
 
 
 def _as_array(column: pa.ChunkedArray, height: int, width: int) -> NDArray[np.uint8]:
-    """The inverse of `_as_column`; without a copy while the column is in one piece."""
+    """The inverse of `_as_column`: only the images; without a copy while the column is in one piece."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    flat = np.frombuffer(array.buffers()[1], dtype=np.uint8)
-    size = height * width * 3
-    return flat[array.offset * size :][: len(array) * size].reshape(len(array), height, width, 3)
+    _, offsets, data = array.buffers()
+    ends = np.frombuffer(offsets or b"\0" * 8, np.int64)[array.offset :][: len(array) + 1]
+    return np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]].reshape(-1, height, width, 3)

@@ -74,7 +74,7 @@ def test_errors_of_the_decoder_and_of_earlier_stages_keep_their_places(decoder: 
     expected = [ErrorCode.NOT_FOUND if isinstance(file, RowError) else None for file in files]
     expected[7] = ErrorCode.UNSUPPORTED_FORMAT
     assert codes(reports) == expected
-    np.testing.assert_array_equal(pixels[[5, 15]], EXPECTED[:2])
+    np.testing.assert_array_equal(pixels[:2], EXPECTED[:2])
 
 
 @pytest.mark.parametrize("action", HOSTILE)
@@ -82,7 +82,7 @@ def test_a_hostile_file_costs_itself_only(decoder: IsolatedDecoder, action: str)
     files = [*GOOD[:6], hostile(action), *GOOD[6:]]
     reports, pixels = run(decoder, files)
     assert codes(reports) == [None] * 6 + [HOSTILE[action]] + [None] * 6
-    np.testing.assert_array_equal(np.delete(pixels, 6, axis=0), EXPECTED)
+    np.testing.assert_array_equal(pixels[:12], EXPECTED)
 
 
 def test_many_hostile_files_among_good_ones_are_each_told_apart(decoder: IsolatedDecoder) -> None:
@@ -92,7 +92,7 @@ def test_many_hostile_files_among_good_ones_are_each_told_apart(decoder: Isolate
     reports, pixels = run(decoder, [hostile("exit 9"), *files, hostile("kill 11"), hostile("exit 0")])
     expected = [code for action in actions for code in (HOSTILE.get(action, ErrorCode.DECODE_CRASHED), None)]
     assert codes(reports) == [ErrorCode.DECODE_CRASHED, *expected, *[ErrorCode.DECODE_CRASHED] * 2]
-    np.testing.assert_array_equal(pixels[2:16:2], EXPECTED[:7])
+    np.testing.assert_array_equal(pixels[:7], EXPECTED[:7])
     assert time.monotonic() - started < 30
 
 
@@ -118,7 +118,7 @@ def test_a_worker_that_is_stopped_from_outside_is_killed_and_its_file_timed_out(
     os.kill(workers_of(decoder)[1], signal.SIGSTOP)
     reports, pixels = run(decoder, GOOD[:6])
     assert codes(reports) == [ErrorCode.DECODE_TIMEOUT, *[None] * 5]
-    np.testing.assert_array_equal(pixels[1:], EXPECTED[1:6])
+    np.testing.assert_array_equal(pixels[:5], EXPECTED[1:6])
 
 
 def test_a_leak_of_earlier_files_is_not_held_against_a_later_one() -> None:

@@ -93,7 +93,7 @@ def test_an_image_that_never_fits_becomes_a_failed_row_and_its_neighbours_do_not
     settings: RunConfig, model: Model, tmp_path: Path
 ) -> None:
     decoded = Decoder(settings, model.preprocessing)(pending(lakes.folder_of_images(tmp_path, 9)))
-    pixels = np.frombuffer(decoded.column(schema.PIXELS).chunk(0).buffers()[1], np.uint8).reshape(9, -1)
+    pixels = np.frombuffer(decoded.column(schema.PIXELS).chunk(0).buffers()[2], np.uint8).reshape(9, -1)
     firsts = pixels[:, 0].tolist()
     hopeless = next(value for value in firsts if firsts.count(value) == 1)
     tight = predictor(settings, model)
