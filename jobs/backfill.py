@@ -1,35 +1,41 @@
-"""`lakelens backfill`: process again what failed, or what is missing."""
+"""`lakelens backfill`: process what is missing, or again what failed, or a part of it."""
 
 from typing import Annotated
 
 import typer
 
-from jobs.options import Address, ConfigPath, Overrides
+from jobs import options
+from jobs.options import Address, Codes, ConfigPath, Datasets, Failed, Limit, Overrides, TakeOver, Where
+from jobs.plan import show_plan
 from jobs.run import show_run
 from pipeline import config
-from pipeline.errors import ConfigError, ErrorCode
-from pipeline.planning import Selection
+from pipeline.errors import ConfigError
 
 
 def main(
     path: ConfigPath,
-    failed: Annotated[
-        bool, typer.Option("--failed", help="Process the failed rows again, and no others.")
+    missing: Annotated[
+        bool,
+        typer.Option("--missing", help="Process what the output lacks or holds of another version (default)."),
     ] = False,
-    code: Annotated[
-        list[str] | None, typer.Option(help="Only rows that failed with this error code; repeatable.")
-    ] = None,
+    failed: Failed = False,
+    code: Codes = None,
+    dataset: Datasets = None,
+    where: Where = None,
+    limit: Limit = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     overrides: Overrides = None,
     address: Address = None,
+    take_over: TakeOver = False,
 ) -> None:
-    """Process rows of CONFIG's manifest that its output holds as failed, or does not hold at all.
+    """Process rows of CONFIG's manifest that its output does not hold, or holds as failed.
 
     A row that is processed again takes the place of its old one in the same commit.
     """
-    codes = tuple(code or ())
-    if codes and not failed:
-        raise ConfigError("--code narrows --failed; give both.")
-    unknown = [one for one in codes if one not in set(ErrorCode)]
-    if unknown:
-        raise ConfigError(f"--code {unknown[0]} is not an error code; they are {', '.join(ErrorCode)}.")
-    show_run(config.load(path, overrides or []), address, Selection(failed=failed, codes=codes))
+    if missing and failed:
+        raise ConfigError("--missing and --failed are two different things; give one of them.")
+    settings, selected = config.load(path, overrides or []), options.selection(failed, code, dataset, where, limit)
+    if dry_run:
+        show_plan(settings, selected)
+    else:
+        show_run(settings, address, selected, take_over=take_over)

@@ -34,6 +34,11 @@ def say(text: str) -> None:
     out.print(text, markup=False)
 
 
+def note(text: str) -> None:
+    """One line of plain text to stderr, beside the progress."""
+    err.print(text, markup=False)
+
+
 def show_account(account: Account, *, always: Sequence[str] = ("input",), left: str = "left") -> None:
     """The account as a table, a row a dataset; other columns than `always` are left out where all are zero."""
     total = account.total

@@ -5,14 +5,14 @@ from typing import Annotated
 import typer
 
 from jobs import console
-from jobs.options import Anonymous, EndpointUrl
+from jobs.options import Anonymous, EndpointUrl, Output
 from pipeline import failures
 from pipeline.config import StorageConfig
 from pipeline.storage import Storage, shown
 
 
 def main(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="An output.path, with its {space} filled in.")],
+    output: Output,
     export: Annotated[
         str | None, typer.Option(help="Write the failed rows to this .parquet or .csv file, on any store.")
     ] = None,

@@ -4,11 +4,40 @@ from typing import Annotated
 
 import typer
 
+from pipeline.errors import ConfigError, ErrorCode
+from pipeline.pending import Selection
+
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file; see configs/.")]
+Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="An output.path, with its {space} filled in.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set labels.top_k=3; repeatable."),
 ]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join; else RAY_ADDRESS, else a local one.")]
+TakeOver = Annotated[
+    bool, typer.Option("--take-over", help="Take the output over from a run that still works on it.")
+]
 EndpointUrl = Annotated[str | None, typer.Option(help="S3 endpoint; else that of the AWS variables or profile.")]
 Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read a public bucket without credentials.")]
+Failed = Annotated[bool, typer.Option("--failed", help="Process the failed rows again, and no others.")]
+Codes = Annotated[
+    list[str] | None, typer.Option("--code", help="With --failed: only this error code; repeatable.")
+]
+Datasets = Annotated[list[str] | None, typer.Option("--dataset", help="Only this dataset; repeatable.")]
+Where = Annotated[
+    str | None,
+    typer.Option(metavar="SQL", help='Only rows whose manifest columns fit this condition, as in "year > 2020".'),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Process at most so many rows; the rest is left.")]
+
+
+def selection(
+    failed: bool, codes: list[str] | None, datasets: list[str] | None, where: str | None, limit: int | None
+) -> Selection:
+    """What the options select. Raises: ConfigError."""
+    if codes and not failed:
+        raise ConfigError("--code narrows --failed; give both.")
+    unknown = [one for one in codes or () if one not in set(ErrorCode)]
+    if unknown:
+        raise ConfigError(f"--code {unknown[0]} is not an error code; they are {', '.join(ErrorCode)}.")
+    return Selection(failed, tuple(codes or ()), tuple(datasets or ()), where, limit)

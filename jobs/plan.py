@@ -3,17 +3,25 @@
 from jobs import console
 from jobs.options import ConfigPath, Overrides
 from pipeline import config, planning
+from pipeline.config import RunConfig
+from pipeline.pending import MISSING, Selection, plan
 
 FIGURES = ("input", "already_done", "duplicates", "invalid", "left")
 
 
 def main(path: ConfigPath, overrides: Overrides = None) -> None:
     """Print, per dataset, what a run of CONFIG would find done and what it would do. Writes nothing."""
-    settings = config.load(path, overrides or [])
+    show_plan(config.load(path, overrides or []), MISSING)
+
+
+def show_plan(settings: RunConfig, selection: Selection) -> None:
+    """Print what a run of this selection would find and do."""
     target = planning.target(settings)
-    with planning.plan(settings.manifest, target.storage, target.table) as plan:
-        plan.account.check()
-        console.show_account(plan.account, always=FIGURES, left="pending")
-        for problem, rows in plan.problems.items():
+    with plan(settings.manifest, target.storage, target.table, selection, settings.planning) as found:
+        found.account.check()
+        console.show_account(found.account, always=FIGURES, left="pending")
+        for problem, rows in found.problems.items():
             console.say(f"invalid: {problem} ({rows:,} row{'' if rows == 1 else 's'})")
+        if found.pending < found.account.total.left:
+            console.say(f"limited to {found.pending:,} of them")
     console.say(f"output: {target.output}")

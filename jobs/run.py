@@ -3,10 +3,10 @@
 import typer
 
 from jobs import console
-from jobs.options import Address, ConfigPath, Overrides
+from jobs.options import Address, ConfigPath, Overrides, TakeOver
 from pipeline import config
 from pipeline.config import RunConfig
-from pipeline.planning import MISSING, Selection
+from pipeline.pending import MISSING, Selection
 from pipeline.run import Summary, run
 
 STOPPED = 130
@@ -17,15 +17,30 @@ def main(
     path: ConfigPath,
     overrides: Overrides = None,
     address: Address = None,
+    take_over: TakeOver = False,
 ) -> None:
-    """Label and embed every image of CONFIG's manifest that its output does not hold yet."""
-    show_run(config.load(path, overrides or []), address)
+    """Label and embed every image of CONFIG's manifest that its output does not hold yet, or in another version."""
+    show_run(config.load(path, overrides or []), address, take_over=take_over)
 
 
-def show_run(settings: RunConfig, address: str | None = None, selection: Selection = MISSING) -> Summary:
+def show_run(
+    settings: RunConfig,
+    address: str | None = None,
+    selection: Selection = MISSING,
+    *,
+    take_over: bool = False,
+) -> Summary:
     """Run with a progress line, then print the account. Raises: typer.Exit if it was stopped."""
     with console.stopping() as stop, console.progress_line() as on_progress:
-        summary = run(settings, selection=selection, address=address, stop=stop, on_progress=on_progress)
+        summary = run(
+            settings,
+            selection=selection,
+            take_over=take_over,
+            address=address,
+            stop=stop,
+            on_progress=on_progress,
+            say=console.note,
+        )
     if summary.run_id is None:
         console.say("Nothing to do: no row is pending. Nothing was committed.")
     console.show_account(summary.account)

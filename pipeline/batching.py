@@ -12,6 +12,21 @@ MIN_GAIN = 0.05
 SAMPLES = 3
 """Batches of one size before it is judged; the first of them, which may compile or allocate, does not count."""
 
+FIRST_BLOCK_ROWS = {False: 32, True: 256}
+"""Rows of a block where nothing is known yet, without and with an accelerator."""
+BLOCK_ROWS = (32, 512)
+"""Fewest and most rows of a block: each costs Ray some 40 ms, and each is lost with the actor that works on it."""
+BLOCK_S = 5.0
+"""What one block should cost a predictor, in seconds."""
+
+
+def block_rows(images_per_s: float | None, *, accelerator: bool) -> int:
+    """Rows that travel together, from what one predictor was measured to do; None if it was not."""
+    if images_per_s is None:
+        return FIRST_BLOCK_ROWS[accelerator]
+    least, most = BLOCK_ROWS
+    return max(least, min(most, int(images_per_s * BLOCK_S)))
+
 
 @dataclass
 class BatchSizer:

@@ -14,7 +14,9 @@ from concurrent.futures import Future
 from ray import ObjectRef
 from ray.data import Dataset
 
-from pipeline.table import Fragment, Predictions
+from pipeline.errors import MovedError
+from pipeline.fragment import Fragment, Rest
+from pipeline.table import Predictions
 
 GATHER_SHARE = 0.8
 """Share of the commit interval for which finished blocks are gathered into larger files."""
@@ -25,8 +27,10 @@ POLL_S = 0.2
 
 Block = tuple[ObjectRef, int]
 """A reference to an Arrow table, and its number of rows."""
-Rows = dict[str, list[int]]
-"""Row numbers, from 0, by the path of a file below the table."""
+Ids = dict[str, list[str]]
+"""Ids of rows, by the path below the table of a file that may hold them."""
+MOVES = 5
+"""How often in a row maintenance may get ahead of one commit that replaces rows."""
 
 
 def finished_blocks(dataset: Dataset) -> Iterator[Block]:
@@ -119,26 +123,23 @@ def _pull(
 class Replacements:
     """Which rows of the table's files this run replaces, and the files that keep the rows beside them."""
 
-    def __init__(self, remainders: Callable[[Rows], Mapping[str, Fragment | None]]) -> None:
-        self._remainders = remainders
-        self._rows: dict[str, list[int]] = {}
-        self._visible: dict[str, str | None] = {}
+    def __init__(self, holders: Callable[[str], list[str]], rewrite: Callable[[Ids], Mapping[str, Rest]]) -> None:
+        """`holders` gives the files in which the rows of a planned file are now; `rewrite` writes files without
+        some of their rows."""
+        self._holders, self._rewrite = holders, rewrite
 
-    def of(self, fragments: Iterable[Fragment]) -> tuple[list[Fragment], list[str]]:
-        """What a commit of these fragments adds beside them, and the paths that it removes.
+    def of(self, fragments: Iterable[Fragment]) -> dict[str, Fragment | None]:
+        """The files that a commit of these fragments takes away, each with the one that keeps its other rows.
 
-        A file is always rewritten from its first version, whose row numbers the plan has.
+        Raises: MovedError if one of them is gone.
         """
-        touched: Rows = {}
+        replaced: Ids = {}
         for fragment in fragments:
-            for path, rows in fragment.replaces.items():
-                touched[path] = self._rows[path] = [*self._rows.get(path, []), *rows]
-        if not touched:
-            return [], []
-        removed = [path for path in (self._visible.get(path, path) for path in touched) if path is not None]
-        written = self._remainders(touched)
-        self._visible |= {path: other.path if other else None for path, other in written.items()}
-        return [other for other in written.values() if other], removed
+            for path, ids in fragment.replaces.items():
+                for holder in self._holders(path):
+                    replaced.setdefault(holder, []).extend(ids)
+        written = self._rewrite(replaced) if replaced else {}
+        return {path: rest.fragment for path, rest in written.items() if rest.removed}
 
 
 class Committer:
@@ -152,16 +153,16 @@ class Committer:
         interval_s: float,
         committed: Callable[[list[Fragment]], None],
         held: Callable[[list[Fragment], bool], bool] = lambda fragments, last: False,
-        remainders: Callable[[Rows], Mapping[str, Fragment | None]] = lambda rows: {},
+        rewrite: Callable[[Ids], Mapping[str, Rest]] = lambda ids: {},
     ) -> None:
         """All are called on the committing thread. `committed` gets the fragments of each commit, and `held` those
-        of the next and whether it is the last: it can put it off, or raise to stop the run. `remainders` gets rows
-        of visible files that are replaced, and writes the other rows of each as a file of its own.
+        of the next and whether it is the last: it can put it off, or raise to stop the run. `rewrite` gets rows of
+        visible files that are replaced, and writes the other rows of each as a file of its own.
         """
         self._table, self._run_id, self._epoch = table, run_id, epoch
         self._spacing_s = (1 - GATHER_SHARE) * interval_s
         self._committed, self._held = committed, held
-        self._replacements = Replacements(remainders)
+        self._replacements = Replacements(table.holders, rewrite)
         self._slots = threading.Semaphore(WRITES_IN_FLIGHT)
         self._written: queue.Queue[Future[list[Fragment]] | None] = queue.Queue()
         self._error: BaseException | None = None
@@ -221,12 +222,22 @@ class Committer:
                 due = time.monotonic() + self._spacing_s
                 if self._held(ready, closing) and not closing:
                     continue
-                others, removed = self._replacements.of(ready)
-                self._table.commit([*ready, *others], self._run_id, self._epoch, removed)
+                self._commit(ready)
                 self._committed(ready)
                 ready = []
         if failed is not None:  # what was written beside it is committed
             raise failed
+
+    def _commit(self, ready: list[Fragment]) -> None:
+        """One commit; once more if maintenance has moved the rows that it replaces."""
+        for left in reversed(range(MOVES)):
+            try:
+                self._table.commit(ready, self._run_id, self._epoch, self._replacements.of(ready))
+                return
+            except MovedError:
+                if not left:
+                    raise
+                self._table.catch_up(self._epoch)
 
     def _take(self, timeout_s: float | None) -> "list[Future[list[Fragment]] | None]":
         """The writes that have finished by now, at least one unless the time runs out; None stands for the end."""

@@ -137,6 +137,12 @@ class WorkersConfig(_Section):
     predictors: Pool = "auto"
 
 
+class PlanningConfig(_Section):
+    """What finding the pending rows may take. Beyond it DuckDB spills to the temporary folder."""
+
+    memory_gb: float = Field(default=1.0, ge=0.1, allow_inf_nan=False)
+
+
 class FailuresConfig(_Section):
     """When a run that fails wholesale is stopped."""
 
@@ -170,6 +176,7 @@ class RunConfig(_Section):
     decode: DecodeConfig = DecodeConfig()
     batching: BatchingConfig = BatchingConfig()
     workers: WorkersConfig = WorkersConfig()
+    planning: PlanningConfig = PlanningConfig()
     failures: FailuresConfig = FailuresConfig()
     output: OutputConfig
     storage: StorageConfig = StorageConfig()

@@ -10,7 +10,9 @@ Three kinds, by what they cost:
     ├── EngineError          an engine that is not installed, a device that is not there
     ├── SpaceError           the output belongs to another embedding space
     ├── TableError           a commit that cannot be made
-    │   └── OvertakenError       a newer run owns the output
+    │   ├── OvertakenError       a newer run owns the output
+    │   ├── BusyError            another run is at work on the output
+    │   └── MovedError           maintenance has put other files in the place of some: look again
     ├── ClusterError         Ray cannot be reached or lost the work
     ├── FailureRateError     too many images fail for it to be the images' fault
     └── AccountError         rows in and rows out do not balance
@@ -59,6 +61,16 @@ class OvertakenError(TableError):
     """A newer run has claimed the table; this one must stop."""
 
     exit_code = 3
+
+
+class BusyError(TableError):
+    """Another run is at work on the output, and may not be taken over from without a word."""
+
+    exit_code = 3
+
+
+class MovedError(TableError):
+    """Files of the table are gone or have others in their place, by maintenance: look again."""
 
 
 class ClusterError(LakeLensError):

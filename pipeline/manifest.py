@@ -15,7 +15,7 @@ import duckdb
 
 from pipeline import schema
 from pipeline.config import ManifestConfig
-from pipeline.errors import ManifestError
+from pipeline.errors import ConfigError, ManifestError
 from pipeline.listing import uri_of, write_listing
 from pipeline.storage import Storage, absolute, failure, scheme
 
@@ -27,8 +27,12 @@ FORMATS = {
 MAX_DATASET_BYTES = 200
 """Longest percent-encoded dataset name: it is a folder name, and file systems stop at 255 bytes."""
 
+GROUP_BITS, ROW_BITS = 56, 36
+"""Of a row's ordinal: where its group of files of one format begins, and its file in there. That leaves 64 groups,
+a million files in each, and 7e10 rows a file."""
+
 _FILE, _RAW_URI, _RAW_ID, _RAW_DATASET = (f"_lakelens_{name}" for name in ("file", "uri", "id", "dataset"))
-_RAW_OFFSET, _RAW_LENGTH = "_lakelens_offset", "_lakelens_length"
+_RAW_OFFSET, _RAW_LENGTH, _TEXT = "_lakelens_offset", "_lakelens_length", "_lakelens_text"
 _PLAIN_TYPES = re.compile(
     r"BOOLEAN|TINYINT|SMALLINT|INTEGER|BIGINT|FLOAT|DOUBLE|VARCHAR|BLOB|DATE|TIMESTAMP|DECIMAL\(.*\)"
     r"|TIMESTAMP WITH TIME ZONE"
@@ -69,18 +73,19 @@ def sources(config: ManifestConfig, storage: Storage, scratch: Path) -> list[Sou
 
 
 def relation(
-    connection: duckdb.DuckDBPyConnection, files: list[Source], config: ManifestConfig
+    connection: duckdb.DuckDBPyConnection, files: list[Source], config: ManifestConfig, where: str | None = None
 ) -> duckdb.DuckDBPyRelation:
-    """Rows in manifest order: the columns of `schema.PENDING`, the kept ones, and `schema.PROBLEM`.
+    """The columns of `schema.PENDING`, the kept ones, and those that planning adds: see `schema.ORDINAL`.
 
-    The problem is null for a valid row. A relative uri is taken relative to its manifest file; an image that the
-    manifest carries is only pointed at.
-    Raises: ManifestError for an unreadable file or a column that is not there.
+    A relative uri is taken relative to its manifest file; an image that the manifest carries is only pointed at.
+    `where` is an SQL condition on the manifest's own columns. Parquet files are read anew by every query, text is
+    kept as a table. Raises: ManifestError for an unreadable file or a column that is not there, ConfigError for a
+    condition that does not fit.
     """
     try:
         selects = [
-            _canonical(connection, format_, [source.uri for source in group], config)
-            for format_, group in groupby(files, key=lambda source: source.format)
+            _canonical(connection, (number, format_), [source.uri for source in group], config, where)
+            for number, (format_, group) in enumerate(groupby(files, key=lambda source: source.format))
         ]
         rows = " UNION ALL BY NAME ".join(selects)
         return connection.sql(
@@ -104,9 +109,14 @@ def _format(path: str) -> str:
 
 
 def _canonical(
-    connection: duckdb.DuckDBPyConnection, format_: str, uris: list[str], config: ManifestConfig
+    connection: duckdb.DuckDBPyConnection,
+    group: tuple[int, str],
+    uris: list[str],
+    config: ManifestConfig,
+    where: str | None,
 ) -> str:
-    """SELECT that gives the files of one format the canonical columns and the kept ones."""
+    """SELECT that gives a group of files of one format the canonical columns and the kept ones."""
+    number, format_ = group
     reader, options = _READERS[format_], f"union_by_name = true, filename = '{_FILE}'{_OPTIONS[format_]}"
     described = connection.sql(f"DESCRIBE FROM {reader}({literals(uris)}, {options})").fetchall()
     types = {name: kind for name, kind, *_ in described}
@@ -114,15 +124,20 @@ def _canonical(
     names = config.columns.model_dump()
     carried = format_ == "parquet" and _holds_bytes(types, names[schema.BYTES])
     _require(types, names, config, uris[0], carried=carried)
-    options += ", file_row_number = true" if carried else ""
+    options += ", file_row_number = true" if format_ == "parquet" else ""
     options += _as_written(format_, [name for name in names.values() if name in types])
+    rows = f"{reader}({literals(uris)}, {options})"
+    if format_ == "jsonl":
+        texts = (f"{quoted(name)} ->> '$' AS {quoted(name)}" for name in types)
+        rows = f"(SELECT {', '.join([_FILE, *texts])} FROM {rows})"
+    _require_fit(connection, where, rows, uris[0])
 
     def column(name: str, kind: str, alias: str) -> str:
         if name not in types:
             return f"CAST(NULL AS {kind}) AS {alias}"
-        text = f"{quoted(name)} ->> '$'" if format_ == "jsonl" else quoted(name)
+        text = quoted(name)
         if types[name].startswith(("STRUCT", "MAP")) or types[name].endswith("]"):
-            text = f"to_json({quoted(name)})"
+            text = f"to_json({text})"
         return f"{'CAST' if kind == 'VARCHAR' else 'TRY_CAST'}({text} AS {kind}) AS {alias}"
 
     columns = [
@@ -135,15 +150,30 @@ def _canonical(
         column(names[schema.LENGTH], "VARCHAR", _RAW_LENGTH),
         f"{_FILE if carried else 'CAST(NULL AS VARCHAR)'} AS {schema.CARRIED_IN}",
         f"{'file_row_number' if carried else 'CAST(NULL AS BIGINT)'} AS {schema.ROW}",
+        f"{_ORDINALS[format_].format(group=number)} AS {schema.ORDINAL}",
+        f"coalesce(({where or 'true'}\n), false) AS {schema.SELECTED}",
         *(column(name, _kept_type(types[name]), quoted(name)) for name in config.keep),
     ]
-    return (
+    canonical = (
         f"SELECT {_RESOLVED_URI} AS uri, coalesce({_RAW_ID}, uri) AS image_id, "
         f"coalesce({_RAW_DATASET}, {literal(config.dataset)}) AS dataset, version, "
         f'TRY_CAST({_RAW_OFFSET} AS BIGINT) AS "offset", TRY_CAST({_RAW_LENGTH} AS BIGINT) AS length, '
         f"* EXCLUDE ({_FILE}, {_RAW_URI}, {_RAW_ID}, {_RAW_DATASET}, version) "
-        f"FROM (SELECT {', '.join(columns)} FROM {reader}({literals(uris)}, {options}))"
+        f"FROM (SELECT {', '.join(columns)} FROM {rows})"
     )
+    if format_ == "parquet":
+        return canonical
+    connection.execute(f"CREATE TEMP TABLE {_TEXT}{number} AS {canonical}")
+    return f"FROM {_TEXT}{number}"
+
+
+def _require_fit(connection: duckdb.DuckDBPyConnection, where: str | None, rows: str, uri: str) -> None:
+    """Raises: ConfigError for a condition that the manifest's columns do not fit."""
+    try:
+        connection.execute(f"SELECT CAST(({where or 'true'}\n) AS BOOLEAN) FROM {rows} LIMIT 0")
+    except duckdb.Error as error:
+        said = str(error).strip().splitlines()[0].rstrip(".")
+        raise ConfigError(f"--where {where} does not fit the manifest {uri}: {said}.") from error
 
 
 def _holds_bytes(types: dict[str, str], name: str) -> bool:
@@ -160,6 +190,10 @@ def _as_written(format_: str, columns: list[str]) -> str:
     return ", maximum_depth = 1" if format_ == "jsonl" else ""
 
 
+_ORDINALS = {
+    "parquet": f"({{group}}::BIGINT << {GROUP_BITS}) + (file_index::BIGINT << {ROW_BITS}) + file_row_number",
+    **dict.fromkeys(("csv", "jsonl"), f"({{group}}::BIGINT << {GROUP_BITS}) + row_number() OVER ()"),
+}
 _READERS = {"parquet": "read_parquet", "csv": "read_csv", "jsonl": "read_json"}
 _OPTIONS = {
     "parquet": ", hive_partitioning = false",

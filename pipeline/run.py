@@ -20,17 +20,19 @@ from ray.data import Dataset
 
 from pipeline import __version__, cluster, engines, planning
 from pipeline.account import Account, Progress
-from pipeline.commit import GATHER_SHARE, Block, Committer, Rows, finished_blocks, gather
+from pipeline.batching import block_rows
+from pipeline.commit import GATHER_SHARE, Block, Committer, Ids, finished_blocks, gather
 from pipeline.config import RunConfig
 from pipeline.errors import AccountError, FailureRateError, LakeLensError, TableError
-from pipeline.planning import Assignment, Selection
+from pipeline.fragment import Fragment, Rest
+from pipeline.pending import MISSING, Selection
+from pipeline.planning import Assignment
 from pipeline.schema import FAILED, OK
 from pipeline.storage import join
-from pipeline.table import Fragment
-from pipeline.workers import Decoder, Predictor, write_fragments, write_remainder
+from pipeline.workers import Decoder, Predictor, write_fragments, write_rest
 
-BLOCK_ROWS = {"cpu": 32, "gpu": 256}
-"""Images that travel together: some seconds of work, so that little is lost with an actor."""
+RATE_S = 5.0
+"""How long a run must have predicted before its rate says something."""
 REFUSED_ROWS = 10
 """A run of at least so many images in which every one is refused by its store is stopped, however small it is."""
 
@@ -56,34 +58,39 @@ class Summary:
 def run(
     config: RunConfig,
     *,
-    selection: Selection = planning.MISSING,
+    selection: Selection = MISSING,
+    take_over: bool = False,
     address: str | None = None,
     stop: threading.Event | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    say: planning.Say = lambda sentence: None,
 ) -> Summary:
     """Label and embed the selected images of the manifest: by default those that the output does not hold yet.
 
-    Setting `stop` ends it early: what is predicted is committed, the rest is `left`.
-    Raises: LakeLensError, one of its kinds for each way in which a run cannot start or go on.
+    Setting `stop` ends it early: what is predicted is committed, the rest is `left`. With `take_over` a run that
+    is at work on the output is stopped at its next commit. `say` gets a sentence where there is something to wait
+    for. Raises: LakeLensError, one of its kinds for each way in which a run cannot start or go on.
     """
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:6]}"
-    assignment = planning.assign(config, run_id, selection)
-    if not assignment.files:
+    assignment = planning.assign(config, run_id, selection, take_over=take_over, say=say)
+    if assignment.heartbeat is None:
         assignment.account.check()
         return Summary(assignment.target.output, assignment.account)
-    return _Run(config, assignment, stop or threading.Event(), on_progress).go(address)
+    try:
+        return _Run(config, assignment, stop or threading.Event(), on_progress).go(address)
+    finally:
+        assignment.heartbeat.stop()
 
 
-def dataset(config: RunConfig, assignment: Assignment, pools: cluster.Pools, engine: str) -> Dataset:
-    """The stages, with the columns that each adds; a block stays a block from the first to the last."""
+def dataset(config: RunConfig, assignment: Assignment, pools: cluster.Pools, engine: str, rows: int) -> Dataset:
+    """The stages, with the columns that each adds; a block of `rows` stays a block from the first to the last."""
     model, storage = assignment.target.model, assignment.target.storage
     config = config.model_copy(update={"model": model.pinned(config.model)})
     opened = [storage.filesystem(uri) for uri in assignment.files]
-    rows = ray.data.read_parquet(
+    pending = ray.data.read_parquet(
         [path for _, path in opened], filesystem=opened[0][0], partitioning=None
     )  # image_id, uri, dataset, version, offset, length, where its bytes and its old row are, kept columns
-    rows = rows.repartition(target_num_rows_per_block=BLOCK_ROWS["gpu" if pools.predictors.num_gpus else "cpu"])
-    images = rows.map_batches(
+    images = pending.repartition(target_num_rows_per_block=rows).map_batches(
         Decoder,
         fn_constructor_kwargs={"config": config, "steps": model.preprocessing},
         **cluster.stage(pools.decoders),
@@ -112,8 +119,10 @@ class _Run:
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.config, self.assignment, self.stop, self.on_progress = config, assignment, stop, on_progress
-        self.account, self.pending, self.predicted = assignment.account, assignment.account.total.left, 0
+        self.account, self.pending, self.predicted = assignment.account, assignment.pending, 0
+        self.unassigned = assignment.account.total.left - assignment.pending
         self.started, self.reporting = time.monotonic(), threading.Lock()
+        self.first_block: tuple[float, int] | None = None
         assert assignment.target.table is not None  # it has been claimed
         self.table, self.storage = assignment.target.table, assignment.target.storage
 
@@ -124,7 +133,8 @@ class _Run:
             with cluster.connected(address) as resources, cluster.explained():
                 pools = cluster.pools(self.config.workers, resources)
                 engine = engines.choose(self.config.model.engine, gpus=pools.predictors.num_gpus > 0)
-                self._process(dataset(self.config, self.assignment, pools, engine))
+                rows = block_rows(self._known_rate(engine), accelerator=pools.predictors.num_gpus > 0)
+                self._process(dataset(self.config, self.assignment, pools, engine, rows), pools)
         except TableError:
             raise  # its last commit may have landed unseen: the next run, which reads the log, clears up
         except BaseException:
@@ -135,7 +145,7 @@ class _Run:
             output=self.assignment.target.output,
             account=self.account,
             run_id=self.assignment.run_id,
-            stopped=self.stop.is_set() and self.account.total.left > 0,
+            stopped=self.stop.is_set() and self.account.total.left > self.unassigned,
             seconds=time.monotonic() - self.started,
             engine=engine,
         )
@@ -149,7 +159,7 @@ class _Run:
         with suppress(LakeLensError):
             self.table.remove_orphans(range(self.assignment.epoch + 1))
 
-    def _process(self, scored: Dataset) -> None:
+    def _process(self, scored: Dataset, pools: cluster.Pools) -> None:
         output = self.config.output
         committer = Committer(
             self.table,
@@ -158,21 +168,36 @@ class _Run:
             output.commit_interval_s,
             self._committed,
             self._held,
-            self._remainders,
+            self._rewrite,
         )
         age_s = GATHER_SHARE * output.commit_interval_s
-        blocks = self._counted(finished_blocks(scored))
+        blocks = self._counted(finished_blocks(scored), pools.predictors.size.max_size)
         try:
             for group in gather(blocks, rows=output.rows_per_file, age_s=age_s, stop=self.stop):
                 committer.add(write_fragments.remote(*(ref for ref, _ in group), **self._place()))
         finally:
             committer.close()
 
-    def _counted(self, blocks: Iterator[Block]) -> Iterator[Block]:
+    def _counted(self, blocks: Iterator[Block], predictors: int) -> Iterator[Block]:
         for block in blocks:
             self.predicted += block[1]
+            first_s, first_rows = self.first_block = self.first_block or (time.monotonic(), self.predicted)
+            elapsed_s = time.monotonic() - first_s
+            if elapsed_s > RATE_S:
+                self._note(images_per_s=round((self.predicted - first_rows) / elapsed_s / predictors, 3))
             self._report()
             yield block
+
+    def _known_rate(self, engine: str) -> float | None:
+        """Images/s of one predictor, as the run before this one measured it with this engine; None if none did."""
+        before = self.assignment.before.document
+        rate = before.get("images_per_s") if before.get("engine") == engine else None
+        self._note(engine=engine, images_per_s=rate)
+        return rate
+
+    def _note(self, **facts: Any) -> None:
+        assert self.assignment.heartbeat is not None
+        self.assignment.heartbeat.note(**facts)
 
     def _committed(self, fragments: list[Fragment]) -> None:
         self.account = self._with(fragments)
@@ -183,9 +208,9 @@ class _Run:
         target = self.assignment.target
         return {"output": target.output, "storage": target.storage, "epoch": self.assignment.epoch}
 
-    def _remainders(self, rows: Rows) -> dict[str, Fragment | None]:
-        refs = [write_remainder.remote(path, without, **self._place()) for path, without in rows.items()]
-        return dict(zip(rows, ray.get(refs), strict=True))
+    def _rewrite(self, replaced: Ids) -> dict[str, Rest]:
+        refs = [write_rest.remote(path, ids, **self._place()) for path, ids in replaced.items()]
+        return dict(zip(replaced, ray.get(refs), strict=True))
 
     def _held(self, fragments: list[Fragment], last: bool) -> bool:
         """Rows are not committed while more of them fail than may: with enough rows the run is stopped.
@@ -219,11 +244,18 @@ class _Run:
 
     def _check(self, summary: Summary) -> None:
         self.account.check()
-        if self.account.total.left and not summary.stopped:
+        lost = self.account.total.left - self.unassigned
+        if lost and not summary.stopped:
             raise AccountError(
-                f"{self.account.total.left} of {self.pending} pending rows never came out of the pipeline; "
+                f"{lost} of {self.pending} pending rows never came out of the pipeline; "
                 "run again to process them, and please report this defect."
             )
+
+    def _status(self, summary: Summary) -> str:
+        left = summary.account.total.left
+        if summary.stopped or not left:
+            return "stopped" if summary.stopped else "finished"
+        return "limited" if left == self.unassigned else "incomplete"
 
     def _document(self, summary: Summary) -> dict[str, Any]:
         """`summary.json`."""
@@ -231,7 +263,7 @@ class _Run:
         return {
             "run_id": summary.run_id,
             "epoch": self.assignment.epoch,
-            "status": "stopped" if summary.stopped else "incomplete" if summary.account.total.left else "finished",
+            "status": self._status(summary),
             "model": description["model"],
             "fingerprint": description["fingerprint"],
             "engine": summary.engine,

@@ -14,12 +14,13 @@ OFFSET, LENGTH = "offset", "length"
 OUTCOME, OK, FAILED = "outcome", "ok", "failed"
 PIXELS = "pixels"
 BYTES = "bytes"
-ORDINAL, PROBLEM = "_lakelens_ordinal", "_lakelens_problem"
-"""What planning adds to a manifest: the row's number from 1, and why it is invalid."""
+ORDINAL, PROBLEM, SELECTED = "_lakelens_ordinal", "_lakelens_problem", "_lakelens_selected"
+"""What planning adds to a manifest: a number that rises from row to row, why a row is invalid (null: it is not),
+and whether it was asked for."""
 CARRIED_IN, ROW = "_lakelens_carried_in", "_lakelens_row"
 """Where a manifest carries the image itself: its file, and the row's number in it from 0."""
-TRIES, REPLACES, REPLACED_ROW = "_lakelens_tries", "_lakelens_replaces", "_lakelens_replaced_row"
-"""Of a row that is processed again: its attempts so far, the table's file that holds it, its number in there."""
+TRIES, REPLACES = "_lakelens_tries", "_lakelens_replaces"
+"""Of a row that is processed again: its attempts so far, and the table's file that holds it."""
 
 PENDING = pa.schema(
     [
@@ -33,7 +34,6 @@ PENDING = pa.schema(
         pa.field(ROW, pa.int64()),
         pa.field(TRIES, pa.int32()),
         pa.field(REPLACES, pa.string()),
-        pa.field(REPLACED_ROW, pa.int64()),
     ]
 )
 """One row for each image still to be processed; the kept columns follow."""
@@ -92,10 +92,10 @@ def predictions(kept: Sequence[pa.Field] = ()) -> pa.Schema:
 
 
 def scored(kept: Sequence[pa.Field]) -> pa.Schema:
-    """What `Predictor` gives: output rows, and which rows of the table they replace."""
-    return pa.schema([*predictions(kept), PENDING.field(REPLACES), PENDING.field(REPLACED_ROW)])
+    """What `Predictor` gives: output rows, and the table's files whose rows they replace."""
+    return pa.schema([*predictions(kept), PENDING.field(REPLACES)])
 
 
 def fragment(table: pa.Schema) -> pa.Schema:
     """Schema of the Parquet files of a table or of scored rows: all but what the folders and the log say."""
-    return pa.schema([field for field in table if field.name not in (*PARTITIONS, REPLACES, REPLACED_ROW)])
+    return pa.schema([field for field in table if field.name not in (*PARTITIONS, REPLACES)])

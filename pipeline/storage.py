@@ -106,6 +106,16 @@ class Storage:
                 return False
             raise failure(error, uri) from error
 
+    def delete(self, uri: str) -> None:
+        """Delete an object, if there is one. Raises: StorageError."""
+        fs, path = self.filesystem(uri)
+        try:
+            fs.rm_file(path)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise failure(error, uri) from error
+
     def write_json(self, uri: str, value: object) -> None:
         """Replace an object by a JSON document. Raises: StorageError."""
         self.write(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

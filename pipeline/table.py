@@ -4,14 +4,11 @@ Only a commit makes files visible, only one run's commits are accepted (the newe
 whose answer was lost is found again by its id. Workers write the files; this module never reads rows.
 """
 
-import dataclasses
 import json
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 from uuid import uuid4
 
 import pyarrow as pa
@@ -19,42 +16,15 @@ from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookPropert
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from pipeline import schema
-from pipeline.errors import OvertakenError, StorageError, TableError
+from pipeline import delta_log, schema
+from pipeline.delta_log import APPLICATION
+from pipeline.errors import MovedError, OvertakenError, StorageError, TableError
+from pipeline.fragment import Fragment, epoch_of
 from pipeline.storage import Storage, absolute, delta_uri, failure, join
 
 FOLDER = "predictions"
-APPLICATION = "lakelens"
-"""The Delta application transaction whose version is the epoch."""
 COMMIT_ATTEMPTS = 6
 """Tries of one commit against a store that fails; the waits between them double from 0.5 s."""
-
-_EPOCH = re.compile(r"^\.?(\d+)-[0-9a-f]{32}\.parquet(\.[0-9a-f]{32}\.tmp)?$")
-"""A fragment, or the scratch file of one whose writer was killed."""
-
-
-@dataclass(frozen=True)
-class Fragment:
-    """One Parquet output file that is written but not visible. `path` is relative to the table.
-
-    `examples` are a few of its failed rows, as "uri: code"; `refused` counts those that speak of the store and not
-    of the image. `replaces` names rows of visible files, by their numbers, whose place its rows take.
-    """
-
-    path: str
-    dataset: str
-    outcome: str
-    rows: int
-    size: int
-    examples: tuple[str, ...] = ()
-    refused: int = 0
-    replaces: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
-
-
-def fragment_path(dataset: str, outcome: str, epoch: int) -> str:
-    """A path that no other attempt has, below the table, with the dataset's name percent-encoded."""
-    folder = f"{schema.DATASET}={quote(dataset, safe='')}/{schema.OUTCOME}={outcome}"
-    return f"{folder}/{epoch}-{uuid4().hex}.parquet"
 
 
 class Predictions:
@@ -64,6 +34,7 @@ class Predictions:
         self._uri = join(absolute(output), FOLDER)
         self._storage = storage
         self._handle = handle
+        self._moves: dict[str, tuple[str, ...]] = {}
 
     @classmethod
     def open(cls, output: str, storage: Storage) -> "Predictions | None":
@@ -110,6 +81,29 @@ class Predictions:
         """The URIs of the visible files."""
         return [join(self._uri, path) for path in _paths(self._handle)]
 
+    def is_newest(self) -> bool:
+        """Whether the log has no later version. Raises: StorageError."""
+        return delta_log.read(self._uri, self.version + 1, self._storage) is None
+
+    def owner(self) -> str | None:
+        """The run that claimed the newest epoch; None if none did, or so long ago that the log has forgotten it.
+
+        Raises: StorageError.
+        """
+        for version in range(self.version, -1, -1):
+            entry = delta_log.read(self._uri, version, self._storage)
+            if entry is None:
+                return None
+            if entry.claimed is not None:
+                return str(entry.info["run_id"]) if "run_id" in entry.info else None
+        return None
+
+    def holders(self, path: str) -> list[str]:
+        """The visible files that the rows of a file are in, after all commits that this object has seen."""
+        if path not in self._moves:
+            return [path]
+        return [holder for other in self._moves[path] for holder in self.holders(other)]
+
     def kept_columns(self) -> list[pa.Field]:
         """The columns that the table has beyond `schema.PREDICTIONS`."""
         fields = pa.schema(self._handle.schema().to_arrow())
@@ -123,31 +117,50 @@ class Predictions:
         missing = self._missing_columns(kept)
         epoch = self.epoch + 1
         if not self._try([], {"run_id": run_id, "epoch": epoch, "commit_id": uuid4().hex}, epoch):
-            if self._entry(self.version + 1) is None:
+            if self.is_newest():
                 raise TableError(f"Cannot commit to {self._uri}: the store refused.")
             return None
         if len(missing):
             self._add_columns(missing, run_id)
         return epoch
 
-    def commit(self, fragments: Sequence[Fragment], run_id: str, epoch: int, removed: Sequence[str] = ()) -> None:
-        """Make files visible and others invisible, all of it or nothing. Raises: OvertakenError, TableError.
+    def commit(
+        self,
+        fragments: Sequence[Fragment],
+        run_id: str,
+        epoch: int,
+        replaced: Mapping[str, Fragment | None] | None = None,
+    ) -> None:
+        """Make files visible, and put others in the place of visible ones, all of it or nothing.
 
-        `removed` are paths below the table; the files stay on disk, for those who read an older version.
+        `replaced` has by its path below the table, for each file that is to go, the one with the rows that stay;
+        the old files stay on disk, for those who read an older version. Raises: MovedError, and nothing is
+        committed, if one of them is no longer visible; OvertakenError, TableError.
         """
-        properties = {"run_id": run_id, "epoch": epoch, "commit_id": uuid4().hex}
+        replaced = replaced or {}
+        properties = {"run_id": run_id, "epoch": epoch, "commit_id": uuid4().hex, "rows": _rows(fragments)}
+        added = [*fragments, *(other for other in replaced.values() if other is not None)]
         for attempt in range(COMMIT_ATTEMPTS):
             if attempt:
                 time.sleep(0.5 * 2 ** (attempt - 1))
             try:
-                if self._try(fragments, properties, epoch, removed) or self._catch_up(properties):
+                if self._try(added, properties, epoch, replaced) or self._catch_up(epoch, properties["commit_id"]):
+                    self._moves |= {path: (other.path,) if other else () for path, other in replaced.items()}
                     return
                 self._handle = self._reopened(self.version)
-                if not set(removed) <= set(_paths(self._handle)):
-                    raise TableError(f"The files of {self._uri} were changed by maintenance; run again.")
             except (StorageError, DeltaError, OSError):
                 continue
+            if not set(replaced) <= set(_paths(self._handle)):
+                raise MovedError(f"The files of {self._uri} were changed by maintenance.")
         raise TableError(f"Cannot commit to {self._uri}: the store failed {COMMIT_ATTEMPTS} times.")
+
+    def catch_up(self, epoch: int) -> None:
+        """See what others committed. Raises: OvertakenError if another run has claimed the table, TableError."""
+        try:
+            self._catch_up(epoch, None)
+            self._handle = self._reopened(self.version)
+        except (DeltaError, OSError) as error:
+            raise _table_error(self._uri, error) from error
 
     def remove_orphans(self, epochs: range) -> int:
         """Delete files of these epochs that the newest log does not name; returns how many.
@@ -157,20 +170,27 @@ class Predictions:
         """
         fs, root = self._storage.filesystem(self._uri)
         try:
-            named = set(_paths(self._reopened(None)))
-            found = {path.removeprefix(root).strip("/"): path for path in fs.find(root)}
-        except Exception as error:
-            raise failure(error, self._uri) from error
-        if not named <= found.keys():
-            missing = min(named - found.keys())
-            raise TableError(f"The table {self._uri} names {missing}, which is not there; nothing was deleted.")
-        orphans = [path for name, path in found.items() if name not in named and _epoch_of(path) in epochs]
-        try:
+            named, found = self._named_and_found(fs, root)
+            if not named <= found.keys():  # maintenance may have deleted a file since the log was read
+                named, found = self._named_and_found(fs, root)
+            if not named <= found.keys():
+                missing = min(named - found.keys())
+                raise TableError(
+                    f"The table {self._uri} names {missing}, which is not there; nothing was deleted."
+                )
+            orphans = [path for name, path in found.items() if name not in named and epoch_of(path) in epochs]
             if orphans:
                 fs.rm(orphans)
+        except TableError:
+            raise
         except Exception as error:
             raise failure(error, self._uri) from error
         return len(orphans)
+
+    def _named_and_found(self, fs: Any, root: str) -> tuple[set[str], dict[str, str]]:
+        """The files that the newest log names, and then those that are there, with their paths in the store."""
+        named = set(_paths(self._reopened(None)))
+        return named, {path.removeprefix(root).strip("/"): path for path in fs.find(root)}
 
     def _reopened(self, version: int | None) -> DeltaTable:
         """The table at a version, or the newest, opened with the credentials of this moment."""
@@ -204,28 +224,22 @@ class Predictions:
             return False
         return True
 
-    def _catch_up(self, properties: dict[str, Any]) -> bool:
-        """Read the versions after this one; True if this very commit is among them.
+    def _catch_up(self, epoch: int, commit_id: object) -> bool:
+        """Read the versions after this one; True if the commit of this id is among them.
 
         Raises: OvertakenError if another run has claimed the table.
         """
-        while (entry := self._entry(self.version + 1)) is not None:
-            actions = [json.loads(line) for line in entry.splitlines() if line.strip()]
-            info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
-            claimed = [a["txn"]["version"] for a in actions if a.get("txn", {}).get("appId") == APPLICATION]
-            if any(epoch > properties["epoch"] for epoch in claimed):
+        while (entry := delta_log.read(self._uri, self.version + 1, self._storage)) is not None:
+            if entry.claimed is not None and entry.claimed > epoch:
                 raise OvertakenError(
-                    f"The run {info.get('run_id')} has taken over {self._uri}; this run stops, and nothing "
+                    f"The run {entry.info.get('run_id')} has taken over {self._uri}; this run stops, and nothing "
                     "that it committed is lost."
                 )
             self._handle.load_as_version(self.version + 1)
-            if info.get("commit_id") == properties["commit_id"]:
+            if commit_id is not None and entry.info.get("commit_id") == commit_id:
                 return True
+            self._moves |= entry.successors()
         return False
-
-    def _entry(self, version: int) -> bytes | None:
-        """A version's entry in the log. Raises: StorageError."""
-        return self._storage.read(join(self._uri, "_delta_log", f"{version:020}.json"))
 
     def _missing_columns(self, kept: Sequence[pa.Field]) -> pa.Schema:
         """The kept columns that the table lacks. Raises: TableError for one of another type."""
@@ -249,6 +263,10 @@ class Predictions:
             raise _table_error(self._uri, error) from error
 
 
+def _rows(fragments: Iterable[Fragment]) -> int:
+    return sum(fragment.rows for fragment in fragments)
+
+
 def _paths(handle: DeltaTable) -> list[str]:
     """The visible files relative to the table: dataset=…/outcome=…/name. What lies above it, delta-rs
     percent-encodes in its URIs; these last three components it does not."""
@@ -268,12 +286,6 @@ def _add_action(fragment: Fragment) -> AddAction:
 
 def _remove_action(path: str) -> RemoveAction:
     return RemoveAction(path, data_change=True, deletion_timestamp=int(time.time() * 1000))
-
-
-def _epoch_of(path: str) -> int | None:
-    """The epoch in a fragment's name; None for files that no run wrote."""
-    found = _EPOCH.match(path.rsplit("/", 1)[-1])
-    return int(found[1]) if found else None
 
 
 def _table_error(uri: str, error: BaseException) -> TableError:

@@ -1,4 +1,4 @@
-"""The only Ray callables: `Decoder`, `Predictor`, `write_fragments`, `write_remainder`.
+"""The only Ray callables: `Decoder`, `Predictor`, `write_fragments`, `write_rest`.
 
 Thin: each turns one block into another, row for row in the same order, by the modules that do the work.
 """
@@ -21,14 +21,15 @@ from numpy.typing import NDArray
 from pipeline import engines, schema
 from pipeline.batching import BatchSizer
 from pipeline.config import RunConfig
-from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, OutOfMemory, RowError, StorageError
+from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, OutOfMemory, RowError, StorageError
 from pipeline.fetch import NO_BUCKET, Fetcher, Request
+from pipeline.fragment import Fragment, Rest, fragment_path
 from pipeline.isolation import IsolatedDecoder, Report
 from pipeline.model import resolve
 from pipeline.outputs import Outputs, parquet_bytes
 from pipeline.preprocessing import Preprocessing
 from pipeline.storage import Storage, join, shown
-from pipeline.table import FOLDER, Fragment, fragment_path
+from pipeline.table import FOLDER
 
 WRITES = 8
 """Fragments of one group of blocks that are written at once: a lake can have many small datasets."""
@@ -150,24 +151,23 @@ def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int
 
 
 @ray.remote(num_cpus=0, max_retries=3, retry_exceptions=[StorageError])  # type: ignore[untyped-decorator]
-def write_remainder(
-    path: str, without: Sequence[int], *, output: str, storage: Storage, epoch: int
-) -> Fragment | None:
-    """Write a visible file's other rows as a file that is not visible yet; None if there are none.
+def write_rest(path: str, ids: Sequence[str], *, output: str, storage: Storage, epoch: int) -> Rest:
+    """Write a visible file without the rows of these ids as a file that is not visible yet.
 
-    Raises: StorageError.
+    Nothing is written if it has none of them, or no others. Raises: MovedError if it is gone, StorageError.
     """
     data = storage.read(join(output, FOLDER, path))
     if data is None:
-        raise StorageError(f"Cannot open {join(output, FOLDER, path)}: it does not exist.")
+        raise MovedError(f"{join(output, FOLDER, path)} is gone.")
     rows = pq.read_table(pa.BufferReader(data), partitioning=None)
-    others = np.setdiff1d(np.arange(rows.num_rows), without)
-    if not len(others):
-        return None
+    others = rows.filter(pc.invert(pc.is_in(rows[schema.IMAGE_ID], pa.array(ids, pa.string()))))
+    removed = rows.num_rows - others.num_rows
+    if not removed or not others.num_rows:
+        return Rest(removed, None)
     dataset, outcome = (unquote(folder.partition("=")[2]) for folder in path.split("/")[:2])
-    data, path = parquet_bytes(rows.take(others)), fragment_path(dataset, outcome, epoch)
+    data, path = parquet_bytes(others), fragment_path(dataset, outcome, epoch)
     storage.write(join(output, FOLDER, path), data)
-    return Fragment(path, dataset, outcome, len(others), len(data))
+    return Rest(removed, Fragment(path, dataset, outcome, others.num_rows, len(data)))
 
 
 def _facts(report: Report | RowError, digest: str | None) -> tuple[Any, ...]:
@@ -189,13 +189,12 @@ def _refused(group: pa.Table) -> int:
     return int(pc.sum(blamed).as_py() or 0)
 
 
-def _replaces(group: pa.Table) -> dict[str, list[int]]:
-    """The rows of visible files whose place these rows take."""
-    replaced: dict[str, list[int]] = {}
-    columns = (group.column(name).to_pylist() for name in (schema.REPLACES, schema.REPLACED_ROW))
-    for path, row in zip(*columns, strict=True):
-        if path is not None:
-            replaced.setdefault(path, []).append(row)
+def _replaces(group: pa.Table) -> dict[str, list[str]]:
+    """The ids of rows in visible files whose place these rows take."""
+    replaced: dict[str, list[str]] = {}
+    again = group.filter(pc.is_valid(group[schema.REPLACES])).select([schema.REPLACES, schema.IMAGE_ID])
+    for path, image_id in zip(*(column.to_pylist() for column in again.columns), strict=True):
+        replaced.setdefault(path, []).append(image_id)
     return replaced
 
 

@@ -12,9 +12,10 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline import schema
+from pipeline.fragment import Fragment, fragment_path
 from pipeline.outputs import parquet_bytes
 from pipeline.storage import Storage, join
-from pipeline.table import FOLDER, Fragment, fragment_path
+from pipeline.table import FOLDER
 
 STORAGE = Storage()
 

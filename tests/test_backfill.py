@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 from pipeline import failures
 from pipeline.config import RunConfig
 from pipeline.errors import FailureRateError
-from pipeline.planning import Selection
+from pipeline.pending import Selection
 from pipeline.run import run
 from pipeline.storage import Storage
 from tests import lakes

@@ -2,16 +2,17 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, cast
 
 import pytest
 from ray import ObjectRef
 
-from pipeline.commit import WRITES_IN_FLIGHT, Block, Committer, Replacements, Rows, gather
-from pipeline.errors import OvertakenError
-from pipeline.table import Fragment, Predictions
+from pipeline.commit import MOVES, WRITES_IN_FLIGHT, Block, Committer, Ids, Replacements, gather
+from pipeline.errors import MovedError, OvertakenError
+from pipeline.fragment import Fragment, Rest
+from pipeline.table import Predictions
 
 
 def blocks(*rows: int, pause_s: float = 0.0) -> Iterator[Block]:
@@ -109,10 +110,15 @@ class Table:
         self.commits: list[list[int]] = []
         self.error = error
 
-    def commit(self, fragments: list[Fragment], run_id: str, epoch: int, removed: Sequence[str] = ()) -> None:
+    def commit(
+        self, fragments: list[Fragment], run_id: str, epoch: int, replaced: Mapping[str, Fragment | None]
+    ) -> None:
         if self.error is not None:
             raise self.error
         self.commits.append([fragment.rows for fragment in fragments])
+
+    def holders(self, path: str) -> list[str]:
+        return [path]
 
 
 def committer(table: Table, interval_s: float = 0.05) -> Committer:
@@ -231,24 +237,58 @@ def test_a_held_commit_waits_for_the_end() -> None:
     assert table.commits == [[5]]
 
 
-def replacing(path: str, rows: list[int]) -> Fragment:
-    return Fragment("new", "d", "ok", len(rows), 1, replaces={path: rows})
+def replacing(path: str, ids: list[str]) -> Fragment:
+    return Fragment("new", "d", "ok", len(ids), 1, replaces={path: ids})
 
 
-def test_the_other_rows_of_a_file_are_written_again_for_each_commit_that_replaces_some() -> None:
-    asked: list[Rows] = []
+def test_the_files_that_hold_replaced_rows_now_are_each_written_anew_once() -> None:
+    asked: list[Ids] = []
 
-    def remainders(rows: Rows) -> dict[str, Fragment | None]:
-        asked.append({path: sorted(without) for path, without in rows.items()})
-        number = len(asked)
-        return {path: Fragment(f"{path}-{number}", "d", "failed", 1, 1) if number < 3 else None for path in rows}
+    def rewrite(ids: Ids) -> dict[str, Rest]:
+        asked.append({path: sorted(some) for path, some in ids.items()})
+        rests = {"a": Rest(2, Fragment("a2", "d", "failed", 1, 1)), "b1": Rest(0, None), "b2": Rest(1, None)}
+        return {path: rests[path] for path in ids}
 
-    replacements = Replacements(remainders)
-    assert replacements.of([Fragment("x", "d", "ok", 1, 1)]) == ([], [])
-    first, removed = replacements.of([replacing("a", [3]), replacing("a", [1]), replacing("b", [0])])
-    assert ([one.path for one in first], removed) == (["a-1", "b-1"], ["a", "b"])
-    second, removed = replacements.of([replacing("a", [0])])
-    assert ([one.path for one in second], removed) == (["a-2"], ["a-1"])
-    third, removed = replacements.of([replacing("a", [2])])
-    assert (third, removed) == ([], ["a-2"])
-    assert asked == [{"a": [1, 3], "b": [0]}, {"a": [0, 1, 3]}, {"a": [0, 1, 2, 3]}]
+    replacements = Replacements(lambda path: {"a": ["a"], "b": ["b1", "b2"]}[path], rewrite)
+    assert replacements.of([Fragment("x", "d", "ok", 1, 1)]) == {}
+    assert asked == []
+    found = replacements.of([replacing("a", ["3"]), replacing("a", ["1"]), replacing("b", ["0"])])
+    assert {path: other and other.path for path, other in found.items()} == {"a": "a2", "b2": None}
+    assert asked == [{"a": ["1", "3"], "b1": ["0"], "b2": ["0"]}]
+
+
+class MovingTable(Table):
+    """A table whose files maintenance moves before so many commits."""
+
+    def __init__(self, moves: int) -> None:
+        super().__init__()
+        self.moves, self.caught_up = moves, 0
+
+    def commit(
+        self, fragments: list[Fragment], run_id: str, epoch: int, replaced: Mapping[str, Fragment | None]
+    ) -> None:
+        if self.caught_up < self.moves:
+            raise MovedError("moved")
+        super().commit(fragments, run_id, epoch, replaced)
+
+    def catch_up(self, epoch: int) -> None:
+        self.caught_up += 1
+
+
+def test_a_commit_looks_again_when_maintenance_has_moved_its_rows() -> None:
+    table = MovingTable(3)
+    target = committer(table)
+    write = Write()
+    write.finish(7)
+    add(target, write)
+    target.close()
+    assert (table.commits, table.caught_up) == ([[7]], 3)
+
+
+def test_a_commit_whose_rows_never_stay_where_they_are_gives_up() -> None:
+    target = committer(MovingTable(MOVES))
+    write = Write()
+    write.finish(7)
+    add(target, write)
+    with pytest.raises(MovedError):
+        target.close()

@@ -15,7 +15,7 @@ import pytest
 from pipeline import manifest, schema
 from pipeline.config import ManifestColumns, ManifestConfig
 from pipeline.errors import ManifestError
-from pipeline.schema import PROBLEM
+from pipeline.schema import ORDINAL, PROBLEM, SELECTED
 from tests.making import STORAGE
 
 CANONICAL = ["uri", "image_id", "dataset", "version", "offset", "length"]
@@ -102,7 +102,8 @@ def test_columns_can_have_other_names_and_others_can_be_kept(tmp_path: Path) -> 
         table = read(
             tmp_path, write_rows(tmp_path / name, rows), columns=columns, keep=("caption", "stars"), dataset="x"
         )
-        assert table.column_names == [*CANONICAL, schema.CARRIED_IN, schema.ROW, "caption", "stars", PROBLEM]
+        added = [schema.CARRIED_IN, schema.ROW, ORDINAL, SELECTED]
+        assert table.column_names == [*CANONICAL, *added, "caption", "stars", PROBLEM]
         (row,) = table.to_pylist()
         assert (row["uri"], row["dataset"], row["caption"], row["stars"]) == ("/a", "web", "a cat", 4)
 

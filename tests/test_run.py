@@ -15,6 +15,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from pipeline import planning, schema
 from pipeline.account import Progress
 from pipeline.errors import EngineError, FailureRateError, ModelError, SpaceError
+from pipeline.pending import plan
 from pipeline.run import run
 from pipeline.storage import Storage
 from tests import lakes
@@ -211,8 +212,8 @@ def test_a_run_that_fails_wholesale_is_stopped_and_commits_nothing(model: Path, 
     ):
         run(settings)
     assert list((tmp_path / "out" / "predictions").glob("*/*/*.parquet")) == []
-    with planning.plan(settings.manifest, Storage(), planning.target(settings).table) as plan:
-        assert plan.pending == 500
+    with plan(settings.manifest, Storage(), planning.target(settings).table) as found:
+        assert found.pending == 500
 
 
 def test_few_failures_at_the_start_are_committed_once_they_are_few_in_all(model: Path, tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ from pipeline import config, listing, manifest, planning
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, FailureRateError, RowError, StorageError
 from pipeline.fetch import NO_BUCKET, Fetcher, Request
+from pipeline.fragment import Fragment, fragment_path
+from pipeline.pending import plan
 from pipeline.run import run
 from pipeline.storage import Storage
-from pipeline.table import Fragment, Predictions, fragment_path
+from pipeline.table import Predictions
 from tests import lakes, seaweed
 from tests.test_fetch import fetch
 
@@ -95,8 +97,8 @@ def test_a_new_object_is_found_by_the_next_run(
     (path,) = lakes.folder_of_images(tmp_path, 1, first=999)
     server.filesystem().put_file(str(path), f"{BUCKET}/first/images/new/{path.name}")
     settings = lakes.settings(f"{lake}/images/", f"{lake}/model", finished)
-    with planning.plan(settings.manifest, Storage(), planning.target(settings).table) as plan:
-        assert (plan.account.total.already_done, plan.pending) == (62, 1)
+    with plan(settings.manifest, Storage(), planning.target(settings).table) as found:
+        assert (found.account.total.already_done, found.pending) == (62, 1)
     assert run(settings).account.total.ok == 1
     assert len(rows_of(finished)) == 63
 
@@ -143,8 +145,8 @@ def test_an_endpoint_in_the_config_needs_none_in_the_environment(
     settings = lakes.settings(f"{lake}/manifest.parquet", f"{lake}/model", finished, *overrides)
     target = planning.target(settings)
     assert target.table is not None
-    with planning.plan(settings.manifest, target.storage, target.table) as plan:
-        assert plan.account.total.already_done == 62
+    with plan(settings.manifest, target.storage, target.table) as found:
+        assert found.account.total.already_done == 62
 
 
 def test_a_manifest_of_every_format_is_read_from_s3(lake: str, server: seaweed.S3Server) -> None:

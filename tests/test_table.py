@@ -11,7 +11,7 @@ from deltalake import CommitProperties, DeltaTable, Field, Transaction
 from deltalake.exceptions import DeltaError
 
 from pipeline import schema, table
-from pipeline.errors import OvertakenError, TableError
+from pipeline.errors import MovedError, OvertakenError, TableError
 from pipeline.table import FOLDER, Predictions
 from tests.making import STORAGE, write_fragment
 
@@ -329,30 +329,46 @@ def test_the_scratch_file_of_a_killed_writer_is_deleted(out: str) -> None:
     assert not scratch.exists()
 
 
-def test_a_commit_can_make_files_visible_and_others_invisible_at_once(out: str) -> None:
+def test_a_commit_can_put_files_in_the_place_of_others_at_once(out: str) -> None:
     table, epoch = claimed(out)
     old, other = write_fragment(out, "100% a/b", ["1", "2"], epoch), write_fragment(out, "c", ["3"], epoch)
     table.commit([old, other], "one", epoch)
     new = write_fragment(out, "100% a/b", ["1"], epoch)
     before = table.version
-    table.commit([new], "one", epoch, [old.path])
+    table.commit([], "one", epoch, {old.path: new, other.path: None})
     assert table.version == before + 1
-    assert ids(out) == ["1", "3"]
+    assert ids(out) == ["1"]
+    assert (table.holders(old.path), table.holders(other.path)) == ([new.path], [])
     assert sorted(DeltaTable(f"{out}/{FOLDER}", version=before).file_uris()) == sorted(
         f"{out}/{FOLDER}/{one.path}" for one in (old, other)
     )
     assert Path(out, FOLDER, old.path).exists()  # for those who read the version before
-    assert table.remove_orphans(range(epoch + 1)) == 1
+    assert table.remove_orphans(range(epoch + 1)) == 2
     assert not Path(out, FOLDER, old.path).exists()
 
 
-def test_a_file_that_is_no_longer_there_to_be_replaced_stops_the_run(out: str) -> None:
+def test_rows_that_maintenance_has_moved_are_found_again(out: str) -> None:
     table, epoch = claimed(out)
-    old = write_fragment(out, "a", ["1"], epoch)
-    table.commit([old], "one", epoch)
-    maintained = opened(out)
-    compacted = write_fragment(out, "a", ["1"], epoch)
-    maintained.commit([compacted], "maintenance", epoch, [old.path])
-    with pytest.raises(TableError, match=r"changed by maintenance; run again"):
-        table.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch, [old.path])
-    assert ids(out) == ["1"]
+    olds = [write_fragment(out, "100% a/b", [id_], epoch) for id_ in "12"]
+    table.commit(olds, "one", epoch)
+    compacted = write_fragment(out, "100% a/b", ["1", "2"], epoch)
+    opened(out).commit([], "maintenance", epoch, {olds[0].path: compacted, olds[1].path: None})
+    with pytest.raises(MovedError, match=r"changed by maintenance"):
+        table.commit([write_fragment(out, "x", ["1"], epoch)], "one", epoch, {olds[0].path: None})
+    assert ids(out) == ["1", "2"]
+    assert [table.holders(old.path) for old in olds] == [[compacted.path]] * 2
+    rest = write_fragment(out, "100% a/b", ["2"], epoch)
+    table.commit([write_fragment(out, "x", ["1"], epoch)], "one", epoch, {compacted.path: rest})
+    assert ids(out) == ["1", "2"]
+    assert [table.holders(old.path) for old in olds] == [[rest.path]] * 2
+
+
+def test_the_owner_of_a_table_is_the_run_that_claimed_it_last(out: str) -> None:
+    table, epoch = claimed(out, "one")
+    assert table.owner() == "one"
+    table.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
+    maintain(out)
+    assert opened(out).owner() == "one"
+    assert opened(out).claim("two", []) == epoch + 1
+    assert opened(out).owner() == "two"
+    assert Predictions.create(f"{out}2", STORAGE, []).owner() is None

@@ -10,7 +10,8 @@ from deltalake import DeltaTable
 
 from pipeline import schema
 from pipeline.errors import LakeLensError, TableError
-from pipeline.table import FOLDER, Predictions, fragment_path
+from pipeline.fragment import fragment_path
+from pipeline.table import FOLDER, Predictions
 from tests.making import STORAGE, write_fragment
 
 CAPTION = pa.field("caption", pa.string())

@@ -1,0 +1,53 @@
+"""One Parquet output file: its name, and what is known of it once it is written."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+from uuid import uuid4
+
+from pipeline import schema
+
+_NAME = re.compile(r"^\.?(\d+)-[0-9a-f]{32}\.parquet(\.[0-9a-f]{32}\.tmp)?$")
+"""A fragment, or the scratch file of one whose writer was killed."""
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A file that is written but not visible. `path` is relative to the table.
+
+    `examples` are a few of its failed rows, as "uri: code"; `refused` counts those that speak of the store and not
+    of the image. `replaces` names, by the file that held them when it was planned, the ids of rows whose place its
+    rows take.
+    """
+
+    path: str
+    dataset: str
+    outcome: str
+    rows: int
+    size: int
+    examples: tuple[str, ...] = ()
+    refused: int = 0
+    replaces: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rest:
+    """A visible file without the rows that are replaced: how many those are, and the others as a fragment, if
+    any."""
+
+    removed: int
+    fragment: Fragment | None
+
+
+def fragment_path(dataset: str, outcome: str, epoch: int) -> str:
+    """A path that no other attempt has, below the table, with the dataset's name percent-encoded."""
+    folder = f"{schema.DATASET}={quote(dataset, safe='')}/{schema.OUTCOME}={outcome}"
+    return f"{folder}/{epoch}-{uuid4().hex}.parquet"
+
+
+def epoch_of(path: str) -> int | None:
+    """The epoch in a fragment's name; None for files that no run wrote."""
+    found = _NAME.match(path.rsplit("/", 1)[-1])
+    return int(found[1]) if found else None

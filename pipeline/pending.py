@@ -1,0 +1,223 @@
+"""manifest − committed = pending, by DuckDB, as Parquet files: no Ray, no image is opened.
+
+Resume and backfill are this same difference. Two passes over the manifest: one groups the ids of both sides, which
+tells every row's fate, one takes the rows that are pending. DuckDB spills to disk, so that a plan of any size
+needs no more memory than it is given. It does not know who claims the table.
+"""
+
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import manifest, schema
+from pipeline.account import Account, Counts
+from pipeline.config import ManifestConfig, PlanningConfig
+from pipeline.errors import ManifestError, MovedError, TableError
+from pipeline.storage import Storage, failure, join
+from pipeline.table import Predictions
+
+PENDING_FILE_ROWS = 262_144
+"""Rows of one pending file, and of what is in memory while it is written: some tens of MB."""
+PENDING_GROUP_ROWS = 65_536
+"""Rows of one row group: what one read task takes."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which manifest rows a run is for: those that the output lacks or holds of another version, or with `failed`
+    those that it holds as failed.
+
+    Empty `codes` and `datasets` mean all of them; `where` is an SQL condition on manifest columns; at most `limit`
+    rows are processed.
+    """
+
+    failed: bool = False
+    codes: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    where: str | None = None
+    limit: int | None = None
+
+
+MISSING = Selection()
+
+
+class Plan:
+    """What is to be done: an account whose `left` rows are the pending ones."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, selection: Selection) -> None:
+        self._connection = connection
+        self._limit = selection.limit
+        self.account, self.problems = _counted(connection)
+        columns = connection.sql("SELECT * FROM input LIMIT 0").to_arrow_table().schema
+        known = {*schema.PENDING.names, schema.ORDINAL, schema.PROBLEM, schema.SELECTED}
+        self.kept: list[pa.Field] = [field for field in columns if field.name not in known]
+
+    @property
+    def pending(self) -> int:
+        """Rows to process: those that are left, up to the limit."""
+        left = self.account.total.left
+        return left if self._limit is None else min(left, self._limit)
+
+    def write_pending(self, folder: str, storage: Storage) -> list[str]:
+        """Write the pending rows as Parquet files below a URI; returns their URIs.
+
+        They are ordered by dataset, so that an output file holds few of them, and by the file that they replace
+        rows of, so that it is rewritten seldom. Raises: StorageError, ManifestError if the manifest has changed.
+        """
+        pending = pa.schema([*schema.PENDING, *self.kept])
+        columns = ", ".join(map(manifest.quoted, pending.names))
+        rows = self._connection.sql(
+            f"SELECT {columns} FROM fates WHERE {_FATE} = 'left' "
+            f"ORDER BY dataset, {schema.REPLACES}, {schema.ORDINAL} LIMIT {self.pending}"
+        ).to_arrow_reader(PENDING_FILE_ROWS)
+        fs, root = storage.filesystem(folder)
+        uris, count = [], 0
+        try:
+            fs.makedirs(root, exist_ok=True)
+            for number, batch in enumerate(rows):
+                name = f"{number:05}.parquet"
+                with fs.open(f"{root}/{name}", "wb") as file:
+                    table = pa.Table.from_batches([batch]).cast(pending)
+                    pq.write_table(table, file, compression="zstd", row_group_size=PENDING_GROUP_ROWS)
+                uris.append(join(folder, name))
+                count += batch.num_rows
+        except duckdb.Error:
+            raise
+        except Exception as error:
+            raise failure(error, folder) from error
+        if count != self.pending:
+            raise ManifestError("The manifest has changed while it was read; run again.")
+        return uris
+
+
+@contextmanager
+def plan(
+    config: ManifestConfig,
+    storage: Storage,
+    table: Predictions | None,
+    selection: Selection = MISSING,
+    limits: PlanningConfig | None = None,
+) -> Iterator[Plan]:
+    """Read the manifest and subtract what the table holds, or what it does not hold as failed.
+
+    The plan can be written for as long as the context lasts. Raises: ManifestError, StorageError, TableError,
+    ConfigError.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix="lakelens-plan-"))
+    limits = limits or PlanningConfig()
+    try:
+        with duckdb.connect(scratch / "plan.duckdb") as connection:
+            connection.execute("SET TimeZone = 'UTC'")  # Delta knows no other
+            connection.execute(f"SET memory_limit = '{limits.memory_gb * 1e9:.0f} B'")
+            connection.execute(f"SET temp_directory = {manifest.literal(str(scratch / 'spilled'))}")
+            files = manifest.sources(config, storage, scratch)
+            manifest.register_stores(connection, [file.uri for file in files], storage)
+            manifest.relation(connection, files, config, selection.where).create_view("input")
+            _read_committed(connection, table, storage, selection)
+            _find_fates(connection, table, selection)
+            yield Plan(connection, selection)
+    except duckdb.Error as error:
+        raise manifest.unreadable(error, config) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _read_committed(
+    connection: duckdb.DuckDBPyConnection, table: Predictions | None, storage: Storage, selection: Selection
+) -> None:
+    """View `committed`: what the predictions table holds, and the number of its file. `tries` is null but for the
+    failed rows that are selected. Table `files`: their paths below the table.
+    """
+    files = sorted(table.files() if table else [], key=_is_of_failed)
+    first_failed = sum(not _is_of_failed(uri) for uri in files)
+    connection.execute(
+        "CREATE TABLE files AS SELECT unnest(range(len($uris::VARCHAR[]))) AS file, "
+        "regexp_extract(unnest($uris::VARCHAR[]), '[^/]+/[^/]+/[^/]+$') AS path",
+        {"uris": files},
+    )
+    if not files:
+        connection.execute(f"CREATE VIEW committed AS SELECT {_NOTHING_COMMITTED} WHERE false")
+        return
+    manifest.register_stores(connection, files, storage)
+    chosen = f"file_index >= {first_failed}" if selection.failed else "false"
+    if selection.codes:
+        chosen += f" AND error_code IN ({', '.join(map(manifest.literal, selection.codes))})"
+    connection.execute(
+        "CREATE VIEW committed AS SELECT image_id, file_index AS file, version, "
+        f"CASE WHEN {chosen} THEN coalesce(attempts, 0) END AS tries "
+        f"FROM read_parquet({manifest.literals(files)}, hive_partitioning = false)"
+    )
+
+
+_NOTHING_COMMITTED = "NULL::VARCHAR AS image_id, 0::UBIGINT AS file, NULL::VARCHAR AS version, 0::INTEGER AS tries"
+
+
+def _is_of_failed(uri: str) -> bool:
+    return f"/{schema.OUTCOME}={schema.FAILED}/" in uri
+
+
+_FATE = "_lakelens_fate"
+_KEY = "md5_number(image_id)"
+"""Ids are compared by 128 bits: a third of the memory and half the time of comparing them as text."""
+_FIRSTS = f"""
+CREATE TABLE firsts AS
+SELECT min(first) AS {schema.ORDINAL}, max(file) AS file, max(version) AS version, max(tries) AS tries FROM (
+    SELECT {_KEY} AS key, {schema.ORDINAL} AS first, NULL::UBIGINT AS file, NULL::UBIGINT AS version,
+        NULL::INTEGER AS tries FROM input WHERE {schema.PROBLEM} IS NULL
+    UNION ALL
+    SELECT {_KEY}, NULL, file, CASE WHEN version IS NOT NULL THEN hash(version) END, tries FROM committed
+) GROUP BY key HAVING min(first) IS NOT NULL
+"""
+_DUE = {
+    False: "firsts.file IS NULL OR (input.version IS NOT NULL AND hash(input.version) <> firsts.version)",
+    True: "firsts.tries IS NOT NULL",
+}
+"""Which of the first valid rows of their ids are to be processed, without and with `Selection.failed`."""
+
+
+def _find_fates(connection: duckdb.DuckDBPyConnection, table: Predictions | None, selection: Selection) -> None:
+    """View `fates`: the manifest's rows, each with its column of the account, and what it replaces.
+
+    Raises: TableError if a file of the table cannot be read, MovedError if it is newer than that.
+    """
+    try:
+        connection.execute(_FIRSTS)
+    except duckdb.Error as error:
+        if table is None or not any(uri in str(error) for uri in table.files()):
+            raise
+        kind = TableError if table.is_newest() else MovedError
+        raise kind(f"Cannot read the predictions: {str(error).splitlines()[0].rstrip('.')}.") from error
+    asked = schema.SELECTED
+    if selection.datasets:
+        asked += f" AND dataset IN ({', '.join(map(manifest.literal, selection.datasets))})"
+    connection.execute(
+        f"""CREATE VIEW fates AS SELECT input.*, firsts.tries AS {schema.TRIES}, files.path AS {schema.REPLACES},
+        CASE WHEN {schema.PROBLEM} IS NOT NULL THEN 'invalid'
+            WHEN firsts.{schema.ORDINAL} IS NULL THEN 'duplicates'
+            WHEN ({_DUE[selection.failed]}) AND {asked} THEN 'left'
+            WHEN firsts.file IS NULL THEN 'not_selected'
+            ELSE 'already_done' END AS {_FATE}
+        FROM input LEFT JOIN firsts USING ({schema.ORDINAL}) LEFT JOIN files ON files.file = firsts.file"""
+    )
+
+
+def _counted(connection: duckdb.DuckDBPyConnection) -> tuple[Account, dict[str, int]]:
+    """The account, and why rows are invalid and how many are, the most frequent reason first."""
+    counted: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    problems: dict[str, int] = defaultdict(int)
+    for dataset, fate, problem, rows in connection.execute(
+        f"SELECT dataset, {_FATE}, {schema.PROBLEM}, count(*) FROM fates GROUP BY ALL"
+    ).fetchall():
+        counted[dataset][fate] += rows
+        if problem is not None:
+            problems[problem] += rows
+    account = {dataset: Counts(input=sum(rows.values()), **rows) for dataset, rows in sorted(counted.items())}
+    return Account(account), dict(sorted(problems.items(), key=lambda item: (-item[1], item[0])))
