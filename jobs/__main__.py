@@ -15,11 +15,16 @@ COMMANDS = {
         "manifest": "Make a manifest from a folder or an object store prefix.",
         "plan": "Show what a run would do, per dataset, without starting Ray.",
         "run": "Label and embed every image that the output does not hold yet.",
-        "backfill": "Process failed rows again, or what is missing.",
+        "backfill": "Process what is missing, or again what failed, or a part of it.",
         "demo": "Make a small image lake and run on it: no hub, no cloud account.",
     },
     "Trust": {
         "errors": "Count what failed, where and why, and export it.",
+        "history": "List the runs and commits that made an output.",
+    },
+    "Keep": {
+        "compact": "Write many small files as fewer large ones.",
+        "vacuum": "Delete what no reader sees.",
     },
 }
 """Commands by the group in which the help shows them."""

@@ -19,7 +19,8 @@ def main(
     address: Address = None,
     take_over: TakeOver = False,
 ) -> None:
-    """Label and embed every image of CONFIG's manifest that its output does not hold yet, or in another version."""
+    """Label and embed every image of CONFIG's manifest that its output does not hold yet, or in another
+    version."""
     show_run(config.load(path, overrides or []), address, take_over=take_over)
 
 

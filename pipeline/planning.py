@@ -3,6 +3,7 @@
 It does not know how the pending rows are found, nor what becomes of them.
 """
 
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -136,7 +137,8 @@ def _claimed(
             table = Predictions.create(where.output, where.storage, found.kept)
         # A table that was just made and has a version already: another run was first, and may have committed.
         raced = where.table is None and table.version > 0
-        epoch = None if raced else table.claim(run_id, found.kept)
+        facts = {"fingerprint": where.description["fingerprint"], "host": socket.gethostname()}
+        epoch = None if raced else table.claim(run_id, found.kept, facts)
         if epoch is None:
             beating.discard()
             return None

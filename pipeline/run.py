@@ -18,7 +18,7 @@ from uuid import uuid4
 import ray
 from ray.data import Dataset
 
-from pipeline import __version__, cluster, engines, planning
+from pipeline import __version__, cluster, engines, orphans, planning
 from pipeline.account import Account, Progress
 from pipeline.batching import block_rows
 from pipeline.commit import GATHER_SHARE, Block, Committer, Ids, finished_blocks, gather
@@ -128,7 +128,7 @@ class _Run:
 
     def go(self, address: str | None) -> Summary:
         """Process the pending rows and account for every one of them."""
-        self.table.remove_orphans(range(self.assignment.epoch))
+        orphans.remove(self.table, range(self.assignment.epoch))
         try:
             with cluster.connected(address) as resources, cluster.explained():
                 pools = cluster.pools(self.config.workers, resources)
@@ -157,7 +157,7 @@ class _Run:
         """Delete what this run wrote and did not commit, now that its writers have stopped; if the store does
         not answer now, the next run does it."""
         with suppress(LakeLensError):
-            self.table.remove_orphans(range(self.assignment.epoch + 1))
+            orphans.remove(self.table, range(self.assignment.epoch + 1))
 
     def _process(self, scored: Dataset, pools: cluster.Pools) -> None:
         output = self.config.output

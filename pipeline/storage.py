@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,16 @@ def shown(uri: str) -> str:
             uri = uri.partition("?")[0]
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in uri[:SHOWN_CHARS])
     return text if len(uri) <= SHOWN_CHARS else f"{text}…"
+
+
+def modified(info: dict[str, Any]) -> datetime | None:
+    """When a listed object was written last; None if its store does not say."""
+    found = next((info[key] for key in ("LastModified", "mtime", "last_modified", "updated") if key in info), None)
+    if isinstance(found, int | float):
+        return datetime.fromtimestamp(found, UTC)
+    if isinstance(found, str):
+        found = datetime.fromisoformat(found)
+    return found if isinstance(found, datetime) else None
 
 
 def join(base: str, *parts: str) -> str:

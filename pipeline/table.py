@@ -19,8 +19,8 @@ from deltalake.transaction import AddAction, RemoveAction
 from pipeline import delta_log, schema
 from pipeline.delta_log import APPLICATION
 from pipeline.errors import MovedError, OvertakenError, StorageError, TableError
-from pipeline.fragment import Fragment, epoch_of
-from pipeline.storage import Storage, absolute, delta_uri, failure, join
+from pipeline.fragment import Fragment
+from pipeline.storage import Storage, absolute, delta_uri, join
 
 FOLDER = "predictions"
 COMMIT_ATTEMPTS = 6
@@ -31,8 +31,8 @@ class Predictions:
     """The table as of one version. It moves forward one version at a time, by its own commits."""
 
     def __init__(self, output: str, storage: Storage, handle: DeltaTable) -> None:
-        self._uri = join(absolute(output), FOLDER)
-        self._storage = storage
+        self.uri = join(absolute(output), FOLDER)
+        self.storage = storage
         self._handle = handle
         self._moves: dict[str, tuple[str, ...]] = {}
 
@@ -79,11 +79,11 @@ class Predictions:
 
     def files(self) -> list[str]:
         """The URIs of the visible files."""
-        return [join(self._uri, path) for path in _paths(self._handle)]
+        return [join(self.uri, path) for path in paths(self._handle)]
 
     def is_newest(self) -> bool:
         """Whether the log has no later version. Raises: StorageError."""
-        return delta_log.read(self._uri, self.version + 1, self._storage) is None
+        return delta_log.read(self.uri, self.version + 1, self.storage) is None
 
     def owner(self) -> str | None:
         """The run that claimed the newest epoch; None if none did, or so long ago that the log has forgotten it.
@@ -91,7 +91,7 @@ class Predictions:
         Raises: StorageError.
         """
         for version in range(self.version, -1, -1):
-            entry = delta_log.read(self._uri, version, self._storage)
+            entry = delta_log.read(self.uri, version, self.storage)
             if entry is None:
                 return None
             if entry.claimed is not None:
@@ -109,16 +109,17 @@ class Predictions:
         fields = pa.schema(self._handle.schema().to_arrow())
         return [field for field in fields if field.name not in schema.PREDICTIONS.names]
 
-    def claim(self, run_id: str, kept: Sequence[pa.Field]) -> int | None:
-        """Make this run the table's newest epoch and give the table its kept columns.
+    def claim(self, run_id: str, kept: Sequence[pa.Field], facts: Mapping[str, str] | None = None) -> int | None:
+        """Make this run the table's newest epoch and give the table its kept columns; `facts` go into the log.
 
         None if the table moved since this version was read: then plan again. Raises: TableError.
         """
         missing = self._missing_columns(kept)
         epoch = self.epoch + 1
-        if not self._try([], {"run_id": run_id, "epoch": epoch, "commit_id": uuid4().hex}, epoch):
+        properties = {**(facts or {}), "run_id": run_id, "epoch": epoch, "commit_id": uuid4().hex}
+        if not self._try([], properties, epoch):
             if self.is_newest():
-                raise TableError(f"Cannot commit to {self._uri}: the store refused.")
+                raise TableError(f"Cannot commit to {self.uri}: the store refused.")
             return None
         if len(missing):
             self._add_columns(missing, run_id)
@@ -138,7 +139,7 @@ class Predictions:
         committed, if one of them is no longer visible; OvertakenError, TableError.
         """
         replaced = replaced or {}
-        properties = {"run_id": run_id, "epoch": epoch, "commit_id": uuid4().hex, "rows": _rows(fragments)}
+        properties = {"run_id": run_id, "epoch": epoch, "commit_id": uuid4().hex} | _counts(fragments)
         added = [*fragments, *(other for other in replaced.values() if other is not None)]
         for attempt in range(COMMIT_ATTEMPTS):
             if attempt:
@@ -150,9 +151,9 @@ class Predictions:
                 self._handle = self._reopened(self.version)
             except (StorageError, DeltaError, OSError):
                 continue
-            if not set(replaced) <= set(_paths(self._handle)):
-                raise MovedError(f"The files of {self._uri} were changed by maintenance.")
-        raise TableError(f"Cannot commit to {self._uri}: the store failed {COMMIT_ATTEMPTS} times.")
+            if not set(replaced) <= set(paths(self._handle)):
+                raise MovedError(f"The files of {self.uri} were changed by maintenance.")
+        raise TableError(f"Cannot commit to {self.uri}: the store failed {COMMIT_ATTEMPTS} times.")
 
     def catch_up(self, epoch: int) -> None:
         """See what others committed. Raises: OvertakenError if another run has claimed the table, TableError."""
@@ -160,42 +161,16 @@ class Predictions:
             self._catch_up(epoch, None)
             self._handle = self._reopened(self.version)
         except (DeltaError, OSError) as error:
-            raise _table_error(self._uri, error) from error
+            raise _table_error(self.uri, error) from error
 
-    def remove_orphans(self, epochs: range) -> int:
-        """Delete files of these epochs that the newest log does not name; returns how many.
-
-        Call it only for epochs whose writers have stopped or can no longer commit. Raises: StorageError,
-        TableError.
-        """
-        fs, root = self._storage.filesystem(self._uri)
-        try:
-            named, found = self._named_and_found(fs, root)
-            if not named <= found.keys():  # maintenance may have deleted a file since the log was read
-                named, found = self._named_and_found(fs, root)
-            if not named <= found.keys():
-                missing = min(named - found.keys())
-                raise TableError(
-                    f"The table {self._uri} names {missing}, which is not there; nothing was deleted."
-                )
-            orphans = [path for name, path in found.items() if name not in named and epoch_of(path) in epochs]
-            if orphans:
-                fs.rm(orphans)
-        except TableError:
-            raise
-        except Exception as error:
-            raise failure(error, self._uri) from error
-        return len(orphans)
-
-    def _named_and_found(self, fs: Any, root: str) -> tuple[set[str], dict[str, str]]:
-        """The files that the newest log names, and then those that are there, with their paths in the store."""
-        named = set(_paths(self._reopened(None)))
-        return named, {path.removeprefix(root).strip("/"): path for path in fs.find(root)}
+    def newest(self) -> DeltaTable:
+        """A handle of its own on the newest version. Raises: what delta-rs raises."""
+        return self._reopened(None)
 
     def _reopened(self, version: int | None) -> DeltaTable:
         """The table at a version, or the newest, opened with the credentials of this moment."""
         return DeltaTable(
-            delta_uri(self._uri), version=version, storage_options=self._storage.delta_options(self._uri)
+            delta_uri(self.uri), version=version, storage_options=self.storage.delta_options(self.uri)
         )
 
     def _try(
@@ -229,10 +204,10 @@ class Predictions:
 
         Raises: OvertakenError if another run has claimed the table.
         """
-        while (entry := delta_log.read(self._uri, self.version + 1, self._storage)) is not None:
+        while (entry := delta_log.read(self.uri, self.version + 1, self.storage)) is not None:
             if entry.claimed is not None and entry.claimed > epoch:
                 raise OvertakenError(
-                    f"The run {entry.info.get('run_id')} has taken over {self._uri}; this run stops, and nothing "
+                    f"The run {entry.info.get('run_id')} has taken over {self.uri}; this run stops, and nothing "
                     "that it committed is lost."
                 )
             self._handle.load_as_version(self.version + 1)
@@ -248,7 +223,7 @@ class Predictions:
             held = have.get(field.name.casefold(), field)
             if (held.name, held.type) != (field.name, field.type):
                 raise TableError(
-                    f"The kept column {field.name!r} is {field.type} in the manifest, but {self._uri} has "
+                    f"The kept column {field.name!r} is {field.type} in the manifest, but {self.uri} has "
                     f"{held.name!r} as {held.type}; rename it in the manifest, or choose another output.path."
                 )
         return pa.schema([field for field in kept if field.name.casefold() not in have])
@@ -260,14 +235,15 @@ class Predictions:
         try:
             self._handle.alter.add_columns(fields, commit_properties=properties)
         except Exception as error:  # delta-rs raises the bare class for a schema that it cannot take
-            raise _table_error(self._uri, error) from error
+            raise _table_error(self.uri, error) from error
 
 
-def _rows(fragments: Iterable[Fragment]) -> int:
-    return sum(fragment.rows for fragment in fragments)
+def _counts(fragments: Sequence[Fragment]) -> dict[str, int]:
+    failed = sum(fragment.rows for fragment in fragments if fragment.outcome == schema.FAILED)
+    return {"rows": sum(fragment.rows for fragment in fragments), "failed": failed}
 
 
-def _paths(handle: DeltaTable) -> list[str]:
+def paths(handle: DeltaTable) -> list[str]:
     """The visible files relative to the table: dataset=…/outcome=…/name. What lies above it, delta-rs
     percent-encodes in its URIs; these last three components it does not."""
     return ["/".join(uri.rsplit("/", 3)[1:]) for uri in handle.file_uris()]

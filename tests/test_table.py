@@ -10,7 +10,7 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, Field, Transaction
 from deltalake.exceptions import DeltaError
 
-from pipeline import schema, table
+from pipeline import orphans, schema, table
 from pipeline.errors import MovedError, OvertakenError, TableError
 from pipeline.table import FOLDER, Predictions
 from tests.making import STORAGE, write_fragment
@@ -263,17 +263,17 @@ def test_orphans_are_deleted_and_everything_else_is_kept(out: str) -> None:
     for path in foreign:
         path.write_bytes(b"x")
     found.commit([named], "one", epoch)
-    assert found.remove_orphans(range(epoch + 1)) == 1
+    assert orphans.remove(found, range(epoch + 1)) == 1
     assert not (folder / orphan.path).exists()
     assert all(path.exists() for path in [folder / named.path, folder / of_a_later_run.path, *foreign])
-    assert found.remove_orphans(range(epoch + 1)) == 0
+    assert orphans.remove(found, range(epoch + 1)) == 0
     assert ids(out) == ["1"]
 
 
 def test_orphans_of_the_own_epoch_stay_while_only_older_ones_are_asked_for(out: str) -> None:
     found, epoch = claimed(out)
     own, older = write_fragment(out, "a", ["1"], epoch), write_fragment(out, "a", ["2"], 0)
-    assert found.remove_orphans(range(epoch)) == 1
+    assert orphans.remove(found, range(epoch)) == 1
     assert Path(out, FOLDER, own.path).exists()
     assert not Path(out, FOLDER, older.path).exists()
 
@@ -285,7 +285,7 @@ def test_committed_files_below_an_unusual_folder_are_not_taken_for_orphans(tmp_p
     fragment = write_fragment(out, "a b%", ["1"], epoch)
     found.commit([fragment], "one", epoch)
     assert found.files() == [f"{out}/{FOLDER}/{fragment.path}"]
-    assert found.remove_orphans(range(epoch + 1)) == 0
+    assert orphans.remove(found, range(epoch + 1)) == 0
     assert Path(out, FOLDER, fragment.path).exists()
 
 
@@ -304,7 +304,7 @@ def test_a_file_of_the_log_that_is_missing_keeps_everything_else(out: str) -> No
     found.commit([named], "one", epoch)
     Path(out, FOLDER, named.path).unlink()
     with pytest.raises(TableError, match=r"names dataset=a/.*, which is not there; nothing was deleted\.$"):
-        found.remove_orphans(range(epoch + 1))
+        orphans.remove(found, range(epoch + 1))
     assert Path(out, FOLDER, orphan.path).exists()
 
 
@@ -314,7 +314,7 @@ def test_a_stale_handle_deletes_no_file_that_the_log_names(out: str) -> None:
     fragment = write_fragment(out, "a", ["1"], epoch)
     found.commit([fragment], "one", epoch)
     assert stale is not None
-    assert stale.remove_orphans(range(epoch + 1)) == 0
+    assert orphans.remove(stale, range(epoch + 1)) == 0
     assert ids(out) == ["1"]
 
 
@@ -325,7 +325,7 @@ def test_the_scratch_file_of_a_killed_writer_is_deleted(out: str) -> None:
     path = Path(out, FOLDER, fragment.path)
     scratch = path.with_name(f".{path.name}.{'0' * 32}.tmp")
     scratch.write_bytes(b"half")
-    assert found.remove_orphans(range(epoch + 1)) == 1
+    assert orphans.remove(found, range(epoch + 1)) == 1
     assert not scratch.exists()
 
 
@@ -343,7 +343,7 @@ def test_a_commit_can_put_files_in_the_place_of_others_at_once(out: str) -> None
         f"{out}/{FOLDER}/{one.path}" for one in (old, other)
     )
     assert Path(out, FOLDER, old.path).exists()  # for those who read the version before
-    assert table.remove_orphans(range(epoch + 1)) == 2
+    assert orphans.remove(table, range(epoch + 1)) == 2
     assert not Path(out, FOLDER, old.path).exists()
 
 

@@ -8,7 +8,7 @@ import pyarrow.dataset as pds
 import pytest
 from deltalake import DeltaTable
 
-from pipeline import schema
+from pipeline import orphans, schema
 from pipeline.errors import LakeLensError, TableError
 from pipeline.fragment import fragment_path
 from pipeline.table import FOLDER, Predictions
@@ -72,7 +72,7 @@ def test_the_named_files_are_those_on_disk_and_none_is_an_orphan(out: str) -> No
     found = Predictions.open(out, STORAGE)
     assert found is not None
     assert sorted(found.files()) == sorted(map(str, Path(out, FOLDER).rglob("*.parquet")))
-    assert found.remove_orphans(range(9)) == 0
+    assert orphans.remove(found, range(9)) == 0
     assert len(found.files()) == len(NAMES)
 
 

@@ -1,0 +1,34 @@
+"""`lakelens compact`: fewer and larger files."""
+
+from typing import Annotated
+
+import typer
+
+from jobs import console
+from jobs.options import Anonymous, Datasets, EndpointUrl, Output
+from pipeline import maintenance
+from pipeline.config import StorageConfig
+from pipeline.storage import Storage
+
+
+def main(
+    output: Output,
+    target_mb: Annotated[int, typer.Option(min=1, help="Size of the files.")] = maintenance.TARGET_MB,
+    dataset: Datasets = None,
+    keep_replaced: Annotated[
+        bool, typer.Option("--keep-replaced", help="Leave the replaced files to readers, until `lakelens vacuum`.")
+    ] = False,
+    endpoint_url: EndpointUrl = None,
+    anonymous: Anonymous = False,
+) -> None:
+    """Write the small files of each dataset of OUTPUT as fewer large ones. Safe beside a running job.
+
+    Readers of the Delta table see the same rows before and after. The replaced files are deleted, and a query that
+    is reading them fails and has to be repeated; --keep-replaced leaves them, and a plain glob reads rows twice.
+    """
+    storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
+    done = maintenance.compact(
+        output, storage, target_mb=target_mb, datasets=dataset or (), keep_replaced=keep_replaced
+    )
+    rows = [(one.dataset, f"{one.files_before:,}", f"{one.files_after:,}") for one in done]
+    console.show_table(("dataset", "files before", "after"), rows, figures=("files before", "after"))

@@ -1,0 +1,35 @@
+"""`lakelens history`: which runs and commits made an output."""
+
+from typing import Annotated
+
+import typer
+
+from jobs import console
+from jobs.options import Anonymous, EndpointUrl, Output
+from pipeline import maintenance
+from pipeline.config import StorageConfig
+from pipeline.storage import Storage
+
+FIGURES = ("version", "rows", "failed")
+
+
+def main(
+    output: Output,
+    limit: Annotated[int, typer.Option(min=1, help="Show so many, the newest first.")] = 50,
+    endpoint_url: EndpointUrl = None,
+    anonymous: Anonymous = False,
+) -> None:
+    """List the commits of OUTPUT: when, who, and how many rows they added."""
+    storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
+    found = maintenance.history(output, storage)
+    rows = [
+        (str(one.version), f"{one.at:%Y-%m-%d %H:%M:%S}", one.what, one.by, _count(one.rows), _count(one.failed))
+        for one in found[:limit]
+    ]
+    console.show_table(("version", "at (UTC)", "what", "who", "rows", "failed"), rows, figures=FIGURES)
+    fingerprints = sorted({one.fingerprint for one in found if one.fingerprint})
+    console.say(f"fingerprint of the space: {', '.join(fingerprints) or 'not in the log any more'}")
+
+
+def _count(rows: int | None) -> str:
+    return "" if rows is None else f"{rows:,}"

@@ -1,0 +1,62 @@
+"""Files below a table that its newest log does not name: found, and deleted where no one can commit them any
+more."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pipeline.errors import TableError
+from pipeline.fragment import epoch_of
+from pipeline.storage import failure, modified
+from pipeline.table import Predictions, paths
+
+
+@dataclass(frozen=True)
+class Unnamed:
+    """A file that no reader sees: its path below the table, its size in bytes, and when it was written, if
+    known."""
+
+    path: str
+    size: int
+    modified: datetime | None
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that its name tells; None if no run wrote it."""
+        return epoch_of(self.path)
+
+
+def unnamed(table: Predictions) -> list[Unnamed]:
+    """All of them. Raises: TableError if a file that the log names is missing, StorageError."""
+    for _ in range(2):  # maintenance may delete a file after the log was read
+        named, found = _named_and_found(table)
+        if named <= found.keys():
+            return [file for path, file in found.items() if path not in named]
+    missing = min(named - found.keys())
+    raise TableError(f"The table {table.uri} names {missing}, which is not there; nothing was deleted.")
+
+
+def remove(table: Predictions, epochs: range) -> int:
+    """Delete those of these epochs; returns how many.
+
+    Call it only for epochs whose writers have stopped or can no longer commit. Raises: StorageError, TableError.
+    """
+    orphans = [file.path for file in unnamed(table) if file.epoch in epochs]
+    fs, root = table.storage.filesystem(table.uri)
+    try:
+        if orphans:
+            fs.rm([f"{root}/{path}" for path in orphans])
+    except Exception as error:
+        raise failure(error, table.uri) from error
+    return len(orphans)
+
+
+def _named_and_found(table: Predictions) -> tuple[set[str], dict[str, Unnamed]]:
+    """The files that the newest log names, and then those that are there."""
+    fs, root = table.storage.filesystem(table.uri)
+    try:
+        named, infos = set(paths(table.newest())), fs.find(root, detail=True)
+    except Exception as error:
+        raise failure(error, table.uri) from error
+    found = ((name.removeprefix(root).strip("/"), info) for name, info in infos.items())
+    files = (Unnamed(path, int(info.get("size") or 0), modified(info)) for path, info in found)
+    return named, {file.path: file for file in files if not file.path.startswith("_delta_log/")}
