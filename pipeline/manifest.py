@@ -151,7 +151,7 @@ def _canonical(
         f"{_FILE if carried else 'CAST(NULL AS VARCHAR)'} AS {schema.CARRIED_IN}",
         f"{'file_row_number' if carried else 'CAST(NULL AS BIGINT)'} AS {schema.ROW}",
         f"{_ORDINALS[format_].format(group=number)} AS {schema.ORDINAL}",
-        f"coalesce(({where or 'true'}\n), false) AS {schema.SELECTED}",
+        f"coalesce(CAST(({where or 'true'}\n) AS BOOLEAN), false) AS {schema.SELECTED}",
         *(column(name, _kept_type(types[name]), quoted(name)) for name in config.keep),
     ]
     canonical = (
@@ -170,7 +170,7 @@ def _canonical(
 def _require_fit(connection: duckdb.DuckDBPyConnection, where: str | None, rows: str, uri: str) -> None:
     """Raises: ConfigError for a condition that the manifest's columns do not fit."""
     try:
-        connection.execute(f"SELECT CAST(({where or 'true'}\n) AS BOOLEAN) FROM {rows} LIMIT 0")
+        connection.execute(f"SELECT 1 FROM {rows} WHERE CAST(({where or 'true'}\n) AS BOOLEAN) LIMIT 0")
     except duckdb.Error as error:
         said = str(error).strip().splitlines()[0].rstrip(".")
         raise ConfigError(f"--where {where} does not fit the manifest {uri}: {said}.") from error

@@ -121,8 +121,9 @@ def plan(
             files = manifest.sources(config, storage, scratch)
             manifest.register_stores(connection, [file.uri for file in files], storage)
             manifest.relation(connection, files, config, selection.where).create_view("input")
-            _read_committed(connection, table, storage, selection)
-            _find_fates(connection, table, selection)
+            with _told_apart(table):
+                _read_committed(connection, table, storage, selection)
+                _find_fates(connection, selection)
             yield Plan(connection, selection)
     except duckdb.Error as error:
         raise manifest.unreadable(error, config) from error
@@ -183,18 +184,21 @@ _DUE = {
 """Which of the first valid rows of their ids are to be processed, without and with `Selection.failed`."""
 
 
-def _find_fates(connection: duckdb.DuckDBPyConnection, table: Predictions | None, selection: Selection) -> None:
-    """View `fates`: the manifest's rows, each with its column of the account, and what it replaces.
-
-    Raises: TableError if a file of the table cannot be read, MovedError if it is newer than that.
-    """
+@contextmanager
+def _told_apart(table: Predictions | None) -> Iterator[None]:
+    """A file of the table that cannot be read: TableError, or MovedError if the table is newer by now."""
     try:
-        connection.execute(_FIRSTS)
+        yield
     except duckdb.Error as error:
         if table is None or not any(uri in str(error) for uri in table.files()):
             raise
         kind = TableError if table.is_newest() else MovedError
         raise kind(f"Cannot read the predictions: {str(error).splitlines()[0].rstrip('.')}.") from error
+
+
+def _find_fates(connection: duckdb.DuckDBPyConnection, selection: Selection) -> None:
+    """View `fates`: the manifest's rows, each with its column of the account, and what it replaces."""
+    connection.execute(_FIRSTS)
     asked = schema.SELECTED
     if selection.datasets:
         asked += f" AND dataset IN ({', '.join(map(manifest.literal, selection.datasets))})"

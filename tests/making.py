@@ -63,11 +63,20 @@ def edit_json(path: Path, **values: Any) -> None:
     path.write_text(json.dumps({key: value for key, value in document.items() if value is not ...}))
 
 
-def prediction_rows(ids: Sequence[str], kept: Mapping[str, Any] | None = None, code: str = "corrupt") -> pa.Table:
+def prediction_rows(
+    ids: Sequence[str], kept: Mapping[str, Any] | None = None, code: str = "corrupt", version: str | None = None
+) -> pa.Table:
     """Rows of a fragment: failed ones, because those need no labels."""
     columns = schema.fragment(schema.predictions([pa.field(name, pa.string()) for name in kept or {}]))
     error = {"stage": "decode", "error_code": code, "message": "the file is damaged", "attempts": 1}
-    always = {"uri": "u", **error, "run_id": "r", "finished_at": datetime(2024, 1, 1, tzinfo=UTC), **(kept or {})}
+    always = {
+        "uri": "u",
+        "version": version,
+        **error,
+        "run_id": "r",
+        "finished_at": datetime(2024, 1, 1, tzinfo=UTC),
+        **(kept or {}),
+    }
     return pa.Table.from_pylist([{schema.IMAGE_ID: id_, **always} for id_ in ids], schema=columns)
 
 
@@ -78,9 +87,10 @@ def write_fragment(
     epoch: int,
     kept: Mapping[str, Any] | None = None,
     code: str = "corrupt",
+    version: str | None = None,
 ) -> Fragment:
     """A real Parquet file below the table, not committed yet."""
-    data = parquet_bytes(prediction_rows(ids, kept, code))
+    data = parquet_bytes(prediction_rows(ids, kept, code, version))
     path = fragment_path(dataset, schema.FAILED, epoch)
     STORAGE.write(join(output, FOLDER, path), data)
     return Fragment(path, dataset, schema.FAILED, len(ids), len(data))

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import pending, planning, schema
+from pipeline import maintenance, pending, planning, schema
 from pipeline.account import Account, Counts
-from pipeline.config import ManifestConfig, RunConfig
-from pipeline.errors import ManifestError, SpaceError
+from pipeline.config import ManifestConfig, PlanningConfig, RunConfig
+from pipeline.errors import BusyError, ConfigError, ManifestError, SpaceError
 from pipeline.pending import MISSING, Selection, plan
 from pipeline.table import Predictions
 from tests import lakes
@@ -278,3 +278,178 @@ def test_no_failed_row_of_a_code_leaves_nothing_to_do(tmp_path: Path, failed: Pr
 def test_without_a_table_no_row_has_failed(tmp_path: Path) -> None:
     account, _ = outcome(config(tmp_path, FAILED_LAKE), tmp_path / "pending", None, Selection(failed=True))
     assert account.total == Counts(input=6, duplicates=1, not_selected=5)
+
+
+VERSIONED = [{"uri": "/", "image_id": id_, "version": version} for id_, version in ("a1", "b2", "c3", "d4")]
+
+
+@pytest.fixture
+def versioned(tmp_path: Path) -> Predictions:
+    """A table with a and c of version 1, b of version 2, d of no known version."""
+    table = Predictions.create(str(tmp_path / "out"), STORAGE, [])
+    assert table.claim("run", []) == 1
+    fragments = [
+        write_fragment(str(tmp_path / "out"), "images", ids, 1, version=version)
+        for ids, version in ((["a", "c"], "1"), (["b"], "2"), (["d"], None))
+    ]
+    table.commit(fragments, "run", 1)
+    return table
+
+
+def test_a_row_whose_version_has_changed_is_pending_again_and_names_the_file_of_its_old_row(
+    tmp_path: Path, versioned: Predictions
+) -> None:
+    account, rows = outcome(config(tmp_path, VERSIONED), tmp_path / "pending", versioned)
+    assert account.total == Counts(input=4, already_done=3, left=1)
+    (row,) = rows
+    old = pq.read_table(tmp_path / "out" / "predictions" / row[schema.REPLACES], partitioning=None)
+    assert (row["image_id"], old.column("image_id").to_pylist()) == ("c", ["a", "c"])
+    assert row[schema.TRIES] is None  # another object: its attempts are counted anew
+
+
+def test_a_manifest_without_versions_changes_nothing(tmp_path: Path, versioned: Predictions) -> None:
+    rows = [{"uri": "/", "image_id": id_} for id_ in "abcd"]
+    account, _ = outcome(config(tmp_path, rows), tmp_path / "pending", versioned)
+    assert account.total == Counts(input=4, already_done=4)
+
+
+CHOICE = [
+    {"uri": f"/{i}", "image_id": str(i), "dataset": "ab"[i % 2], "year": 2000 + i, "text": f"t{i}"}
+    for i in range(8)
+]
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize(
+    ("selection", "chosen"),
+    [
+        (Selection(datasets=("b",)), ["1", "3", "5", "7"]),
+        (Selection(datasets=("a", "nowhere")), ["2", "4", "6"]),
+        (Selection(where="year::INT > 2004 AND text <> 't6'"), ["5", "7"]),
+        (Selection(where="year::INT > 2004 -- late", datasets=("a",)), ["6"]),
+        (Selection(where="nullif(year::INT, 2003) IS NULL"), ["3"]),
+        (Selection(where="uri LIKE '%7' OR NULL"), ["7"]),
+    ],
+)
+def test_only_selected_rows_are_pending_and_the_others_are_counted(
+    tmp_path: Path, format_: str, selection: Selection, chosen: list[str]
+) -> None:
+    table = committed(tmp_path / "out", {"a": ["0"]})
+    path = tmp_path / f"m.{format_}"
+    rows = pa.Table.from_pylist(CHOICE)
+    if format_ == "parquet":
+        pq.write_table(rows, path)
+    elif format_ == "csv":
+        rows.to_pandas().to_csv(path, index=False)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in CHOICE))
+    account, found = outcome(ManifestConfig(path=(str(path),)), tmp_path / "pending", table, selection)
+    assert sorted(row["image_id"] for row in found) == chosen
+    assert account.total == Counts(input=8, already_done=1, left=len(chosen), not_selected=7 - len(chosen))
+
+
+@pytest.mark.parametrize("where", ["nowhere = 1", "year >", "max(year) = 1", "("])
+def test_a_condition_that_does_not_fit_is_one_sentence(tmp_path: Path, where: str) -> None:
+    with (
+        pytest.raises(ConfigError, match=r"^--where .* does not fit the manifest .*m.*: .*\.$") as caught,
+        plan(config(tmp_path, CHOICE), STORAGE, None, Selection(where=where)),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_a_limit_leaves_the_rest(tmp_path: Path) -> None:
+    with plan(config(tmp_path, CHOICE), STORAGE, None, Selection(limit=3)) as found:
+        files = found.write_pending(str(tmp_path / "pending"), STORAGE)
+    assert (found.pending, found.account.total) == (3, Counts(input=8, left=8))
+    assert [row["image_id"] for file in files for row in pq.read_table(file).to_pylist()] == ["0", "2", "4"]
+    with plan(config(tmp_path, CHOICE), STORAGE, None, Selection(limit=30)) as found:
+        assert found.pending == 8
+
+
+def test_a_manifest_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    path = lakes.write_manifest(tmp_path / "m.parquet", [{"uri": f"/{i}"} for i in range(9)])
+    with plan(ManifestConfig(path=(str(path),)), STORAGE, None) as found:
+        lakes.write_manifest(path, [{"uri": f"/{i}"} for i in range(5)])
+        with pytest.raises(ManifestError, match=r"^The manifest has changed while it was read; run again\.$"):
+            found.write_pending(str(tmp_path / "pending"), STORAGE)
+
+
+def test_manifests_of_several_formats_keep_their_order(tmp_path: Path) -> None:
+    texts = {"1.csv": "uri,image_id\n/csv,x\n", "2.jsonl": json.dumps({"uri": "/jsonl", "image_id": "x"})}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    lakes.write_manifest(tmp_path / "3.parquet", [{"uri": "/parquet", "image_id": "x"}])
+    for order in ("123", "321", "213"):
+        paths = tuple(str(next(tmp_path.glob(f"{number}.*"))) for number in order)
+        account, found = outcome(ManifestConfig(path=paths), tmp_path / order)
+        assert account.total == Counts(input=3, duplicates=2, left=1)
+        assert found[0]["uri"] == {"1": "/csv", "2": "/jsonl", "3": "/parquet"}[order[0]]
+
+
+def test_a_plan_in_little_memory_spills_and_is_the_same(tmp_path: Path) -> None:
+    uris = [f"s3://lake/{i:07}/{i * 7919 % 1_000_003:07}.jpg" for i in range(300_000)]
+    pq.write_table(pa.table({"uri": [*uris, *uris[:1000]]}), tmp_path / "m.parquet")
+    manifest = ManifestConfig(path=(str(tmp_path / "m.parquet"),))
+    table = committed(tmp_path / "out", {"images": uris[::3]})
+    with plan(manifest, STORAGE, table, limits=PlanningConfig(memory_gb=0.1)) as found:
+        files = found.write_pending(str(tmp_path / "pending"), STORAGE)
+    assert found.account.total == Counts(input=301_000, already_done=100_000, left=200_000, duplicates=1000)
+    pending_uris = [uri for file in files for uri in pq.read_table(file, columns=["uri"])["uri"].to_pylist()]
+    assert pending_uris == [uri for i, uri in enumerate(uris) if i % 3]
+
+
+def test_a_live_run_is_not_taken_over_without_a_word(tmp_path: Path) -> None:
+    config = assignment(tmp_path)
+    first = planning.assign(config, "first")
+    with pytest.raises(BusyError, match=r"^The run first \(.*\) is writing .*; wait for it, or .* --take-over\.$"):
+        planning.assign(config, "second")
+    second = planning.assign(config, "second", take_over=True)
+    assert (first.epoch, second.epoch, second.pending) == (1, 2, 6)
+    assert first.heartbeat is not None
+    assert second.heartbeat is not None
+    first.heartbeat.stop()
+    with pytest.raises(BusyError, match=r"^The run second "):
+        planning.assign(config, "third")
+    second.heartbeat.stop()
+    third = planning.assign(config, "third")
+    assert (third.epoch, third.before.document["run_id"]) == (3, "second")
+    assert third.heartbeat is not None
+    third.heartbeat.stop()
+
+
+def test_a_run_that_finds_nothing_to_do_leaves_no_sign_and_asks_no_one(tmp_path: Path) -> None:
+    config = assignment(tmp_path)
+    first = planning.assign(config, "first")
+    commit_all(first)
+    before = sorted(tmp_path.rglob("*"))
+    assert planning.assign(config, "second").heartbeat is None
+    assert sorted(tmp_path.rglob("*")) == before
+    assert first.heartbeat is not None
+    first.heartbeat.stop()
+
+
+def test_a_plan_whose_committed_files_are_compacted_away_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = assignment(tmp_path)
+    first = planning.assign(config, "first")
+    assert first.target.table is not None
+    assert first.heartbeat is not None
+    uris = [row["uri"] for file in first.files for row in pq.read_table(file).to_pylist()]
+    for uri in uris[:4]:
+        first.target.table.commit([write_fragment(first.target.output, "images", [uri], 1)], "first", 1)
+    first.heartbeat.stop()
+    target = planning.target
+
+    def overtaken(config: RunConfig) -> planning.Target:
+        found = target(config)
+        monkeypatch.setattr(planning, "target", target)
+        list(maintenance.compact(found.output, STORAGE))
+        return found
+
+    monkeypatch.setattr(planning, "target", overtaken)
+    second = planning.assign(config, "second")
+    assert (second.account.total.already_done, second.pending) == (4, 2)
+    assert second.heartbeat is not None
+    second.heartbeat.stop()
