@@ -32,8 +32,9 @@ def make(folder: Path, millions: int, done: float) -> None:
     (folder / "manifest").mkdir(parents=True)
     for number in range(millions):
         connection.execute(
-            f"COPY (SELECT {URI} AS uri, 'set-' || (i * 20 // {millions * MILLION}) AS dataset, md5((i +
-            7)::VARCHAR) " f"AS version FROM range({number * MILLION}, {(number + 1) * MILLION}) AS rows(i)) "
+            f"COPY (SELECT {URI} AS uri, 'set-' || (i * 20 // {millions * MILLION}) AS dataset, "
+            "md5((i + 7)::VARCHAR) AS version "
+            f"FROM range({number * MILLION}, {(number + 1) * MILLION}) AS rows(i)) "
             f"TO '{folder}/manifest/{number:04}.parquet' (FORMAT parquet, COMPRESSION zstd)"
         )
     table = Predictions.create(str(folder / "out"), Storage(), [])

@@ -93,7 +93,7 @@ def compact(
         before, after = _compacted(table, dataset, target_mb * 10**6)
         gone = [join(table.uri, path) for path in before - after]
         if not keep_replaced:
-            _delete(storage, table.uri, gone)
+            storage.delete_all(gone)
         yield Compacted(dataset, len(before), len(after))
 
 
@@ -144,8 +144,7 @@ def vacuum(
     ]
     plans = _plans(output, storage, owner if alive else None)
     if not dry_run:
-        _delete(storage, table.uri, [join(table.uri, file.path) for file in garbage])
-        _delete(storage, output, plans)
+        storage.delete_all([*(join(table.uri, file.path) for file in garbage), *plans])
         _forget_log(table)
     return Vacuumed(len(garbage), sum(file.size for file in garbage), len(plans))
 
@@ -168,19 +167,6 @@ def _forget_log(table: Predictions) -> None:
         handle.cleanup_metadata()
     except (DeltaError, OSError) as error:
         raise TableError(f"Cannot clean the log of {table.uri}: {str(error).splitlines()[0]}") from error
-
-
-def _delete(storage: Storage, where: str, uris: Sequence[str]) -> None:
-    if not uris:
-        return
-    fs, _ = storage.filesystem(where)
-    try:
-        fs.rm([storage.filesystem(uri)[1] for uri in uris])
-    except FileNotFoundError:  # another one cleans, too
-        for uri in uris:
-            storage.delete(uri)
-    except Exception as error:
-        raise failure(error, where) from error
 
 
 def history(output: str, storage: Storage) -> list[Commit]:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pipeline.errors import TableError
 from pipeline.fragment import epoch_of
-from pipeline.storage import failure, modified
+from pipeline.storage import failure, join, modified
 from pipeline.table import Predictions, paths
 
 
@@ -40,13 +40,8 @@ def remove(table: Predictions, epochs: range) -> int:
 
     Call it only for epochs whose writers have stopped or can no longer commit. Raises: StorageError, TableError.
     """
-    orphans = [file.path for file in unnamed(table) if file.epoch in epochs]
-    fs, root = table.storage.filesystem(table.uri)
-    try:
-        if orphans:
-            fs.rm([f"{root}/{path}" for path in orphans])
-    except Exception as error:
-        raise failure(error, table.uri) from error
+    orphans = [join(table.uri, file.path) for file in unnamed(table) if file.epoch in epochs]
+    table.storage.delete_all(orphans)
     return len(orphans)
 
 
