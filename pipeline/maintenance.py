@@ -137,11 +137,9 @@ def vacuum(
             raise TableError(f"{table.uri} is being written by a run that has just begun; try again.")
     ended = range(epoch if alive else epoch + 1)
     oldest = datetime.now(UTC) - timedelta(days=older_than_days)
-    garbage = [
-        file
-        for file in orphans.unnamed(table)
-        if file.epoch in ended or (file.epoch is None and file.modified is not None and file.modified < oldest)
-    ]
+    strays = [file for file in orphans.unnamed(table) if file.epoch is None]
+    garbage = {file for file in strays if file.modified is not None and file.modified < oldest}
+    garbage |= set(orphans.of(table, ended))
     plans = _plans(output, storage, owner if alive else None)
     if not dry_run:
         storage.delete_all([*(join(table.uri, file.path) for file in garbage), *plans])

@@ -35,12 +35,23 @@ def unnamed(table: Predictions) -> list[Unnamed]:
     raise TableError(f"The table {table.uri} names {missing}, which is not there; nothing was deleted.")
 
 
+def of(table: Predictions, epochs: range) -> list[Unnamed]:
+    """Those of these epochs, and those without one that were visible once: compaction's, whose rows have moved on.
+
+    Raises: StorageError, TableError.
+    """
+    found = unnamed(table)
+    foreign = any(file.epoch is None for file in found)
+    once = table.removed() if foreign else frozenset()
+    return [file for file in found if file.epoch in epochs or (file.epoch is None and file.path in once)]
+
+
 def remove(table: Predictions, epochs: range) -> int:
-    """Delete those of these epochs; returns how many.
+    """Delete them; returns how many they were.
 
     Call it only for epochs whose writers have stopped or can no longer commit. Raises: StorageError, TableError.
     """
-    orphans = [join(table.uri, file.path) for file in unnamed(table) if file.epoch in epochs]
+    orphans = [join(table.uri, file.path) for file in of(table, epochs)]
     table.storage.delete_all(orphans)
     return len(orphans)
 

@@ -163,6 +163,17 @@ class Predictions:
         except (DeltaError, OSError) as error:
             raise _table_error(self.uri, error) from error
 
+    def removed(self) -> frozenset[str]:
+        """The paths of files that were visible once, as far back as the log remembers. They never come back.
+
+        Raises: TableError.
+        """
+        try:
+            found = self.newest().vacuum(retention_hours=0, dry_run=True, enforce_retention_duration=False)
+        except (DeltaError, OSError) as error:
+            raise _table_error(self.uri, error) from error
+        return frozenset(found)
+
     def newest(self) -> DeltaTable:
         """A handle of its own on the newest version. Raises: what delta-rs raises."""
         return self._reopened(None)

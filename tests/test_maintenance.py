@@ -142,6 +142,18 @@ def test_a_vacuum_deletes_orphans_of_ended_runs_and_plans_and_old_strays_only(
         running.commit([], "one", 1)  # it only seemed dead
 
 
+def test_a_compacted_file_whose_rows_have_moved_on_is_deleted_by_the_run(out: str, running: Predictions) -> None:
+    compacted(out, datasets=["c"])
+    (path,) = ("/".join(file.split("/")[-3:]) for file in named(out) if "dataset=c" in file)
+    running.catch_up(1)
+    rest = write_fragment(out, "c", ids_in(f"{out}/{FOLDER}/{path}")[1:], 1)
+    running.commit([], "one", 1, {path: rest})
+    stray = Path(out, FOLDER, "dataset=c", "outcome=failed", "part-1.parquet")
+    stray.write_bytes(b"in flight")
+    assert orphans.remove(running, range(2)) == 1
+    assert on_disk(out) == named(out) | {str(stray)}
+
+
 def test_a_vacuum_beside_a_live_run_leaves_all_of_its_files(out: str, running: Predictions) -> None:
     assert running.claim("two", []) == 2
     beating = Heartbeat(join(out, "runs", "two"), "two", STORAGE)
