@@ -74,9 +74,11 @@ class Plan:
         """
         pending = pa.schema([*schema.PENDING, *self.kept])
         columns = ", ".join(map(manifest.quoted, pending.names))
+        # One after the other: each can spill, but a join and a sort in one query want their memory at once.
+        self._connection.execute(f"CREATE TABLE pending AS SELECT {schema.ORDINAL}, {columns} FROM due")
         rows = self._connection.sql(
-            f"SELECT {columns} FROM fates WHERE {_FATE} = 'left' "
-            f"ORDER BY dataset, {schema.REPLACES}, {schema.ORDINAL} LIMIT {self.pending}"
+            f"SELECT {columns} FROM pending ORDER BY dataset, {schema.REPLACES}, {schema.ORDINAL} "
+            f"LIMIT {self.pending}"
         ).to_arrow_reader(PENDING_FILE_ROWS)
         fs, root = storage.filesystem(folder)
         uris, count = [], 0
@@ -121,6 +123,7 @@ def plan(
             files = manifest.sources(config, storage, scratch)
             manifest.register_stores(connection, [file.uri for file in files], storage)
             manifest.relation(connection, files, config, selection.where).create_view("input")
+            connection.execute("SET preserve_insertion_order = false")  # what is written is sorted
             with _told_apart(table):
                 _read_committed(connection, table, storage, selection)
                 _find_fates(connection, selection)
@@ -168,20 +171,25 @@ def _is_of_failed(uri: str) -> bool:
 _FATE = "_lakelens_fate"
 _KEY = "md5_number(image_id)"
 """Ids are compared by 128 bits: a third of the memory and half the time of comparing them as text."""
-_FIRSTS = f"""
-CREATE TABLE firsts AS
-SELECT min(first) AS {schema.ORDINAL}, max(file) AS file, max(version) AS version, max(tries) AS tries FROM (
-    SELECT {_KEY} AS key, {schema.ORDINAL} AS first, NULL::UBIGINT AS file, NULL::UBIGINT AS version,
-        NULL::INTEGER AS tries FROM input WHERE {schema.PROBLEM} IS NULL
-    UNION ALL
-    SELECT {_KEY}, NULL, file, CASE WHEN version IS NOT NULL THEN hash(version) END, tries FROM committed
-) GROUP BY key HAVING min(first) IS NOT NULL
-"""
+_VERSION = "CASE WHEN version IS NULL THEN 0 ELSE hash(version) END"
+_FIRST = f"({schema.ORDINAL}::UHUGEINT << 64) | ({_VERSION})::UHUGEINT"
+"""A row's ordinal and, below it, its version: the least of an id's is that of its first row, version and all."""
 _DUE = {
-    False: "firsts.file IS NULL OR (input.version IS NOT NULL AND hash(input.version) <> firsts.version)",
-    True: "firsts.tries IS NOT NULL",
+    False: "file IS NULL OR (version <> held AND version <> 0 AND held <> 0)",
+    True: "tries IS NOT NULL",
 }
 """Which of the first valid rows of their ids are to be processed, without and with `Selection.failed`."""
+_FIRSTS = f"""
+CREATE TABLE firsts AS SELECT {schema.ORDINAL}, file, tries, {{due}} AS due FROM (
+    SELECT (min(first) >> 64)::BIGINT AS {schema.ORDINAL}, max(file) AS file, max(tries) AS tries,
+        (min(first) & 18446744073709551615::UHUGEINT)::UBIGINT AS version, max(held) AS held FROM (
+        SELECT {_KEY} AS key, {_FIRST} AS first, NULL::UINTEGER AS file, NULL::UBIGINT AS held,
+            NULL::INTEGER AS tries FROM input WHERE {schema.PROBLEM} IS NULL
+        UNION ALL
+        SELECT {_KEY}, NULL, file::UINTEGER, {_VERSION}, tries FROM committed
+    ) GROUP BY key HAVING min(first) IS NOT NULL
+)
+"""
 
 
 @contextmanager
@@ -197,20 +205,30 @@ def _told_apart(table: Predictions | None) -> Iterator[None]:
 
 
 def _find_fates(connection: duckdb.DuckDBPyConnection, selection: Selection) -> None:
-    """View `fates`: the manifest's rows, each with its column of the account, and what it replaces."""
-    connection.execute(_FIRSTS)
-    asked = schema.SELECTED
-    if selection.datasets:
-        asked += f" AND dataset IN ({', '.join(map(manifest.literal, selection.datasets))})"
+    """Table `firsts`: the first valid row of every id, and whether it is due. View `fates`: the manifest's rows,
+    each with its column of the account."""
+    connection.execute(_FIRSTS.format(due=_DUE[selection.failed]))
     connection.execute(
-        f"""CREATE VIEW fates AS SELECT input.*, firsts.tries AS {schema.TRIES}, files.path AS {schema.REPLACES},
-        CASE WHEN {schema.PROBLEM} IS NOT NULL THEN 'invalid'
+        f"""CREATE VIEW fates AS SELECT dataset, {schema.PROBLEM}, CASE
+            WHEN {schema.PROBLEM} IS NOT NULL THEN 'invalid'
             WHEN firsts.{schema.ORDINAL} IS NULL THEN 'duplicates'
-            WHEN ({_DUE[selection.failed]}) AND {asked} THEN 'left'
+            WHEN firsts.due AND {_asked(selection)} THEN 'left'
             WHEN firsts.file IS NULL THEN 'not_selected'
             ELSE 'already_done' END AS {_FATE}
-        FROM input LEFT JOIN firsts USING ({schema.ORDINAL}) LEFT JOIN files ON files.file = firsts.file"""
+        FROM input LEFT JOIN firsts USING ({schema.ORDINAL})"""
     )
+    connection.execute(
+        f"""CREATE VIEW due AS SELECT input.*, firsts.tries AS {schema.TRIES}, files.path AS {schema.REPLACES}
+        FROM input JOIN (FROM firsts WHERE due) AS firsts USING ({schema.ORDINAL})
+        LEFT JOIN files ON files.file = firsts.file WHERE {_asked(selection)}"""
+    )
+
+
+def _asked(selection: Selection) -> str:
+    """The condition that a row is asked for."""
+    if not selection.datasets:
+        return schema.SELECTED
+    return f"({schema.SELECTED} AND dataset IN ({', '.join(map(manifest.literal, selection.datasets))}))"
 
 
 def _counted(connection: duckdb.DuckDBPyConnection) -> tuple[Account, dict[str, int]]:

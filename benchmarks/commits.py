@@ -1,0 +1,155 @@
+"""What committing costs and what a kill loses: `python -m benchmarks.commits overhead|loss [--s3 URI]`.
+
+Real runs on a Ray cluster of this machine, with everything but the images: instead of decoding and predicting, an
+actor sleeps so that it gives 500 rows a second, with labels and 768-dimensional vectors.
+
+overhead  wall time of runs that commit every 5 s over that of runs that commit once, alternating
+loss      how many seconds of predicted rows are gone when the driver is killed, at random moments
+"""
+
+import argparse
+import json
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, Dataset
+
+from pipeline import config, run, schema
+from pipeline.account import Progress
+from pipeline.cluster import Pools
+from pipeline.config import RunConfig
+from pipeline.outputs import Outputs
+from pipeline.planning import Assignment
+from pipeline.storage import Storage, join
+from pipeline.table import Predictions
+
+RATE = 500.0
+DIM, CLASSES, TOP_K = 768, 1000, 5
+MODEL = Path(__file__).parents[1] / "pipeline" / "demo" / "model"
+
+
+class Sleeper:
+    """Pending rows -> rows with made-up labels and vectors, `RATE` a second."""
+
+    def __init__(self) -> None:
+        self._random = np.random.default_rng(0)
+        self._due = time.monotonic()
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        for field in schema.DECODED:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+        outputs = Outputs(rows, [str(number) for number in range(CLASSES)], normalize=True)
+        shape = (rows.num_rows, TOP_K)
+        indices = self._random.integers(0, CLASSES, shape, dtype=np.int32)
+        vectors = self._random.standard_normal((rows.num_rows, DIM), dtype=np.float32)
+        outputs.add(indices, self._random.random(shape, dtype=np.float32), vectors)
+        self._due = max(self._due, time.monotonic() - 0.1) + rows.num_rows / RATE
+        time.sleep(max(0.0, self._due - time.monotonic()))
+        return outputs.table("run")
+
+
+def sleeping(settings: RunConfig, assignment: Assignment, pools: Pools, engine: str, rows: int) -> Dataset:
+    """Takes the place of `run.dataset`."""
+    opened = [assignment.target.storage.filesystem(uri) for uri in assignment.files]
+    pending = ray.data.read_parquet([path for _, path in opened], filesystem=opened[0][0], partitioning=None)
+    stage = {"compute": ActorPoolStrategy(size=1), "num_cpus": 0.5, "batch_size": None, "batch_format": "pyarrow"}
+    return pending.repartition(target_num_rows_per_block=rows).map_batches(Sleeper, **stage)
+
+
+def settings_of(folder: str, rows: int, interval_s: float, scratch: Path) -> RunConfig:
+    """A config whose manifest has so many rows."""
+    manifest = scratch / f"{rows}.csv"
+    manifest.write_text("uri\n" + "".join(f"/{number:09}\n" for number in range(rows)))
+    raw = {"manifest": {"path": str(manifest)}, "model": {"name": str(MODEL)}, "output": {"path": folder}}
+    return config.parse(raw, [f"output.commit_interval_s={interval_s}", "failures.max_rate=1"])
+
+
+def once(folder: str, rows: int, interval_s: float, scratch: Path) -> tuple[float, int]:
+    """Seconds from the first block to the end of one run, and its commits."""
+    output, first = join(folder, uuid4().hex), []
+
+    def note(progress: Progress) -> None:
+        if not first:
+            first.append(time.monotonic())
+
+    run.run(settings_of(output, rows, interval_s, scratch), on_progress=note)
+    table = Predictions.open(output, Storage())
+    assert table is not None
+    return time.monotonic() - first[0], table.version - 1
+
+
+def overhead(folder: str, rows: int, repeats: int, scratch: Path) -> None:
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    once(folder, 2000, 5.0, scratch)  # warm
+    ratios = []
+    for _ in range(repeats):
+        rare, _ = once(folder, rows, 10_000.0, scratch)
+        often, commits = once(folder, rows, 5.0, scratch)
+        ratios.append(often / rare)
+        print(f"{often:.2f} s with {commits} commits, {rare:.2f} s without: {often / rare - 1:+.2%}", flush=True)
+    print(f"median {statistics.median(ratios) - 1:+.2%} ({min(ratios) - 1:+.2%} to {max(ratios) - 1:+.2%})")
+
+
+def drive(folder: str, rows: int, interval_s: float, scratch: Path) -> None:
+    """One run that says how many rows are predicted, and when; it is there to be killed."""
+
+    def note(progress: Progress) -> None:
+        print(json.dumps([time.monotonic(), progress.predicted]), flush=True)
+
+    run.run(settings_of(folder, rows, interval_s, scratch), on_progress=note)
+
+
+def loss(folder: str, rows: int, repeats: int, scratch: Path, interval_s: float = 5.0) -> None:
+    lost = []
+    for _ in range(repeats):
+        output = join(folder, uuid4().hex)
+        arguments = ["drive", "--folder", output, "--rows", str(rows)]
+        command = [sys.executable, "-m", "benchmarks.commits", *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        with subprocess.Popen(command, **pipes) as process:  # noqa: S603
+            assert process.stdout is not None
+            seen = [json.loads(process.stdout.readline())]
+            until = time.monotonic() + random.uniform(3, rows / RATE * 0.8)  # noqa: S311
+            while time.monotonic() < until:
+                seen.append(json.loads(process.stdout.readline()))
+            killed = time.monotonic()
+            process.send_signal(signal.SIGKILL)
+        table = Predictions.open(output, Storage())
+        assert table is not None
+        committed = table.newest().to_pyarrow_dataset().count_rows()
+        first_lost = next((at for at, predicted in seen if predicted > committed), killed)
+        lost.append(killed - first_lost)
+        print(f"{seen[-1][1] - committed} of {seen[-1][1]} rows, {lost[-1]:.1f} s of work", flush=True)
+    print(f"commit_interval_s {interval_s:g}: at most {max(lost):.1f} s, median {statistics.median(lost):.1f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["overhead", "loss", "drive"])
+    parser.add_argument("--folder", help="a folder or prefix for the outputs; else a temporary one")
+    parser.add_argument("--rows", type=int, default=15_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    with TemporaryDirectory(prefix="lakelens-commits-") as scratch:
+        folder = options.folder or f"{scratch}/out"
+        if options.what == "drive":
+            drive(folder, options.rows, 5.0, Path(scratch))
+        else:
+            {"overhead": overhead, "loss": loss}[options.what](
+                folder, options.rows, options.repeats, Path(scratch)
+            )
+
+
+if __name__ == "__main__":
+    run.dataset = sleeping
+    main()
