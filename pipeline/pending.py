@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline import manifest, schema
 from pipeline.account import Account, Counts
 from pipeline.config import ManifestConfig, PlanningConfig
-from pipeline.errors import ManifestError, MovedError, TableError
+from pipeline.errors import ConfigError, ManifestError, MovedError, TableError
 from pipeline.storage import Storage, failure, join
 from pipeline.table import Predictions
 
@@ -128,6 +128,10 @@ def plan(
                 _read_committed(connection, table, storage, selection)
                 _find_fates(connection, selection)
             yield Plan(connection, selection)
+    except duckdb.OutOfMemoryException as error:
+        raise ConfigError(
+            f"Planning needs more memory than planning.memory_gb = {limits.memory_gb:g}; raise it."
+        ) from error
     except duckdb.Error as error:
         raise manifest.unreadable(error, config) from error
     finally:

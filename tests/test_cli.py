@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs import __main__ as cli
+from jobs import console
 from tests import lakes
 
 
@@ -201,10 +202,20 @@ def test_plan_says_why_rows_are_invalid(
     assert "invalid: dataset has no usable name (1 row)" in said
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_for_a_stop_and_the_second_one_ends_it(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with console.stopping() as stop:
+        signal.raise_signal(number)
+        assert stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.slow
 def test_an_interrupted_run_commits_what_it_has_and_exits_with_130(
-    number: signal.Signals, model: Path, config_file: Path, tmp_path: Path
+    model: Path, config_file: Path, tmp_path: Path
 ) -> None:
     (path,) = lakes.folder_of_images(tmp_path / "one", 1)
     rows = [{"uri": str(path), "image_id": f"{i:06}"} for i in range(60_000)]
@@ -219,7 +230,7 @@ def test_an_interrupted_run_commits_what_it_has_and_exits_with_130(
     deadline = time.monotonic() + 120
     while not (log / f"{2:020}.json").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "stopping: " in err
