@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test check bench
+.PHONY: setup demo test check bench soak
 
 setup: $(STAMP)
 
@@ -24,6 +24,12 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+
+# Hours of kills and faults; `make test` has a few rounds of it.
+soak: setup
+	LAKELENS_EVERY_STEP=1 $(BIN)/python -m pytest tests/test_suspended.py --timeout 3600
+	$(BIN)/python -m tests.chaos --store local --rounds 100
+	$(BIN)/python -m tests.chaos --store s3 --rounds 40
 
 bench: setup
 	$(BIN)/python -m benchmarks.bench $(ARGS)

@@ -65,6 +65,8 @@ def connected(address: str | None) -> Iterator[Resources]:
     Raises: ClusterError.
     """
     address = address or os.environ.get("RAY_ADDRESS")
+    # Ray Data starts 32 actors to read the footers of Parquet files; a plan has few, and they cost seconds.
+    os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
     if ray.is_initialized():  # the process that called us owns the connection
         yield _resources()
         return
