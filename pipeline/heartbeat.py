@@ -87,6 +87,11 @@ class Sign:
     document: dict[str, Any]
 
     @property
+    def is_running(self) -> bool:
+        """Whether it does not say that the run has ended."""
+        return self.document.get("status") == "running"
+
+    @property
     def described(self) -> str:
         """The run, for messages."""
         pid = (self.document.get("process") or {}).get("pid")
@@ -110,7 +115,7 @@ def is_alive(folder: str, storage: Storage, waiting: Callable[[Sign], None] = la
     `waiting` was called once. Raises: StorageError.
     """
     first = read(folder, storage)
-    if first.document.get("status") != "running":
+    if not first.is_running:
         return False
     here = _is_here(first.document.get("process") or {})
     if here is not None:
@@ -123,7 +128,7 @@ def is_alive(folder: str, storage: Storage, waiting: Callable[[Sign], None] = la
         time.sleep(POLL_S)
         now = read(folder, storage)
         if now != first:
-            return now.document.get("status") == "running"
+            return now.is_running
     return False
 
 

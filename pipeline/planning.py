@@ -60,8 +60,9 @@ def target(config: RunConfig) -> Target:
 class Assignment:
     """A plan that this run owns: its epoch, and `pending` rows of `account` as files below `folder`.
 
-    With nothing pending, `heartbeat` is None and nothing was written anywhere. `before` is what the heartbeat of
-    the run before this one said last.
+    With nothing pending, `heartbeat` is None and nothing was written anywhere; but where a killed run has left
+    something to clear up the output is claimed all the same. `before` is what the heartbeat of the run before this
+    one said last.
     """
 
     target: Target
@@ -95,7 +96,7 @@ def assign(
             suppress(MovedError),
             plan(config.manifest, where.storage, where.table, selection, config.planning) as found,
         ):
-            if not found.pending:
+            if not found.pending and not _was_killed(where, say):
                 return Assignment(where, run_id, join(where.output, RUNS, run_id), found.account, selection)
             before = _before(where, say, take_over=take_over)
             assigned = _claimed(config, run_id, selection, where, found)
@@ -104,24 +105,42 @@ def assign(
     raise TableError(f"{where.output} is being written by other runs; try again when they have ended.")
 
 
+def _was_killed(where: Target, say: Say) -> bool:
+    """Whether the run that owns the output did not come to its end, and left what it would have cleared up."""
+    folder = _owner(where)
+    if folder is None or not heartbeat.read(folder, where.storage).is_running:
+        return False
+    return not _is_alive(folder, where, say)
+
+
 def _before(where: Target, say: Say, *, take_over: bool) -> Sign:
-    """What the run that owns the output said last. Raises: BusyError if it still works and may not be taken
-    over."""
-    owner = where.table.owner() if where.table is not None else None
-    if owner is None:
+    """What the run that owns the output said last.
+
+    Raises: BusyError if it still works and may not be taken over.
+    """
+    folder = _owner(where)
+    if folder is None:
         return Sign({})
-    folder = join(where.output, RUNS, owner)
     sign = heartbeat.read(folder, where.storage)
-
-    def waiting(seen: Sign) -> None:
-        say(f"waiting up to {heartbeat.SILENCE_S:.0f} s to see whether the run {seen.described} still works")
-
-    if not take_over and heartbeat.is_alive(folder, where.storage, waiting):
+    if not take_over and _is_alive(folder, where, say):
         raise BusyError(
             f"The run {sign.described} is writing {where.output}; wait for it, or take over from it with "
             "--take-over."
         )
     return sign
+
+
+def _owner(where: Target) -> str | None:
+    """The folder of the run that owns the output."""
+    owner = where.table.owner() if where.table is not None else None
+    return None if owner is None else join(where.output, RUNS, owner)
+
+
+def _is_alive(folder: str, where: Target, say: Say) -> bool:
+    def waiting(seen: Sign) -> None:
+        say(f"waiting up to {heartbeat.SILENCE_S:.0f} s to see whether the run {seen.described} still works")
+
+    return heartbeat.is_alive(folder, where.storage, waiting)
 
 
 def _claimed(

@@ -39,7 +39,7 @@ REFUSED_ROWS = 10
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did. `run_id` is None if there was nothing to do: then nothing was written at all."""
+    """What a run did. `run_id` is None if there was nothing to do: then no row was written."""
 
     output: str
     account: Account
@@ -77,7 +77,8 @@ def run(
         assignment.account.check()
         return Summary(assignment.target.output, assignment.account)
     try:
-        return _Run(config, assignment, stop or threading.Event(), on_progress).go(address)
+        owned = _Run(config, assignment, stop or threading.Event(), on_progress)
+        return owned.go(address) if assignment.pending else owned.only_clear_up()
     finally:
         assignment.heartbeat.stop()
 
@@ -152,6 +153,12 @@ class _Run:
         self.storage.write_json(join(self.assignment.folder, "summary.json"), self._document(summary))
         self._check(summary)
         return summary
+
+    def only_clear_up(self) -> Summary:
+        """Nothing is pending, but the run before this one was killed before it had cleared up."""
+        self._clear_up()
+        self.account.check()
+        return Summary(self.assignment.target.output, self.account)
 
     def _clear_up(self) -> None:
         """Delete what this run wrote and did not commit, now that its writers have stopped; if the store does

@@ -29,9 +29,9 @@ from pipeline.errors import ErrorCode, StorageError
 from pipeline.http import TIMEOUT, RangedHTTP
 from pipeline.refusals import answer, classify
 
-RETRIES = {"max_attempts": 4, "mode": "standard"}
+RETRIES = {"total_max_attempts": 4, "mode": "standard"}
 """botocore's retry policy for each request: exponential backoff with jitter, a few seconds in all."""
-ONCE = {"max_attempts": 1, "mode": "standard"}
+ONCE = {"total_max_attempts": 1, "mode": "standard"}
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 

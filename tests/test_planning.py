@@ -14,6 +14,7 @@ from pipeline.account import Account, Counts
 from pipeline.config import ManifestConfig, PlanningConfig, RunConfig
 from pipeline.errors import BusyError, ConfigError, ManifestError, SpaceError
 from pipeline.pending import MISSING, Selection, plan
+from pipeline.run import run
 from pipeline.table import Predictions
 from tests import lakes
 from tests.making import STORAGE, write_fragment
@@ -453,3 +454,23 @@ def test_a_plan_whose_committed_files_are_compacted_away_is_made_again(
     assert (second.account.total.already_done, second.pending) == (4, 2)
     assert second.heartbeat is not None
     second.heartbeat.stop()
+
+
+def test_what_a_run_left_that_was_killed_after_its_last_commit_is_cleared_up(tmp_path: Path) -> None:
+    config = assignment(tmp_path)
+    first = planning.assign(config, "first")
+    commit_all(first)
+    orphan = write_fragment(first.target.output, "images", ["of a killed writer"], first.epoch)
+    assert run(config).run_id is None  # while it works, nothing is touched
+    assert (tmp_path / "out" / "predictions" / orphan.path).exists()
+    assert first.heartbeat is not None
+    first.heartbeat.note(process={"pid": 1})
+    first.heartbeat.stop()
+    sign = tmp_path / "out" / "runs" / "first" / "heartbeat.json"
+    old = json.loads(sign.read_text()) | {"status": "running", "at": "2020-01-01T00:00:00+00:00"}
+    sign.write_text(json.dumps(old))  # it was killed, long ago and elsewhere
+    assert run(config).run_id is None
+    assert not (tmp_path / "out" / "predictions" / orphan.path).exists()
+    versions = len(list((tmp_path / "out" / "predictions" / "_delta_log").glob("*.json")))
+    assert run(config).run_id is None
+    assert len(list((tmp_path / "out" / "predictions" / "_delta_log").glob("*.json"))) == versions
