@@ -32,14 +32,19 @@ COMMANDS = {
 
 def main() -> None:
     """Run one command; any LakeLensError ends as one sentence and its exit code."""
-    app = _app(next((word for word in sys.argv[1:] if not word.startswith("-")), None))
+    # Outside of any handler: else the error's frames, and what they hold, live until the interpreter ends.
+    sys.exit(_exit_code(_app(next((word for word in sys.argv[1:] if not word.startswith("-")), None))))
+
+
+def _exit_code(app: typer.Typer) -> int | None:
     try:
         app()
     except LakeLensError as error:
         console.fail(str(error))
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
+    return None
 
 
 def _app(named: str | None) -> typer.Typer:

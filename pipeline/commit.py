@@ -8,7 +8,7 @@ GATHER_SHARE of the commit interval to be written, and a written one the rest of
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 
 from ray import ObjectRef
@@ -24,35 +24,48 @@ WRITES_IN_FLIGHT = 4
 """Fragment writes at once: enough to hide an object store's latency, few enough to bound memory."""
 POLL_S = 0.2
 """How soon a stop is noticed, in seconds."""
+END_S = 60.0
+"""How long to wait for stages to stop, once no more blocks are wanted."""
 
 Block = tuple[ObjectRef, int]
 """A reference to an Arrow table, and its number of rows."""
+Blocks = Generator[Block, None, None]
 Ids = dict[str, list[str]]
 """Ids of rows, by the path below the table of a file that may hold them."""
 MOVES = 5
 """How often in a row maintenance may get ahead of one commit that replaces rows."""
 
 
-def finished_blocks(dataset: Dataset) -> Iterator[Block]:
+def finished_blocks(dataset: Dataset) -> Blocks:
     """Run a dataset and give its output blocks as they appear; rows stay where they are.
 
-    The one place that relies on Ray's developer API for block references.
+    When it is closed the stages have stopped: once Ray is shut down it ends a process in which a thread still asks
+    it for anything. The one place that relies on Ray's developer API for block references.
     """
-    for bundle in dataset.iter_internal_ref_bundles():
-        for block in bundle.blocks:
-            yield block.ref, block.metadata.num_rows
+    bundles = dataset.iter_internal_ref_bundles()
+    try:
+        for bundle in bundles:
+            for block in bundle.blocks:
+                yield block.ref, block.metadata.num_rows
+    finally:
+        del bundles  # lets go of the executor, which waits for its thread, but not long
+        for thread in threading.enumerate():
+            if thread.name.startswith("StreamingExecutor"):
+                thread.join(END_S)
 
 
-def gather(blocks: Iterable[Block], *, rows: int, age_s: float, stop: threading.Event) -> Iterator[list[Block]]:
+def gather(blocks: Blocks, *, rows: int, age_s: float, stop: threading.Event) -> Iterator[list[Block]]:
     """Groups of blocks: as soon as one has `rows` rows or its first block is `age_s` old.
 
     The very first block is a group of its own, so that something is committed at once. When `stop` is
     set, what is there is given as the last group. While the caller does not ask, at most two more blocks are
-    taken. Raises: what `blocks` raises, once the group before it was given.
+    taken. However it ends, `blocks` is closed by then. Raises: what `blocks` raises, once the group before it was
+    given.
     """
     arrived: queue.Queue[Block | BaseException | None] = queue.Queue(maxsize=1)
     ended = threading.Event()
-    threading.Thread(target=_pull, args=(blocks, arrived, ended), daemon=True, name="gather").start()
+    puller = threading.Thread(target=_pull, args=(blocks, arrived, ended), daemon=True, name="gather")
+    puller.start()
     group: list[Block] = []
     deadline = 0.0  # the first block is overdue on arrival
     try:
@@ -71,6 +84,7 @@ def gather(blocks: Iterable[Block], *, rows: int, age_s: float, stop: threading.
                 raise item
     finally:
         ended.set()
+        puller.join(END_S)
 
 
 def _rows(group: list[Block]) -> int:
@@ -98,9 +112,7 @@ def _next(
         return _TIMED_OUT
 
 
-def _pull(
-    blocks: Iterable[Block], arrived: "queue.Queue[Block | BaseException | None]", ended: threading.Event
-) -> None:
+def _pull(blocks: Blocks, arrived: "queue.Queue[Block | BaseException | None]", ended: threading.Event) -> None:
     """Feed `arrived`, ending with None or an exception; it waits while the queue is full."""
 
     def put(item: Block | BaseException | None) -> None:
@@ -113,11 +125,13 @@ def _pull(
     try:
         for block in blocks:
             put(block)
-            if ended.is_set():  # letting go of the iterator ends the stages behind it
+            if ended.is_set():
                 return
         put(None)
     except BaseException as error:  # it belongs to the consumer
         put(error)
+    finally:
+        blocks.close()  # the stages behind it end
 
 
 class Replacements:

@@ -8,7 +8,7 @@ It decides nothing about images, models or tables; it connects those that do.
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from ray.data import Dataset
 from pipeline import __version__, cluster, engines, orphans, planning
 from pipeline.account import Account, Progress
 from pipeline.batching import block_rows
-from pipeline.commit import GATHER_SHARE, Block, Committer, Ids, finished_blocks, gather
+from pipeline.commit import GATHER_SHARE, Blocks, Committer, Ids, finished_blocks, gather
 from pipeline.config import RunConfig
 from pipeline.errors import AccountError, FailureRateError, LakeLensError, TableError
 from pipeline.fragment import Fragment, Rest
@@ -185,7 +185,7 @@ class _Run:
         finally:
             committer.close()
 
-    def _counted(self, blocks: Iterator[Block], predictors: int) -> Iterator[Block]:
+    def _counted(self, blocks: Blocks, predictors: int) -> Blocks:
         for block in blocks:
             self.predicted += block[1]
             first_s, first_rows = self.first_block = self.first_block or (time.monotonic(), self.predicted)

@@ -2,26 +2,26 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, cast
 
 import pytest
 from ray import ObjectRef
 
-from pipeline.commit import MOVES, WRITES_IN_FLIGHT, Block, Committer, Ids, Replacements, gather
+from pipeline.commit import MOVES, WRITES_IN_FLIGHT, Blocks, Committer, Ids, Replacements, gather
 from pipeline.errors import MovedError, OvertakenError
 from pipeline.fragment import Fragment, Rest
 from pipeline.table import Predictions
 
 
-def blocks(*rows: int, pause_s: float = 0.0) -> Iterator[Block]:
+def blocks(*rows: int, pause_s: float = 0.0) -> Blocks:
     for number, count in enumerate(rows):
         yield cast(ObjectRef, f"block-{number}"), count
         time.sleep(pause_s)
 
 
-def sizes(source: Iterator[Block], *, rows: int = 10, age_s: float = 60.0, stop: Any = None) -> list[list[int]]:
+def sizes(source: Blocks, *, rows: int = 10, age_s: float = 60.0, stop: Any = None) -> list[list[int]]:
     groups = gather(source, rows=rows, age_s=age_s, stop=stop or threading.Event())
     return [[count for _, count in group] for group in groups]
 
@@ -37,7 +37,7 @@ def test_a_group_is_given_as_soon_as_it_has_its_rows() -> None:
 def test_a_group_is_given_once_it_is_old_although_no_further_block_comes() -> None:
     held = threading.Event()
 
-    def slow() -> Iterator[Block]:
+    def slow() -> Blocks:
         yield from blocks(1, 1)
         held.wait(20)
 
@@ -55,7 +55,7 @@ def test_nothing_at_all_gives_no_group() -> None:
 
 
 def test_an_error_comes_after_the_group_before_it() -> None:
-    def failing() -> Iterator[Block]:
+    def failing() -> Blocks:
         yield from blocks(1, 2, 3)
         raise OSError("gone")
 
@@ -75,10 +75,27 @@ def test_a_stop_gives_what_is_there_and_ends() -> None:
     assert len(rest) <= 1
 
 
+@pytest.mark.parametrize("groups", [0, 1, 100])
+def test_however_gathering_ends_its_source_is_closed_by_then(groups: int) -> None:
+    closed: list[str] = []
+
+    def source() -> Blocks:
+        try:
+            yield from blocks(1, 2, 3, pause_s=0.1)
+        finally:
+            closed.append(threading.current_thread().name)
+
+    gathering = gather(source(), rows=1, age_s=60, stop=threading.Event())
+    for _ in range(groups):
+        next(gathering, None)
+    gathering.close()
+    assert closed == ["gather"] * (groups > 0)
+
+
 def test_while_the_caller_waits_few_blocks_are_taken() -> None:
     given: list[int] = []
 
-    def counted() -> Iterator[Block]:
+    def counted() -> Blocks:
         for block in blocks(*[1] * 100):
             given.append(1)
             yield block
