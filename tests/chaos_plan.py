@@ -11,6 +11,7 @@ BESIDE = ("take-over", "rival", "compact")
 """Commands that are started beside a driver: one that takes over from it, one that may not, and maintenance."""
 SILENT_S = 65.0
 """Longer than any client of the job waits for an answer."""
+COMMON = [fault for fault in Fault if fault not in (Fault.REFUSE, Fault.LOST, Fault.LATE)]
 PATHS = ("", "/_delta_log/", "/predictions/", "/(images|bad)/", "/runs/")
 
 
@@ -73,7 +74,7 @@ def scenario(store: str, seed: int) -> Scenario:
         seed,
         name,
         tuple(attempts),
-        commit_interval_s=round(drawn.uniform(0.2, 2.0), 2),
+        commit_interval_s=round(drawn.uniform(0.2, 1.0), 2),
         rows_per_file=drawn.randint(8, 60),
         decoders=1 if any(blow.kind == "take-over" for blow in attempts[0].blows) else drawn.randint(1, 2),
         model_in_store=drawn.random() < 0.25,
@@ -98,7 +99,7 @@ def _while_working(drawn: random.Random) -> Moment:
     """From the first commit on, or, one time in four, while the workers start."""
     if drawn.random() < 0.25:
         return Moment("commit", 1, drawn.uniform(0, 6))
-    return Moment("commit", drawn.randint(2, 5), drawn.uniform(0, 0.6))
+    return Moment("commit", drawn.randint(2, 4), drawn.uniform(0, 0.6))
 
 
 def _fatal(drawn: random.Random) -> Blow:
@@ -108,25 +109,29 @@ def _fatal(drawn: random.Random) -> Blow:
     moments = (
         Moment("start", 0, drawn.uniform(0, 4)),
         Moment("commit", 1, drawn.uniform(0, 6)),
-        Moment("commit", drawn.randint(2, 7), drawn.uniform(0, 0.5)),
+        Moment("commit", drawn.randint(2, 6), drawn.uniform(0, 0.5)),
         Moment("end", 0, drawn.uniform(0, 0.8)),
     )
     return Blow("driver", drawn.choices(moments, (2, 2, 5, 2))[0])
 
 
 def _weather(drawn: random.Random) -> Weather:
-    common = drawn.sample([fault for fault in Fault if fault != Fault.REFUSE], k=drawn.randint(1, 5))
-    rates = {str(fault): round(drawn.uniform(0.01, 0.08), 3) for fault in common}
+    """A storm over all of the store is mild: with its clients' patience even one fault in twenty takes minutes."""
+    where = drawn.choices(PATHS, (4, 3, 2, 2, 1))[0]
+    most = 0.08 if where else 0.03
+    rates = {
+        str(fault): round(drawn.uniform(0.01, most), 3) for fault in drawn.sample(COMMON, drawn.randint(1, 4))
+    }
     for fault in (Fault.LOST, Fault.LATE):
-        if fault in rates:
-            rates[fault] = round(drawn.uniform(0.05, 0.4), 3)
-    if drawn.random() < 0.3:
-        rates[Fault.REFUSE] = round(drawn.uniform(0.01, 0.05), 3)
+        if drawn.random() < 0.5:
+            rates[str(fault)] = round(drawn.uniform(0.05, 5 * most), 3)
+    if drawn.random() < 0.2:
+        rates[str(Fault.REFUSE)] = round(drawn.uniform(0.01, 0.04), 3)
     return Weather(
         rates,
-        matching=drawn.choices(PATHS, (5, 2, 2, 2, 1))[0],
-        silence_s=SILENT_S if drawn.random() < 0.04 else round(drawn.uniform(0.5, 4), 1),
-        drip_s=round(drawn.uniform(0.3, 3), 1),
+        matching=where,
+        silence_s=SILENT_S if drawn.random() < 0.03 else round(drawn.uniform(0.5, 3), 1),
+        drip_s=round(drawn.uniform(0.3, 2), 1),
         late_s=round(drawn.uniform(0.2, 2), 1),
         seed=drawn.randrange(1 << 30),
     )
