@@ -22,6 +22,8 @@ from pipeline.table import Predictions
 CLAIM_ATTEMPTS = 5
 """Plans made because the table moved between planning and claiming, before giving up."""
 RUNS = "runs"
+CLEARED = "cleared_up"
+"""What the heartbeat of a run says in the end if nothing is left that no reader sees."""
 
 Say = Callable[[str], None]
 
@@ -60,8 +62,8 @@ def target(config: RunConfig) -> Target:
 class Assignment:
     """A plan that this run owns: its epoch, and `pending` rows of `account` as files below `folder`.
 
-    With nothing pending, `heartbeat` is None and nothing was written anywhere; but where a killed run has left
-    something to clear up the output is claimed all the same. `before` is what the heartbeat of the run before this
+    With nothing pending, `heartbeat` is None and nothing was written anywhere; but where the run before has not
+    cleared up the output is claimed all the same. `before` is what the heartbeat of the run before this
     one said last.
     """
 
@@ -96,7 +98,7 @@ def assign(
             suppress(MovedError),
             plan(config.manifest, where.storage, where.table, selection, config.planning) as found,
         ):
-            if not found.pending and not _was_killed(where, say):
+            if not found.pending and not _is_left_uncleared(where, say):
                 return Assignment(where, run_id, join(where.output, RUNS, run_id), found.account, selection)
             before = _before(where, say, take_over=take_over)
             assigned = _claimed(config, run_id, selection, where, found)
@@ -105,12 +107,13 @@ def assign(
     raise TableError(f"{where.output} is being written by other runs; try again when they have ended.")
 
 
-def _was_killed(where: Target, say: Say) -> bool:
-    """Whether the run that owns the output did not come to its end, and left what it would have cleared up."""
+def _is_left_uncleared(where: Target, say: Say) -> bool:
+    """Whether the run that owns the output has ended, or was killed, before it had cleared up."""
     folder = _owner(where)
-    if folder is None or not heartbeat.read(folder, where.storage).is_running:
+    if folder is None:
         return False
-    return not _is_alive(folder, where, say)
+    said = heartbeat.read(folder, where.storage).document
+    return bool(said) and not said.get(CLEARED) and not _is_alive(folder, where, say)
 
 
 def _before(where: Target, say: Say, *, take_over: bool) -> Sign:

@@ -155,7 +155,7 @@ class _Run:
         return summary
 
     def only_clear_up(self) -> Summary:
-        """Nothing is pending, but the run before this one was killed before it had cleared up."""
+        """Nothing is pending, but the run before this one did not clear up."""
         self._clear_up()
         self.account.check()
         return Summary(self.assignment.target.output, self.account)
@@ -165,6 +165,7 @@ class _Run:
         not answer now, the next run does it."""
         with suppress(LakeLensError):
             orphans.remove(self.table, range(self.assignment.epoch + 1))
+            self._note(**{planning.CLEARED: True})
 
     def _process(self, scored: Dataset, pools: cluster.Pools) -> None:
         output = self.config.output

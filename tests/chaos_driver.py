@@ -67,6 +67,6 @@ class Driver:
 
     @property
     def sentence(self) -> str:
-        """What it said last."""
+        """Its error, or what it said last."""
         lines = [line for line in self.said.splitlines() if line.strip()]
-        return lines[-1][:300] if lines else "nothing"
+        return [*lines, *(line for line in lines if line.startswith("error:"))][-1][:300] if lines else "nothing"

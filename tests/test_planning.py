@@ -456,7 +456,8 @@ def test_a_plan_whose_committed_files_are_compacted_away_is_made_again(
     second.heartbeat.stop()
 
 
-def test_what_a_run_left_that_was_killed_after_its_last_commit_is_cleared_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", ["running", "ended"])
+def test_what_the_run_before_did_not_clear_up_is_cleared_up_by_the_next_one(tmp_path: Path, status: str) -> None:
     config = assignment(tmp_path)
     first = planning.assign(config, "first")
     commit_all(first)
@@ -467,8 +468,9 @@ def test_what_a_run_left_that_was_killed_after_its_last_commit_is_cleared_up(tmp
     first.heartbeat.note(process={"pid": 1})
     first.heartbeat.stop()
     sign = tmp_path / "out" / "runs" / "first" / "heartbeat.json"
-    old = json.loads(sign.read_text()) | {"status": "running", "at": "2020-01-01T00:00:00+00:00"}
-    sign.write_text(json.dumps(old))  # it was killed, long ago and elsewhere
+    sign.write_text(
+        json.dumps(json.loads(sign.read_text()) | {"status": status, "at": "2020-01-01T00:00:00+00:00"})
+    )
     assert run(config).run_id is None
     assert not (tmp_path / "out" / "predictions" / orphan.path).exists()
     versions = len(list((tmp_path / "out" / "predictions" / "_delta_log").glob("*.json")))
