@@ -57,6 +57,7 @@ class MortalCluster:
             self._cluster.add_node(**self._node)
         elif not wanted and self._cluster.worker_nodes:
             self._cluster.remove_node(*self._cluster.worker_nodes, allow_graceful=False)
+            self._cluster.wait_for_nodes()  # Ray takes seconds to miss it, and a run counts what it has
 
     def find(self, kind: str) -> list[psutil.Process]:
         """The worker processes of one kind, or the children in which decoders decode."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import s3fs
+from botocore.exceptions import BotoCoreError
 
 ACCESS_KEY, SECRET_KEY = "lakelens-test", "a-secret-that-must-not-be-written"
 START_S = 60.0
@@ -72,7 +73,7 @@ def _wait(server: S3Server, process: subprocess.Popen[bytes]) -> None:
             fs.mkdir("ready")
             fs.pipe_file("ready/yes", b"1")  # volumes are there once an object can be written
             return
-        except OSError:
+        except (OSError, BotoCoreError):
             time.sleep(0.5)
     raise RuntimeError(f"SeaweedFS did not start; its exit code is {process.poll()}.")
 
