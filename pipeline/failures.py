@@ -11,7 +11,8 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from pipeline import manifest, schema
-from pipeline.errors import ConfigError, TableError
+from pipeline.errors import ConfigError
+from pipeline.fragment import is_of_failed
 from pipeline.storage import Storage
 from pipeline.table import Predictions
 
@@ -71,10 +72,7 @@ def export(output: str, out: str, storage: Storage) -> int:
 @contextmanager
 def _failed(output: str, storage: Storage) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with a view `failed` of the newest committed version."""
-    table = Predictions.open(output, storage)
-    if table is None:
-        raise TableError(f"There are no predictions at {output}.")
-    files = [uri for uri in table.files() if f"/{schema.OUTCOME}={schema.FAILED}/" in uri]
+    files = [uri for uri in Predictions.existing(output, storage).files() if is_of_failed(uri)]
     with duckdb.connect() as connection:
         if not files:
             connection.execute(f"CREATE VIEW failed AS SELECT {_NOTHING} WHERE false")

@@ -47,6 +47,11 @@ def fragment_path(dataset: str, outcome: str, epoch: int) -> str:
     return f"{folder}/{epoch}-{uuid4().hex}.parquet"
 
 
+def is_of_failed(uri: str) -> bool:
+    """Whether a fragment holds failed rows, by its folder."""
+    return f"/{schema.OUTCOME}={schema.FAILED}/" in uri
+
+
 def epoch_of(path: str) -> int | None:
     """The epoch in a fragment's name; None for files that no run wrote."""
     found = _NAME.match(path.rsplit("/", 1)[-1])

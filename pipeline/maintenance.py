@@ -5,7 +5,6 @@ Safe beside a running job, which notices and carries on. It never changes a row.
 
 import getpass
 import socket
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,14 +12,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from deltalake import CommitProperties, DeltaTable, WriterProperties
+from deltalake import CommitProperties, WriterProperties
 from deltalake.exceptions import DeltaError
 
 from pipeline import heartbeat, orphans, schema
 from pipeline.errors import TableError
 from pipeline.outputs import ROW_GROUP_ROWS
 from pipeline.storage import Storage, failure, join
-from pipeline.table import Predictions
+from pipeline.table import RUNS, Predictions, paths
 
 TARGET_MB = 128
 """Size of a compacted file: some 60,000 rows of 768 dimensions; a file whose rows are replaced is read whole."""
@@ -29,7 +28,6 @@ ATTEMPTS = 5
 KEPT_DAYS = 7.0
 """Age at which a file without an epoch that no log names is garbage: compaction writes such, and may still
 commit."""
-RUNS = "runs"
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Vacuumed:
 
 @dataclass(frozen=True)
 class Commit:
-    """One version of the table. `rows` and `failed` count what it added, `replaced` the files that went."""
+    """One version of the table. `rows` and `failed` count what it added; None if no run made it."""
 
     version: int
     at: datetime
@@ -61,14 +59,6 @@ class Commit:
     rows: int | None
     failed: int | None
     fingerprint: str | None
-
-
-def opened(output: str, storage: Storage) -> Predictions:
-    """The newest version of an output's table. Raises: TableError if it has none."""
-    table = Predictions.open(output, storage)
-    if table is None:
-        raise TableError(f"There are no predictions at {output}.")
-    return table
 
 
 def compact(
@@ -84,8 +74,8 @@ def compact(
     The replaced files are deleted, so that a plain glob stays exact; with `keep_replaced` they stay for readers of
     older versions, until `vacuum`. Raises: TableError, StorageError.
     """
-    table = opened(output, storage)
-    known = sorted({dataset for dataset, _ in _partitions(table.newest())})
+    table = Predictions.existing(output, storage)
+    known = sorted({part[schema.DATASET] for part in table.newest().partitions()})
     unknown = sorted(set(datasets) - set(known))
     if unknown:
         raise TableError(f"{output} has no dataset {unknown[0]!r}; it has {', '.join(known)}.")
@@ -101,7 +91,7 @@ def _compacted(table: Predictions, dataset: str, target: int) -> tuple[set[str],
     """The dataset's files before and after."""
     for attempt in range(1, ATTEMPTS + 1):
         handle = table.newest()
-        before = _paths(handle, dataset)
+        before = set(paths(handle, dataset))
         try:
             handle.optimize.compact(
                 partition_filters=[(schema.DATASET, "=", dataset)],
@@ -110,7 +100,7 @@ def _compacted(table: Predictions, dataset: str, target: int) -> tuple[set[str],
                 writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP_ROWS),
                 commit_properties=CommitProperties(custom_metadata={"by": f"lakelens compact, {_who()}"}),
             )
-            return before, _paths(table.newest(), dataset)
+            return before, set(paths(table.newest(), dataset))
         except (DeltaError, OSError) as error:  # others replaced rows in it meanwhile
             if attempt == ATTEMPTS:
                 raise TableError(
@@ -127,7 +117,7 @@ def vacuum(
     While a run works, files of its epoch stay. Else the epoch is claimed first: a run that only seems dead can
     then no longer commit what is deleted. Raises: TableError, StorageError.
     """
-    table = opened(output, storage)
+    table = Predictions.existing(output, storage)
     owner = table.owner()
     alive = owner is not None and heartbeat.is_alive(join(output, RUNS, owner), storage)
     epoch = table.epoch
@@ -137,9 +127,7 @@ def vacuum(
             raise TableError(f"{table.uri} is being written by a run that has just begun; try again.")
     ended = range(epoch if alive else epoch + 1)
     oldest = datetime.now(UTC) - timedelta(days=older_than_days)
-    strays = [file for file in orphans.unnamed(table) if file.epoch is None]
-    garbage = {file for file in strays if file.modified is not None and file.modified < oldest}
-    garbage |= set(orphans.of(table, ended))
+    garbage = orphans.of(table, ended, strays_before=oldest)
     plans = _plans(output, storage, owner if alive else None)
     if not dry_run:
         storage.delete_all([*(join(table.uri, file.path) for file in garbage), *plans])
@@ -169,7 +157,7 @@ def _forget_log(table: Predictions) -> None:
 
 def history(output: str, storage: Storage) -> list[Commit]:
     """Every version that the log still knows, the newest first. Raises: TableError."""
-    table = opened(output, storage)
+    table = Predictions.existing(output, storage)
     try:
         entries = table.newest().history()
     except (DeltaError, OSError) as error:
@@ -192,16 +180,6 @@ def _commit(entry: dict[str, Any]) -> Commit:
         failed=entry.get("failed"),
         fingerprint=entry.get("fingerprint"),
     )
-
-
-def _partitions(handle: DeltaTable) -> Counter[tuple[str, str]]:
-    """Files by dataset and outcome."""
-    return Counter((part[schema.DATASET], part[schema.OUTCOME]) for part in handle.partitions())
-
-
-def _paths(handle: DeltaTable, dataset: str) -> set[str]:
-    uris = handle.file_uris(file_pruning_predicate=[(schema.DATASET, "=", dataset)])
-    return {"/".join(uri.rsplit("/", 3)[1:]) for uri in uris}
 
 
 def _who() -> str:

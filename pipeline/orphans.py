@@ -35,15 +35,23 @@ def unnamed(table: Predictions) -> list[Unnamed]:
     raise TableError(f"The table {table.uri} names {missing}, which is not there; nothing was deleted.")
 
 
-def of(table: Predictions, epochs: range) -> list[Unnamed]:
+def of(table: Predictions, epochs: range, strays_before: datetime | None = None) -> list[Unnamed]:
     """Those of these epochs, and those without one that were visible once: compaction's, whose rows have moved on.
 
+    Others without one may be about to be committed: only those written before a time are taken, if one is given.
     Raises: StorageError, TableError.
     """
     found = unnamed(table)
     foreign = any(file.epoch is None for file in found)
     once = table.removed() if foreign else frozenset()
-    return [file for file in found if file.epoch in epochs or (file.epoch is None and file.path in once)]
+
+    def is_garbage(file: Unnamed) -> bool:
+        if file.epoch is not None:
+            return file.epoch in epochs
+        old = strays_before is not None and file.modified is not None and file.modified < strays_before
+        return old or file.path in once
+
+    return [file for file in found if is_garbage(file)]
 
 
 def remove(table: Predictions, epochs: range) -> int:

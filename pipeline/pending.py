@@ -21,6 +21,7 @@ from pipeline import manifest, schema
 from pipeline.account import Account, Counts
 from pipeline.config import ManifestConfig, PlanningConfig
 from pipeline.errors import ConfigError, ManifestError, MovedError, TableError
+from pipeline.fragment import is_of_failed
 from pipeline.storage import Storage, failure, join
 from pipeline.table import Predictions
 
@@ -144,8 +145,8 @@ def _read_committed(
     """View `committed`: what the predictions table holds, and the number of its file. `tries` is null but for the
     failed rows that are selected. Table `files`: their paths below the table.
     """
-    files = sorted(table.files() if table else [], key=_is_of_failed)
-    first_failed = sum(not _is_of_failed(uri) for uri in files)
+    files = sorted(table.files() if table else [], key=is_of_failed)
+    first_failed = sum(not is_of_failed(uri) for uri in files)
     connection.execute(
         "CREATE TABLE files AS SELECT unnest(range(len($uris::VARCHAR[]))) AS file, "
         "regexp_extract(unnest($uris::VARCHAR[]), '[^/]+/[^/]+/[^/]+$') AS path",
@@ -166,10 +167,6 @@ def _read_committed(
 
 
 _NOTHING_COMMITTED = "NULL::VARCHAR AS image_id, 0::UBIGINT AS file, NULL::VARCHAR AS version, 0::INTEGER AS tries"
-
-
-def _is_of_failed(uri: str) -> bool:
-    return f"/{schema.OUTCOME}={schema.FAILED}/" in uri
 
 
 _FATE = "_lakelens_fate"

@@ -17,11 +17,10 @@ from pipeline.heartbeat import Heartbeat, Sign
 from pipeline.model import Model, resolve
 from pipeline.pending import MISSING, Plan, Selection, plan
 from pipeline.storage import Storage, absolute, join
-from pipeline.table import Predictions
+from pipeline.table import RUNS, Predictions
 
 CLAIM_ATTEMPTS = 5
 """Plans made because the table moved between planning and claiming, before giving up."""
-RUNS = "runs"
 CLEARED = "cleared_up"
 """What the heartbeat of a run says in the end if nothing is left that no reader sees."""
 

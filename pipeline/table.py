@@ -22,7 +22,8 @@ from pipeline.errors import MovedError, OvertakenError, StorageError, TableError
 from pipeline.fragment import Fragment
 from pipeline.storage import Storage, absolute, delta_uri, join
 
-FOLDER = "predictions"
+FOLDER, RUNS = "predictions", "runs"
+"""Of an output: the table, and a folder for each run."""
 COMMIT_ATTEMPTS = 6
 """Tries of one commit against a store that fails; the waits between them double from 0.5 s."""
 
@@ -47,6 +48,14 @@ class Predictions:
         except (DeltaError, OSError) as error:
             raise _table_error(uri, error) from error
         return cls(output, storage, handle)
+
+    @classmethod
+    def existing(cls, output: str, storage: Storage) -> "Predictions":
+        """The newest version of an output's table. Raises: TableError, also if it has none."""
+        table = cls.open(output, storage)
+        if table is None:
+            raise TableError(f"There are no predictions at {output}.")
+        return table
 
     @classmethod
     def create(cls, output: str, storage: Storage, kept: Sequence[pa.Field]) -> "Predictions":
@@ -254,10 +263,11 @@ def _counts(fragments: Sequence[Fragment]) -> dict[str, int]:
     return {"rows": sum(fragment.rows for fragment in fragments), "failed": failed}
 
 
-def paths(handle: DeltaTable) -> list[str]:
-    """The visible files relative to the table: dataset=…/outcome=…/name. What lies above it, delta-rs
-    percent-encodes in its URIs; these last three components it does not."""
-    return ["/".join(uri.rsplit("/", 3)[1:]) for uri in handle.file_uris()]
+def paths(handle: DeltaTable, dataset: str | None = None) -> list[str]:
+    """The visible files, all or a dataset's, relative to the table: dataset=…/outcome=…/name. What lies above it,
+    delta-rs percent-encodes in its URIs; these last three components it does not."""
+    chosen = None if dataset is None else [(schema.DATASET, "=", dataset)]
+    return ["/".join(uri.rsplit("/", 3)[1:]) for uri in handle.file_uris(file_pruning_predicate=chosen)]
 
 
 def _add_action(fragment: Fragment) -> AddAction:
