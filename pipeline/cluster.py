@@ -8,24 +8,28 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.exceptions import RayError
 
 from pipeline import errors
 from pipeline.config import PoolConfig, WorkersConfig
 from pipeline.errors import ClusterError, LakeLensError
 
-READ_CPUS = 1.0
-"""CPUs a node that no pool may take: then, however the actors are placed, some node has one left for the tasks
-that read the plan. Without it nothing ever starts."""
+READERS = 2
+"""Tasks that read the plan at once: each gives rows a hundred times faster than they are decoded."""
+PREDICTOR_BYTES = 50e6
+"""Memory that a CPU predictor asks Ray for: a token, for which Ray spreads them evenly over the nodes."""
 DECODERS = 2
 """At least so many: while a file that hangs its decoder runs into the time limit, the others go on."""
+LOOK_S = 5.0
+"""How often it is looked whether anything was finished."""
 CONNECT_TIMEOUT_S = 10.0
 """How long a cluster's port may take to answer; Ray itself tries for five minutes."""
 
@@ -45,8 +49,9 @@ class Pool:
     """Actors of one stage: how many, and what each asks Ray for."""
 
     size: PoolConfig
-    num_cpus: float
+    num_cpus: float = 0.0
     num_gpus: float = 0.0
+    memory: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,6 @@ def connected(address: str | None) -> Iterator[Resources]:
     Raises: ClusterError.
     """
     address = address or os.environ.get("RAY_ADDRESS")
-    # Ray Data starts 32 actors to read the footers of Parquet files; a plan has few, and they cost seconds.
-    os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
     if ray.is_initialized():  # the process that called us owns the connection
         yield _resources()
         return
@@ -109,29 +112,22 @@ def _check_address(address: str | None) -> None:
 def pools(workers: WorkersConfig, resources: Resources) -> Pools:
     """Sizes for the stages, from the config or from what the cluster has.
 
-    One predictor for each GPU, else for each node; decoders share the CPUs that are left. Raises: ClusterError
-    if there is no CPU at all.
+    One predictor for each GPU, else for each node, and a decoder for each CPU. Only decoders ask for CPUs, so
+    that no stage takes what another one needs to start, wherever Ray places them. On CPUs decoding is a few per
+    cent of the work: that the operating system shares the cores loses less than splitting them. Raises:
+    ClusterError if there is no CPU at all.
     """
     if not resources.nodes:
         raise ClusterError("The Ray cluster has no node with a CPU yet; start one, and run again.")
     gpus = int(resources.gpus)
-    free = max(resources.cpus - READ_CPUS * resources.nodes, 0.0)
-    # A CPU predictor computes on all cores of its node, whatever it asks Ray for: decoding is a few per cent
-    # of the work, so sharing the cores by the operating system loses less than splitting them.
     size = _size(workers.predictors, gpus or resources.nodes)
-    predictors = Pool(size, 0.0, 1.0) if gpus else Pool(size, _share(free / 2, size, most=0.5))
-    free -= predictors.num_cpus * size.max_size
-    size = _size(workers.decoders, max(DECODERS, int(resources.cpus - predictors.num_cpus * size.max_size)))
-    return Pools(
-        decoders=Pool(size, _share(free, size, most=1.0)),
-        predictors=predictors,
-        predictor_threads=max(1, int(resources.smallest_node_cpus)),
-    )
+    predictors = Pool(size, num_gpus=1.0) if gpus else Pool(size, memory=PREDICTOR_BYTES)
+    size = _size(workers.decoders, max(DECODERS, int(resources.cpus)))
+    num_cpus = min(1.0, math.floor(100 * resources.cpus / size.max_size) / 100)  # Ray counts in hundredths
+    return Pools(Pool(size, num_cpus), predictors, max(1, int(resources.smallest_node_cpus)))
 
 
-def _share(cpus: float, size: PoolConfig, *, most: float) -> float:
-    """CPUs that one of a pool's actors asks for, in Ray's steps of a hundredth."""
-    return min(most, math.floor(100 * cpus / size.max_size) / 100)
+_WHOLE_BLOCKS = {"batch_size": None, "batch_format": "pyarrow"}
 
 
 def stage(pool: Pool) -> dict[str, Any]:
@@ -143,9 +139,62 @@ def stage(pool: Pool) -> dict[str, Any]:
         ),
         "num_cpus": pool.num_cpus,
         "num_gpus": pool.num_gpus,
-        "batch_size": None,
-        "batch_format": "pyarrow",
+        "memory": pool.memory,
+        **_WHOLE_BLOCKS,
     }
+
+
+def reading(files: int) -> dict[str, Any]:
+    """How Ray Data runs the tasks that read the plan: beside the pools, whatever those have taken."""
+    return {"compute": TaskPoolStrategy(min(READERS, files)), "num_cpus": 0, **_WHOLE_BLOCKS}
+
+
+def in_blocks(dataset: Dataset, rows: int) -> Dataset:
+    """In blocks of `rows`, cut by tasks that ask for no CPU: `Dataset.repartition` has no option for that."""
+    cut = dataset.repartition(target_num_rows_per_block=rows)
+    cut._logical_plan.dag.ray_remote_args["num_cpus"] = 0
+    return cut
+
+
+@contextmanager
+def watched(pools: Pools, wait_s: float, give_up: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Gives what is to be called whenever something was finished. If nothing was for `wait_s`, and the alive nodes
+    have less than the pools ask for, it calls `give_up` from another thread, and in the end raises ClusterError.
+
+    An actor whose node died waits for a place, and Ray waits for what it was given, for ever.
+    """
+    moved, ended = [time.monotonic()], threading.Event()
+    lacking: list[str] = []
+
+    def look() -> None:
+        while not ended.wait(min(wait_s, LOOK_S)):
+            if time.monotonic() > moved[0] + wait_s and (said := _lacking(pools, _resources())):
+                lacking.append(f"Nothing was finished for {wait_s:g} s, and {said}")
+                return give_up()
+
+    watch = threading.Thread(target=look, daemon=True, name="watch")
+    watch.start()
+    try:
+        yield lambda: moved.__setitem__(0, time.monotonic())
+    finally:
+        ended.set()
+        watch.join()
+        if lacking:
+            raise ClusterError(lacking[0])
+
+
+def _lacking(pools: Pools, has: Resources) -> str | None:
+    """A sentence, if not all actors have a place."""
+    both = (pools.decoders, pools.predictors)
+    sizes = [pool.size.initial_size or pool.size.min_size for pool in both]
+    cpus = sum(pool.num_cpus * size for pool, size in zip(both, sizes, strict=True))
+    gpus = sum(pool.num_gpus * size for pool, size in zip(both, sizes, strict=True))
+    if cpus <= has.cpus + 0.01 and gpus <= has.gpus:
+        return None
+    return (
+        f"the workers ask for {cpus:g} CPUs and {gpus:g} GPUs, while the nodes that are alive ({has.nodes}) have "
+        f"{has.cpus:g} and {has.gpus:g}. What was committed stays; run again to go on with the nodes there are."
+    )
 
 
 @contextmanager

@@ -8,9 +8,11 @@ GATHER_SHARE of the commit interval to be written, and a written one the rest of
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 
+import ray
 from ray import ObjectRef
 from ray.data import Dataset
 
@@ -178,6 +180,7 @@ class Committer:
         self._committed, self._held = committed, held
         self._replacements = Replacements(table.holders, rewrite)
         self._slots = threading.Semaphore(WRITES_IN_FLIGHT)
+        self._writing: deque[ObjectRef] = deque(maxlen=WRITES_IN_FLIGHT)
         self._written: queue.Queue[Future[list[Fragment]] | None] = queue.Queue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True, name="commit")
@@ -195,7 +198,13 @@ class Committer:
         except BaseException:
             self._slots.release()  # or close() would wait for it for ever
             raise
+        self._writing.append(write)
         future.add_done_callback(self._finished)
+
+    def abandon(self) -> None:
+        """Cancel the writes in flight, which may wait for blocks that are lost: `close` will not wait for them."""
+        for write in tuple(self._writing):
+            ray.cancel(write)
 
     def close(self) -> None:
         """Wait for the writes in flight and commit them. Raises: like `add`."""

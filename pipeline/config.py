@@ -131,10 +131,12 @@ Pool = Annotated[
 
 
 class WorkersConfig(_Section):
-    """How many actors decode and predict; `auto` fits them to the cluster."""
+    """How many actors decode and predict; `auto` fits them to the cluster. A run in which nothing was finished for
+    `wait_s` seconds, while the alive nodes have less than its actors ask for, ends."""
 
     decoders: Pool = "auto"
     predictors: Pool = "auto"
+    wait_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
 
 
 class PlanningConfig(_Section):

@@ -1,6 +1,6 @@
 """The data path, start to finish.
 
-    manifest -> pending -> Decoder -> Predictor -> write_fragments -> commit
+    manifest -> pending -> read_pending -> Decoder -> Predictor -> write_fragments -> commit
 
 It decides nothing about images, models or tables; it connects those that do.
 """
@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+import pyarrow as pa
 import ray
 from ray.data import Dataset
 
-from pipeline import __version__, cluster, engines, orphans, planning
+from pipeline import __version__, cluster, engines, orphans, planning, schema
 from pipeline.account import Account, Progress
 from pipeline.batching import block_rows
 from pipeline.commit import GATHER_SHARE, Blocks, Committer, Ids, finished_blocks, gather
@@ -29,7 +30,7 @@ from pipeline.pending import MISSING, Selection
 from pipeline.planning import Assignment
 from pipeline.schema import FAILED, OK
 from pipeline.storage import join
-from pipeline.workers import Decoder, Predictor, write_fragments, write_rest
+from pipeline.workers import Decoder, Predictor, read_pending, write_fragments, write_rest
 
 RATE_S = 5.0
 """How long a run must have predicted before its rate says something."""
@@ -87,11 +88,11 @@ def dataset(config: RunConfig, assignment: Assignment, pools: cluster.Pools, eng
     """The stages, with the columns that each adds; a block of `rows` stays a block from the first to the last."""
     model, storage = assignment.target.model, assignment.target.storage
     config = config.model_copy(update={"model": model.pinned(config.model)})
-    opened = [storage.filesystem(uri) for uri in assignment.files]
-    pending = ray.data.read_parquet(
-        [path for _, path in opened], filesystem=opened[0][0], partitioning=None
+    files = ray.data.from_arrow([pa.table({schema.URI: [uri]}) for uri in assignment.files])
+    pending = files.map_batches(
+        read_pending, fn_kwargs={"storage": storage}, **cluster.reading(len(assignment.files))
     )  # image_id, uri, dataset, version, offset, length, where its bytes and its old row are, kept columns
-    images = pending.repartition(target_num_rows_per_block=rows).map_batches(
+    images = cluster.in_blocks(pending, rows).map_batches(
         Decoder,
         fn_constructor_kwargs={"config": config, "steps": model.preprocessing},
         **cluster.stage(pools.decoders),
@@ -179,15 +180,22 @@ class _Run:
             self._rewrite,
         )
         age_s = GATHER_SHARE * output.commit_interval_s
-        blocks = self._counted(finished_blocks(scored), pools.predictors.size.max_size)
-        try:
-            for group in gather(blocks, rows=output.rows_per_file, age_s=age_s, stop=self.stop):
-                committer.add(write_fragments.remote(*(ref for ref, _ in group), **self._place()))
-        finally:
-            committer.close()
 
-    def _counted(self, blocks: Blocks, predictors: int) -> Blocks:
+        def give_up() -> None:
+            self.stop.set()
+            committer.abandon()
+
+        with cluster.watched(pools, self.config.workers.wait_s, give_up) as moved:
+            blocks = self._counted(finished_blocks(scored), pools.predictors.size.max_size, moved)
+            try:
+                for group in gather(blocks, rows=output.rows_per_file, age_s=age_s, stop=self.stop):
+                    committer.add(write_fragments.remote(*(ref for ref, _ in group), **self._place()))
+            finally:
+                committer.close()
+
+    def _counted(self, blocks: Blocks, predictors: int, moved: Callable[[], None]) -> Blocks:
         for block in blocks:
+            moved()
             self.predicted += block[1]
             first_s, first_rows = self.first_block = self.first_block or (time.monotonic(), self.predicted)
             elapsed_s = time.monotonic() - first_s

@@ -1,4 +1,4 @@
-"""The only Ray callables: `Decoder`, `Predictor`, `write_fragments`, `write_rest`.
+"""The only Ray callables: `read_pending`, `Decoder`, `Predictor`, `write_fragments`, `write_rest`.
 
 Thin: each turns one block into another, row for row in the same order, by the modules that do the work.
 """
@@ -35,6 +35,19 @@ WRITES = 8
 """Fragments of one group of blocks that are written at once: a lake can have many small datasets."""
 EXAMPLES = 3
 """Failed rows of a fragment that are named if the run is stopped for its failures."""
+
+
+def read_pending(files: pa.Table, storage: Storage) -> Iterator[pa.Table]:
+    """URIs of pending files -> their rows as `schema.PENDING` and kept columns, a row group at a time.
+
+    Raises: StorageError.
+    """
+    for uri in files.column(schema.URI).to_pylist():
+        data = storage.read(uri)
+        if data is None:
+            raise StorageError(f"{shown(uri)}, a part of this run's plan, is gone; run again.")
+        rows = pq.ParquetFile(pa.BufferReader(data))
+        yield from map(rows.read_row_group, range(rows.num_row_groups))
 
 
 class Decoder:

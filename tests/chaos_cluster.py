@@ -68,17 +68,21 @@ class MortalCluster:
             ]
         return [worker for worker in self._listing() if _command(worker).startswith(TITLES[kind])]
 
-    def lose_node(self) -> None:
-        """SIGKILL the worker node's raylet; another node takes its place."""
+    def lose_node(self, *, replaced: bool) -> bool:
+        """SIGKILL the worker node's raylet; another node may take its place. False if there was none."""
+        if not self._cluster.worker_nodes:
+            return False
         (node,) = self._cluster.worker_nodes
         orphans = _below(_raylet(node))
         _raylet(node).kill()
-        self._cluster.add_node(**self._node)
+        if replaced:
+            self._cluster.add_node(**self._node)
         self._cluster.remove_node(node, allow_graceful=False)
         for orphan in orphans:  # they leave by themselves, but not at once
             with suppress(psutil.Error):
                 orphan.kill()
         self._listed = 0.0
+        return True
 
     def close(self) -> None:
         """End every node."""

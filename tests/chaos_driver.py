@@ -39,6 +39,14 @@ class Driver:
         self._process.kill()
         self._process.wait()
 
+    def suspend(self) -> None:
+        """SIGSTOP."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT; nothing to one that is not suspended."""
+        self._process.send_signal(signal.SIGCONT)
+
     def wait(self, timeout_s: float) -> int | None:
         """Its exit code; None if it has not ended by then."""
         try:

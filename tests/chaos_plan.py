@@ -7,8 +7,10 @@ from tests.faults import Fault, Weather
 
 SCENARIOS = ("plain", "grown", "backfill")
 WORKERS = ("decoder", "predictor", "writer", "child", "node")
-BESIDE = ("take-over", "rival", "compact")
-"""Commands that are started beside a driver: one that takes over from it, one that may not, and maintenance."""
+TAKE_OVERS = ("take-over", "suspend")
+"""A command is started that takes over from the driver, which works on, or is suspended and goes on later."""
+BESIDE = ("rival", "compact")
+"""Commands that are started beside a driver: one that may not take over, and maintenance."""
 SILENT_S = 65.0
 """Longer than any client of the job waits for an answer."""
 COMMON = [fault for fault in Fault if fault not in (Fault.REFUSE, Fault.LOST, Fault.LATE)]
@@ -59,7 +61,7 @@ class Scenario:
     def needs_worker_node(self) -> bool:
         """For a node to lose, or for two runs at once."""
         kinds = {blow.kind for attempt in self.attempts for blow in attempt.blows}
-        return not kinds.isdisjoint(("node", "take-over", "rival"))
+        return not kinds.isdisjoint(("node", "rival", *TAKE_OVERS))
 
 
 def scenario(store: str, seed: int) -> Scenario:
@@ -76,7 +78,7 @@ def scenario(store: str, seed: int) -> Scenario:
         tuple(attempts),
         commit_interval_s=round(drawn.uniform(0.2, 1.0), 2),
         rows_per_file=drawn.randint(8, 60),
-        decoders=1 if any(blow.kind == "take-over" for blow in attempts[0].blows) else drawn.randint(1, 2),
+        decoders=1 if any(blow.kind in TAKE_OVERS for blow in attempts[0].blows) else drawn.randint(1, 2),
         model_in_store=drawn.random() < 0.25,
         first_run=Attempt((Blow(drawn.choice(("predictor", "writer", "decoder")), _while_working(drawn)),)),
         drawn=drawn,
@@ -88,7 +90,7 @@ def _attempt(drawn: random.Random, store: str, *, fatal: bool) -> Attempt:
     kinds = [kind for number, kind in enumerate(kinds) if kind not in kinds[:number]]
     if store == "s3" and drawn.random() < 0.3:
         kinds.append("server")
-    kinds += [kind for kind in BESIDE[1:] if drawn.random() < 0.15]
+    kinds += [kind for kind in BESIDE if drawn.random() < 0.15]
     blows = [Blow(kind, _while_working(drawn)) for kind in kinds]
     if fatal:
         blows.append(_fatal(drawn))
@@ -104,8 +106,8 @@ def _while_working(drawn: random.Random) -> Moment:
 
 def _fatal(drawn: random.Random) -> Blow:
     """Planning, start-up, work and clean-up all get their share."""
-    if drawn.random() < 0.15:
-        return Blow("take-over", Moment("commit", drawn.randint(1, 2), drawn.uniform(0, 4)))
+    if drawn.random() < 0.25:
+        return Blow(drawn.choice(TAKE_OVERS), Moment("commit", drawn.randint(1, 3), drawn.uniform(0, 4)))
     moments = (
         Moment("start", 0, drawn.uniform(0, 4)),
         Moment("commit", 1, drawn.uniform(0, 6)),

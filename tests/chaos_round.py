@@ -21,6 +21,7 @@ SETTINGS = (
     "labels.top_k=3",
     "manifest.keep=[caption]",
     "workers.predictors={max_size: 1}",
+    "workers.wait_s=20",
 )
 QUIET_DRIVERS = 4
 """Undisturbed drivers that may be needed after the disturbed ones; more are a failure."""

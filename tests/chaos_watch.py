@@ -20,6 +20,10 @@ AIM_S, AIM_TICK_S = 1.5, 0.002
 CLAIMED_AND_COMMITTED = 2
 """Versions of the log, at least."""
 DOWN_S = (0.1, 1.5)
+SUSPENDED_S = (0.0, 30.0)
+"""A run that takes over needs some 15 seconds: it may have ended before the suspended one goes on."""
+REPLACED = 0.5
+"""Share of lost nodes that another one takes the place of."""
 ALLOWED = {"run": (0, 3), "take-over": (0, 3), "rival": (0, 3), "compact": (0,)}
 """Exit codes of what ran beside another driver: 3 is a run that was overtaken, or that may not take over."""
 DEFECTS = {1: "a traceback", 4: "an account that does not balance", 130: "a stop that nobody asked for"}
@@ -54,6 +58,7 @@ class Watch:
         self._tally, self._drawn = tally, drawn
         self._driver: Driver
         self._beside: list[Driver] = []
+        self._resume = 0.0
 
     def until_end(self, start: Callable[[str], Driver], blows: Sequence[Blow]) -> Driver:
         """Start a driver, see it through, and return it: the last one, if another took over. Raises: HungError."""
@@ -61,17 +66,24 @@ class Watch:
         waiting = list(blows)
         while self._driver.code() is None:
             self._look()
+            if time.monotonic() > self._resume:
+                self._resume_beside()
             for blow in [blow for blow in waiting if self._is_due(blow)]:
                 if self._strike(blow.kind, start):
                     waiting.remove(blow)
                     self._tally.kills[blow.kind] += 1
             time.sleep(TICK_S)
         ended = self._driver
+        self._resume_beside()
         for driver in self._beside:
             self._wait_for(driver)
         self._beside = []
         self._note(ended)
         return ended
+
+    def _resume_beside(self) -> None:
+        for driver in self._beside:
+            driver.resume()
 
     def _begin(self, driver: Driver) -> None:
         self._driver, self._before = driver, self._log_versions()
@@ -103,13 +115,16 @@ class Watch:
         match kind:
             case "driver":
                 self._driver.kill()
-            case "take-over":
+            case "take-over" | "suspend":
+                if kind == "suspend":
+                    self._driver.suspend()
+                    self._resume = time.monotonic() + self._drawn.uniform(*SUSPENDED_S)
                 self._beside.append(self._driver)
-                self._begin(start(kind))
+                self._begin(start("take-over"))
             case "rival" | "compact":
                 self._beside.append(start(kind))
             case "node":
-                self._cluster.lose_node()
+                return self._cluster.lose_node(replaced=self._drawn.random() < REPLACED)
             case "server":
                 assert self._server is not None
                 self._server.kill()

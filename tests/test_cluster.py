@@ -1,8 +1,12 @@
 """Pool sizes, and a run on a cluster of several nodes that somebody else started."""
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -13,7 +17,9 @@ from pipeline.cluster import Resources
 from pipeline.config import PoolConfig, WorkersConfig
 from pipeline.errors import ClusterError, ModelError
 from pipeline.run import run
-from tests import lakes
+from tests import chaos_cluster, lakes
+
+ROWS = 5000
 
 
 def test_one_machine_without_a_gpu_gets_one_predictor_on_all_its_cores() -> None:
@@ -35,12 +41,13 @@ def test_every_gpu_gets_a_predictor_at_once_and_decoders_take_the_cpus() -> None
     "workers",
     [WorkersConfig(), WorkersConfig(predictors=PoolConfig(max_size=50), decoders=PoolConfig(max_size=7))],
 )
-def test_the_pools_leave_a_cpu_a_node_for_the_tasks_that_read_the_plan(
+def test_all_decoders_have_a_place_and_nothing_else_asks_for_cpus(
     workers: WorkersConfig, cpus: int, nodes: int
 ) -> None:
     pools = cluster.pools(workers, Resources(cpus * nodes, 0, nodes, cpus))
-    taken = sum(pool.num_cpus * pool.size.max_size for pool in (pools.decoders, pools.predictors))
-    assert taken <= cpus * nodes - cluster.READ_CPUS * nodes + 1e-9
+    assert 0 < pools.decoders.num_cpus * pools.decoders.size.max_size <= cpus * nodes + 1e-9
+    assert pools.decoders.num_cpus <= 1
+    assert pools.predictors.num_cpus == cluster.reading(9)["num_cpus"] == 0
 
 
 def test_sizes_from_the_config_are_kept() -> None:
@@ -73,6 +80,55 @@ def test_what_a_worker_raised_comes_back_as_what_it_was() -> None:
 def test_an_address_where_no_cluster_is_is_one_sentence_at_once(address: str, sentence: str) -> None:
     with pytest.raises(ClusterError, match=sentence), cluster.connected(address):
         raise AssertionError
+
+
+def test_a_run_ends_once_nothing_was_finished_for_a_while_and_actors_have_no_place() -> None:
+    sentence = r"^Nothing was finished for 0\.3 s, .* ask for 8 CPUs .* \(1\) have \d and 0\. .*run again"
+    gave_up = threading.Event()
+    with cluster.connected(None):
+        large = cluster.pools(WorkersConfig(), Resources(cpus=8, gpus=0, nodes=2, smallest_node_cpus=4))
+        with pytest.raises(ClusterError, match=sentence), cluster.watched(large, 0.3, gave_up.set):
+            assert gave_up.wait(10)
+        gave_up.clear()
+        with cluster.watched(large, 0.3, gave_up.set) as moved:
+            for _ in range(20):
+                time.sleep(0.05)
+                moved()
+        fitting = cluster.pools(WorkersConfig(), Resources(cpus=2, gpus=0, nodes=1, smallest_node_cpus=2))
+        with cluster.watched(fitting, 0.1, gave_up.set):
+            time.sleep(0.5)
+        assert not gave_up.is_set()
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_and_is_not_replaced_does_not_hold_a_run_up_for_ever(tmp_path: Path) -> None:
+    """It goes on, or, where lost actors had work that Ray waits for, ends and says why."""
+    (image,) = lakes.folder_of_images(tmp_path / "images", 1)
+    rows = {"uri": [str(image)] * ROWS, "image_id": [f"{number:05}" for number in range(ROWS)]}
+    pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")
+    overrides = ("workers.wait_s=10", "output.commit_interval_s=1")
+    manifest, model = tmp_path / "manifest.parquet", lakes.tiny_vit(tmp_path / "model")
+    settings = lakes.settings(manifest, model, tmp_path / "out", *overrides)
+    with chaos_cluster.mortal() as nodes:
+        nodes.have_worker_node(True)
+        second_commit = tmp_path / "out/predictions/_delta_log/00000000000000000003.json"
+        loser = threading.Thread(target=lambda: _once(second_commit.exists) and nodes.lose_node(replaced=False))
+        loser.start()
+        said = ""
+        try:
+            run(settings, address=nodes.address)
+        except ClusterError as error:
+            said = str(error)
+            run(settings, address=nodes.address)
+        loser.join()
+    assert not said or "Nothing was finished for 10 s" in said
+    assert [row["image_id"] for row in lakes.predictions(tmp_path / "out")] == rows["image_id"]
+
+
+def _once(happened: Callable[[], bool]) -> bool:
+    while not happened():
+        time.sleep(0.05)
+    return True
 
 
 @pytest.fixture

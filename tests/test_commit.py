@@ -7,8 +7,11 @@ from concurrent.futures import Future
 from typing import Any, cast
 
 import pytest
+import ray
 from ray import ObjectRef
+from ray.exceptions import TaskCancelledError
 
+from pipeline import cluster
 from pipeline.commit import MOVES, WRITES_IN_FLIGHT, Blocks, Committer, Ids, Replacements, gather
 from pipeline.errors import MovedError, OvertakenError
 from pipeline.fragment import Fragment, Rest
@@ -238,6 +241,26 @@ def test_a_write_that_cannot_be_waited_for_leaves_close_its_slot() -> None:
     with pytest.raises(AttributeError):
         target.add(cast(ObjectRef, object()))
     target.close()
+
+
+@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+def _sleeping() -> None:
+    time.sleep(600)
+
+
+@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+def _writing(block: None) -> list[Fragment]:
+    return []
+
+
+def test_writes_that_wait_for_lost_blocks_can_be_abandoned() -> None:
+    with cluster.connected(None):
+        target = committer(Table())
+        for _ in range(WRITES_IN_FLIGHT):
+            target.add(_writing.remote(_sleeping.remote()))
+        target.abandon()
+        with pytest.raises(TaskCancelledError):
+            target.close()
 
 
 def test_a_held_commit_waits_for_the_end() -> None:
