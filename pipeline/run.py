@@ -24,7 +24,7 @@ from pipeline.account import Account, Progress
 from pipeline.batching import block_rows
 from pipeline.commit import GATHER_SHARE, Blocks, Committer, Ids, finished_blocks, gather
 from pipeline.config import RunConfig
-from pipeline.errors import AccountError, FailureRateError, LakeLensError, TableError
+from pipeline.errors import AccountError, FailureRateError, LakeLensError, OvertakenError, TableError
 from pipeline.fragment import Fragment, Rest
 from pipeline.pending import MISSING, Selection
 from pipeline.planning import Assignment
@@ -137,10 +137,10 @@ class _Run:
                 engine = engines.choose(self.config.model.engine, gpus=pools.predictors.num_gpus > 0)
                 rows = block_rows(self._known_rate(engine), accelerator=pools.predictors.num_gpus > 0)
                 self._process(dataset(self.config, self.assignment, pools, engine, rows), pools)
-        except TableError:
-            raise  # its last commit may have landed unseen: the next run, which reads the log, clears up
-        except BaseException:
-            self._clear_up()
+        except BaseException as error:
+            # Where its last commit may have landed unseen, the next run, which reads the log, clears up.
+            if isinstance(error, OvertakenError) or not isinstance(error, TableError):
+                self._clear_up()
             raise
         self._clear_up()
         summary = Summary(
