@@ -104,6 +104,7 @@ def dataset(config: RunConfig, assignment: Assignment, pools: cluster.Pools, eng
             "weights_sha256": model.weights_sha256,
             "engine": engine,
             "threads": pools.predictor_threads,
+            "block_rows": rows,
             "run_id": assignment.run_id,
         },
         **cluster.stage(pools.predictors),

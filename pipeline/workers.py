@@ -18,13 +18,14 @@ import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
-from pipeline import engines, schema
+from pipeline import engines, metrics, schema
 from pipeline.batching import BatchSizer
 from pipeline.config import RunConfig
 from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, OutOfMemory, RowError, StorageError
 from pipeline.fetch import NO_BUCKET, Fetcher, Request
 from pipeline.fragment import Fragment, Rest, fragment_path
 from pipeline.isolation import IsolatedDecoder, Report
+from pipeline.learned import Shelf
 from pipeline.model import resolve
 from pipeline.outputs import Outputs, parquet_bytes
 from pipeline.preprocessing import Preprocessing
@@ -86,11 +87,12 @@ class Decoder:
 class Predictor:
     """Decoded rows -> `schema.PREDICTIONS` rows. One block in, one block out."""
 
-    def __init__(self, config: RunConfig, weights_sha256: str, engine: str, threads: int, run_id: str) -> None:
-        """Load the model on this actor's device. What goes wrong is raised by the first call: Ray restarts
-        an actor that fails to start, and prints why each time."""
+    def __init__(
+        self, config: RunConfig, weights_sha256: str, engine: str, threads: int, block_rows: int, run_id: str
+    ) -> None:
+        """Load the model on this actor's device; blocks have up to `block_rows`. What goes wrong is raised by the
+        first call: Ray restarts an actor that fails to start, and prints why each time."""
         self._config, self._run_id = config, run_id
-        self._sizer = BatchSizer(max_size=config.batching.max_batch_size)
         self._failure: LakeLensError | None = None
         try:
             self._model = resolve(config.model, Storage(config.storage))
@@ -103,6 +105,11 @@ class Predictor:
                 top_k=config.labels.top_k,
                 threads=threads,
             )
+            kind = (engine, self._engine.device, self._engine.precision, str(block_rows))
+            self._shelf = Shelf(weights_sha256, self._model.architecture_sha256, *kind)
+            largest = min(config.batching.max_batch_size, block_rows)
+            self._sizer = BatchSizer(largest, self._shelf.take())
+            self._size, self._misfits = metrics.predictor(run_id)
         except LakeLensError as error:
             self._failure = error
 
@@ -125,6 +132,8 @@ class Predictor:
             else:
                 continue  # the same images again, in a smaller batch
             start += len(batch)
+        self._shelf.put(self._sizer.learned)
+        self._size.set(self._sizer.propose())
         return outputs.table(self._run_id)
 
     def _predict(self, batch: NDArray[np.uint8]) -> engines.Scored | None:
@@ -134,6 +143,7 @@ class Predictor:
             scored = self._engine.predict(batch)
         except OutOfMemory:
             self._sizer.out_of_memory(len(batch))
+            self._misfits.inc()
             return None
         self._sizer.done(len(batch), time.perf_counter() - started)
         return scored
