@@ -5,9 +5,14 @@ most images/s; it halves on out-of-memory and never again proposes a size that d
 no torch and no Ray.
 """
 
+import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
+
+from pipeline.errors import OutOfMemory
 
 FIRST = 8
 """Images in the first micro-batch of a model that nothing is known of."""
@@ -38,6 +43,44 @@ def block_rows(images_per_s: float | None, *, accelerator: bool) -> int:
         return FIRST_BLOCK_ROWS[accelerator]
     least, most = BLOCK_ROWS
     return max(least, min(most, int(images_per_s * BLOCK_S)))
+
+
+Result = TypeVar("Result")
+
+
+def in_micro_batches(
+    rows: int, sizer: "BatchSizer", start: Callable[[int, int], Callable[[], Result]], in_flight: int = 1
+) -> Iterator[Result | None]:
+    """Results of rows 0 to `rows` in order, in micro-batches of the sizer's sizes; None for one that never fits.
+
+    `start(first, end)` begins one and returns what waits for it; either may raise OutOfMemory, and the same rows
+    are tried again in smaller ones.
+    """
+    open_: deque[tuple[int, int, float, Callable[[], Result]]] = deque()
+    done, last_s, crowded = 0, 0.0, False
+    while done < rows:
+        try:
+            first = open_[-1][1] if open_ else done
+            end = min(rows, first + sizer.propose())
+            if first < rows and len(open_) < in_flight and not crowded:
+                open_.append((first, end, time.perf_counter(), start(first, end)))
+                continue
+            first, end, started_s, wait = open_[0]
+            result = wait()
+        except OutOfMemory:
+            sizer.out_of_memory(end - first)
+            crowded = first > done  # those before it must be out before anything is tried again
+            if not crowded:
+                open_.clear()  # what is open behind it starts again
+                if end - first == 1:
+                    yield None
+                    done = end
+            continue
+        open_.popleft()
+        now_s = time.perf_counter()
+        sizer.done(end - first, now_s - max(started_s, last_s))
+        yield result
+        done, last_s, crowded = end, now_s, False
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ class ModelConfig(_Section):
     revision: str = "main"
     engine: Literal["auto", "openvino", "torch"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
 
 
 class LabelsConfig(_Section):

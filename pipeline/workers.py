@@ -4,8 +4,7 @@ Thin: each turns one block into another, row for row in the same order, by the m
 """
 
 import hashlib
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import Any
@@ -19,9 +18,9 @@ import ray
 from numpy.typing import NDArray
 
 from pipeline import engines, metrics, schema
-from pipeline.batching import BatchSizer
+from pipeline.batching import BatchSizer, in_micro_batches
 from pipeline.config import RunConfig
-from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, OutOfMemory, RowError, StorageError
+from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, RowError, StorageError
 from pipeline.fetch import NO_BUCKET, Fetcher, Request
 from pipeline.fragment import Fragment, Rest, fragment_path
 from pipeline.isolation import IsolatedDecoder, Report
@@ -109,7 +108,7 @@ class Predictor:
             self._shelf = Shelf(weights_sha256, self._model.architecture_sha256, *kind)
             largest = min(config.batching.max_batch_size, block_rows)
             self._sizer = BatchSizer(largest, self._shelf.take())
-            self._size, self._misfits = metrics.predictor(run_id)
+            self._size = metrics.micro_batch_size(run_id)
         except LakeLensError as error:
             self._failure = error
 
@@ -121,32 +120,22 @@ class Predictor:
         pixels = _as_array(rows.column(schema.PIXELS), steps.height, steps.width)
         normalize = self._config.embedding.normalize
         outputs = Outputs(rows.drop_columns([schema.PIXELS]), self._model.labels, normalize=normalize)
-        start = 0
-        while start < len(pixels):
-            batch = pixels[start : start + self._sizer.propose()]
-            scored = self._predict(batch)
+        for scored in self._scored(pixels):
             if scored is not None:
                 outputs.add(scored.indices, scored.scores, scored.embeddings)
-            elif len(batch) == 1:
-                outputs.add_failed(ErrorCode.OUT_OF_MEMORY, "the device cannot hold even this one image")
             else:
-                continue  # the same images again, in a smaller batch
-            start += len(batch)
+                outputs.add_failed(ErrorCode.OUT_OF_MEMORY, "the device cannot hold even this one image")
         self._shelf.put(self._sizer.learned)
         self._size.set(self._sizer.propose())
         return outputs.table(self._run_id)
 
-    def _predict(self, batch: NDArray[np.uint8]) -> engines.Scored | None:
-        """One micro-batch; None if it did not fit."""
-        started = time.perf_counter()
-        try:
-            scored = self._engine.predict(batch)
-        except OutOfMemory:
-            self._sizer.out_of_memory(len(batch))
-            self._misfits.inc()
-            return None
-        self._sizer.done(len(batch), time.perf_counter() - started)
-        return scored
+    def _scored(self, pixels: NDArray[np.uint8]) -> Iterator[engines.Scored | None]:
+        """All of them in order, in micro-batches; None for one image that does not fit."""
+
+        def start(first: int, end: int) -> Callable[[], engines.Scored]:
+            return self._engine.start(pixels[first:end])
+
+        return in_micro_batches(len(pixels), self._sizer, start, self._engine.in_flight)
 
 
 @ray.remote(num_cpus=0, max_retries=3, retry_exceptions=[StorageError])  # type: ignore[untyped-decorator]

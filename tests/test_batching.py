@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batching import COOLDOWN, BatchSizer, Learned
+from pipeline.batching import COOLDOWN, BatchSizer, Learned, in_micro_batches
+from pipeline.errors import OutOfMemory
 
 Curve = Callable[[int], float]
 """Images a second at a batch size."""
@@ -165,3 +166,55 @@ def test_a_batch_too_quick_to_measure_is_no_division_by_zero() -> None:
     for _ in range(2):
         sizer.done(8, 0.0)
     assert sizer.propose() == 16
+
+
+class Device:
+    """Holds `memory` images over all open batches; the `poor` ones fit nowhere."""
+
+    def __init__(self, memory: int, late: bool, poor: frozenset[int]) -> None:
+        self.memory, self.late, self.poor = memory, late, poor
+        self.open: list[tuple[int, int]] = []
+        self.most = 0
+
+    def start(self, first: int, end: int) -> Callable[[], list[int]]:
+        fits = sum(e - f for f, e in self.open) + end - first <= self.memory and self.poor.isdisjoint(
+            range(first, end)
+        )
+        if not fits and not self.late:
+            raise OutOfMemory
+        self.open.append((first, end))
+        self.most = max(self.most, len(self.open))
+
+        def wait() -> list[int]:
+            if not fits:
+                self.open.clear()  # with all that was begun behind it
+                raise OutOfMemory
+            assert self.open[0] == (first, end), "results are asked for in order"
+            self.open.pop(0)
+            return list(range(first, end))
+
+        return wait
+
+
+@given(
+    st.integers(0, 200),
+    st.integers(1, 300),
+    st.booleans(),
+    st.frozensets(st.integers(0, 199), max_size=4),
+    st.integers(1, 3),
+    st.integers(1, 64),
+)
+def test_no_row_is_lost_doubled_or_moved_whatever_does_not_fit(
+    rows: int, memory: int, late: bool, poor: frozenset[int], in_flight: int, largest: int
+) -> None:
+    device, found = Device(memory, late, poor), []
+    for result in in_micro_batches(rows, BatchSizer(largest), device.start, in_flight):
+        found += [None] if result is None else result
+    assert found == [None if row in poor else row for row in range(rows)]
+    assert device.most <= in_flight
+
+
+def test_the_next_batches_begin_before_the_first_result_is_asked_for() -> None:
+    device = Device(10**6, late=False, poor=frozenset())
+    list(in_micro_batches(200, BatchSizer(64), device.start, in_flight=2))
+    assert device.most == 2

@@ -23,6 +23,7 @@ DEFAULTS = {
         "revision": "main",
         "engine": "auto",
         "precision": "auto",
+        "compile": False,
     },
     "labels": {"top_k": 5},
     "embedding": {"pooling": "cls", "normalize": True},

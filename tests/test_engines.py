@@ -1,5 +1,6 @@
 """Both engines against plain transformers, for every supported model type."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline import engines
 from pipeline.config import DecodeConfig, EmbeddingConfig, ModelConfig
 from pipeline.engines.base import top_k
+from pipeline.engines.network import READ_TOKENS, Network
 from pipeline.errors import EngineError, ModelError
 from pipeline.model import MODEL_TYPES, Model, resolve
 from pipeline.storage import Storage
@@ -56,8 +58,10 @@ def reference(folder: Path, pixels: NDArray[np.uint8]) -> tuple[NDArray[Any], ND
     return scores.numpy(), hidden[:, 0].numpy(), hidden[:, first_patch:].mean(1).numpy()
 
 
-def load(folder: Path, engine: str, pooling: Any = "cls", precision: Any = "fp32") -> engines.Engine:
-    config = ModelConfig(name=str(folder), precision=precision)
+def load(
+    folder: Path, engine: str, pooling: Any = "cls", precision: Any = "fp32", *, compiled: bool = False
+) -> engines.Engine:
+    config = ModelConfig(name=str(folder), precision=precision, compile=compiled)
     model = resolve(config, Storage())
     return engines.load(model, config, EmbeddingConfig(pooling=pooling), engine=engine, top_k=5, threads=2)
 
@@ -109,6 +113,43 @@ def vit(folder: Path, **changes: Any) -> Model:
     network.save_pretrained(folder)
     transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     return resolve(ModelConfig(name=str(folder)), Storage())
+
+
+def test_only_the_tokens_that_are_read_go_through_the_last_layer(folder: Path) -> None:
+    model = resolve(ModelConfig(name=str(folder)), Storage())
+    pixels = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
+    for pooling in ("cls", "mean"):
+        network = Network(model, pooling)
+        kept: list[int] = []
+        network.classifier.base_model.register_forward_hook(
+            lambda _m, _i, out, kept=kept: kept.append(out[0].shape[1])
+        )
+        with torch.inference_mode():
+            network(pixels)
+        every = 16 + PREFIX.get(model.model_type, 1)
+        assert kept == [READ_TOKENS.get(model.model_type, every) if pooling == "cls" else every]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # its compiler warns of itself
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
+def test_a_compiled_model_gives_the_same_whatever_the_batch_is_padded_to(tmp_path: Path) -> None:
+    vit(tmp_path, num_hidden_layers=1)
+    pixels = np.random.default_rng(5).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    plain, compiled = load(tmp_path, "torch"), load(tmp_path, "torch", compiled=True)
+    for count in (4, 3):
+        expected, found = plain.predict(pixels[:count]), compiled.predict(pixels[:count])
+        assert found.indices.shape == expected.indices.shape
+        assert np.allclose(found.embeddings, expected.embeddings, atol=1e-5)
+        assert np.allclose(found.scores, expected.scores, atol=1e-5)
+
+
+def test_compiling_is_for_the_torch_engine(tmp_path: Path) -> None:
+    vit(tmp_path)
+    with pytest.raises(
+        EngineError, match=r"^model\.compile is for the engine torch, and this run uses openvino\.$"
+    ):
+        load(tmp_path, "openvino", compiled=True)
 
 
 def test_a_model_with_fewer_labels_than_top_k_gives_all_of_them(tmp_path: Path) -> None:

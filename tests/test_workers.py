@@ -1,5 +1,6 @@
 """The Ray callables, called without Ray: blocks in, blocks out."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_a_decoder_gives_every_row_back_in_order(
     assert decoded.column_names == [*schema.PENDING.names, *schema.DECODED.names, schema.PIXELS]
 
 
-class Small:
+class Small(Engine):
     """An engine with room for a few images, and none for those whose first pixel is `hopeless`."""
 
     device, precision = "small", "fp32"
@@ -62,11 +63,11 @@ class Small:
         self._engine, self._room, self._hopeless = engine, room, hopeless
         self.batches: list[int] = []
 
-    def predict(self, pixels: NDArray[np.uint8]) -> Scored:
+    def start(self, pixels: NDArray[np.uint8]) -> Callable[[], Scored]:
         self.batches.append(len(pixels))
         if len(pixels) > self._room or self._hopeless in pixels[:, 0, 0, 0]:
             raise OutOfMemory
-        return self._engine.predict(pixels)
+        return self._engine.start(pixels)
 
 
 def without_times(table: pa.Table) -> list[dict[str, Any]]:

@@ -18,6 +18,10 @@ from pipeline.model import Model, cache_folder
 __all__ = ["Engine", "Scored", "choose", "load"]
 
 
+GRAPH = "2"
+"""The version of what `network` and `convert` make of a model."""
+
+
 def choose(asked: str, *, gpus: bool) -> str:
     """The engine that `auto` means: torch where there are GPUs, else OpenVINO."""
     if asked != "auto":
@@ -34,18 +38,27 @@ def load(
     """
     module = _import(engine)
     k = min(top_k, len(model.labels))
+    if config.compile and engine != "torch":
+        raise EngineError(f"model.compile is for the engine torch, and this run uses {engine}.")
     if engine == "openvino":
         graph = _converted(model, embedding.pooling)
         return cast(Engine, module.OpenVinoEngine(graph, precision=config.precision, top_k=k, threads=threads))
     return cast(
         Engine,
-        module.TorchEngine(model, precision=config.precision, pooling=embedding.pooling, top_k=k, threads=threads),
+        module.TorchEngine(
+            model,
+            precision=config.precision,
+            pooling=embedding.pooling,
+            top_k=k,
+            threads=threads,
+            compiled=config.compile,
+        ),
     )
 
 
 def _converted(model: Model, pooling: str) -> Path:
     """The OpenVINO graph of a model: from the cache, or made now."""
-    decisive = [model.weights_sha256, model.architecture_sha256, str(model.preprocessing), pooling]
+    decisive = [GRAPH, model.weights_sha256, model.architecture_sha256, str(model.preprocessing), pooling]
     versions = [version(package) for package in ("lakelens", "openvino", "transformers")]
     key = hashlib.sha256("\n".join(decisive + versions).encode()).hexdigest()[:16]
     target = cache_folder() / "openvino" / key

@@ -1,7 +1,9 @@
 """What every engine does: uint8 pixels in, labels and embeddings out."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +22,24 @@ class Scored:
     embeddings: NDArray[np.float32]
 
 
-class Engine(Protocol):
-    """A model on one device."""
+class Engine(ABC):
+    """A model on one device, which works best with `in_flight` batches at once."""
 
     device: str
     precision: str
+    in_flight: int = 1
+
+    @abstractmethod
+    def start(self, pixels: NDArray[np.uint8]) -> Callable[[], Scored]:
+        """Begin to score `pixels`, uint8 (B, H, W, 3) RGB; what it returns waits for the result.
+
+        `pixels` may change once this has returned. Results are asked for in the order of their starts, and no more
+        than `in_flight` are open. Both calls raise OutOfMemory.
+        """
 
     def predict(self, pixels: NDArray[np.uint8]) -> Scored:
-        """Score `pixels`, uint8 (B, H, W, 3) RGB. Raises: OutOfMemory."""
-        ...
+        """Score one batch and wait for it. Raises: OutOfMemory."""
+        return self.start(pixels)()
 
 
 def top_k(logits: NDArray[Any], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

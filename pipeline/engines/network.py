@@ -12,6 +12,35 @@ from transformers import AutoModelForImageClassification
 from pipeline.errors import ModelError
 from pipeline.model import Model
 
+READ_TOKENS = {"vit": 1, "vit_msn": 1, "deit": 2}
+"""Model types whose classifiers read only the first tokens of the last hidden state: CLS, and DeiT's distillation
+token. The others also read the patches."""
+
+
+class LastLayer(nn.Module):  # type: ignore[misc]
+    """A transformer's last layer, computed for its first tokens: they attend to all, and nobody reads the rest.
+
+    Saves a ViT-B/16 at 224x224 6.9 % of its operations.
+    """
+
+    def __init__(self, layer: Any, tokens: int) -> None:
+        super().__init__()
+        self.layer, self.tokens = layer, tokens
+
+    def forward(self, hidden: torch.Tensor, *_masks: Any, **_options: Any) -> torch.Tensor:
+        """(B, T, D) -> (B, tokens, D)."""
+        layer, attention = self.layer, self.layer.attention
+        normed, first = layer.layernorm_before(hidden), hidden[:, : self.tokens]
+
+        def heads(projected: torch.Tensor) -> torch.Tensor:
+            return projected.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+
+        query = heads(attention.q_proj(normed[:, : self.tokens]))
+        key, value = heads(attention.k_proj(normed)), heads(attention.v_proj(normed))
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, scale=attention.scaling)
+        first = first + attention.o_proj(attended.transpose(1, 2).flatten(2))
+        return first + layer.mlp(layer.layernorm_after(first))
+
 
 class Network(nn.Module):  # type: ignore[misc]
     """Normalises on the device, runs the classifier once, pools its last hidden state."""
@@ -23,6 +52,9 @@ class Network(nn.Module):  # type: ignore[misc]
         self.pooling = pooling
         patch = int(self.classifier.config.patch_size)
         self.patches = (model.preprocessing.height // patch) * (model.preprocessing.width // patch)
+        if pooling == "cls" and model.model_type in READ_TOKENS:
+            layers = self.classifier.base_model.layers
+            layers[-1] = LastLayer(layers[-1], READ_TOKENS[model.model_type])
         self.register_buffer("scale", torch.tensor(model.preprocessing.scale).view(1, 3, 1, 1))
         self.register_buffer("bias", torch.tensor(model.preprocessing.bias).view(1, 3, 1, 1))
         self._hidden: dict[str, torch.Tensor] = {}

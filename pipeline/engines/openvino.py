@@ -1,18 +1,19 @@
 """The OpenVINO engine: the CPU's default. It runs a graph that `convert` made, and needs no torch."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from pipeline.engines.base import Scored, top_k
+from pipeline.engines.base import Engine, Scored, top_k
 from pipeline.errors import EngineError
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(Engine):
     """A converted graph on the CPU."""
 
     def __init__(self, graph: Path, *, precision: str, top_k: int, threads: int) -> None:
@@ -28,11 +29,12 @@ class OpenVinoEngine:
         }
         self._compiled = core.compile_model(core.read_model(graph), "CPU", options)
 
-    def predict(self, pixels: NDArray[np.uint8]) -> Scored:
-        """See `Engine.predict`."""
+    def start(self, pixels: NDArray[np.uint8]) -> Callable[[], Scored]:
+        """See `Engine.start`."""
         found = self._compiled([pixels])
         indices, scores = top_k(found["logits"], self._top_k)
-        return Scored(indices, scores, np.array(found["embedding"], dtype=np.float32))
+        scored = Scored(indices, scores, np.array(found["embedding"], dtype=np.float32))
+        return lambda: scored
 
 
 def _precision(asked: str, capabilities: list[str]) -> str:
