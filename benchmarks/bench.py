@@ -90,7 +90,7 @@ def _contestants(model: str, images: list[Path], work: Path) -> dict[str, Callab
         resolved,
         settings.model,
         settings.embedding,
-        engine=engines.choose("auto", gpus=torch.cuda.is_available()),
+        engine=engines.choose(settings.model, gpus=torch.cuda.is_available()),
         top_k=settings.labels.top_k,
         threads=os.cpu_count() or 1,
     )

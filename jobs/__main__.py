@@ -19,6 +19,7 @@ COMMANDS = {
         "demo": "Make a small image lake and run on it: no hub, no cloud account.",
     },
     "Trust": {
+        "verify": "Compute a sample again in float32, and compare.",
         "errors": "Count what failed, where and why, and export it.",
         "history": "List the runs and commits that made an output.",
     },

@@ -109,19 +109,19 @@ def _check_address(address: str | None) -> None:
         raise ClusterError(f"Cannot connect to the Ray cluster at {address}: nothing answers there.") from error
 
 
-def pools(workers: WorkersConfig, resources: Resources) -> Pools:
+def pools(workers: WorkersConfig, resources: Resources, *, gpus: bool = True) -> Pools:
     """Sizes for the stages, from the config or from what the cluster has.
 
-    One predictor for each GPU, else for each node, and a decoder for each CPU. Only decoders ask for CPUs, so
-    that no stage takes what another one needs to start, wherever Ray places them. On CPUs decoding is a few per
-    cent of the work: that the operating system shares the cores loses less than splitting them. Raises:
-    ClusterError if there is no CPU at all.
+    One predictor for each GPU, unless the engine uses none, else for each node, and a decoder for each CPU. Only
+    decoders ask for CPUs, so that no stage takes what another one needs to start, wherever Ray places them. On
+    CPUs decoding is a few per cent of the work: that the operating system shares the cores loses less than
+    splitting them. Raises: ClusterError if there is no CPU at all.
     """
     if not resources.nodes:
         raise ClusterError("The Ray cluster has no node with a CPU yet; start one, and run again.")
-    gpus = int(resources.gpus)
-    size = _size(workers.predictors, gpus or resources.nodes)
-    predictors = Pool(size, num_gpus=1.0) if gpus else Pool(size, memory=PREDICTOR_BYTES)
+    devices = int(resources.gpus) if gpus else 0
+    size = _size(workers.predictors, devices or resources.nodes)
+    predictors = Pool(size, num_gpus=1.0) if devices else Pool(size, memory=PREDICTOR_BYTES)
     size = _size(workers.decoders, max(DECODERS, int(resources.cpus)))
     num_cpus = min(1.0, math.floor(100 * resources.cpus / size.max_size) / 100)  # Ray counts in hundredths
     return Pools(Pool(size, num_cpus), predictors, max(1, int(resources.smallest_node_cpus)))

@@ -76,7 +76,7 @@ class ModelConfig(_Section):
     name: str = "google/vit-base-patch16-224"
     revision: str = "main"
     engine: Literal["auto", "openvino", "torch"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     compile: bool = False
 
 
@@ -210,7 +210,12 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"Cannot read the config {path}: {reason}.") from error
-    return parse(_yaml(text, f"the config {path}"), overrides, source=str(path))
+    return parse_text(text, overrides, source=str(path))
+
+
+def parse_text(text: str, overrides: Iterable[str] = (), *, source: str) -> RunConfig:
+    """Validate the text of a YAML file. Raises: ConfigError."""
+    return parse(_yaml(text, f"the config {source}"), overrides, source=source)
 
 
 def parse(raw: object, overrides: Iterable[str] = (), *, source: str = "the config") -> RunConfig:

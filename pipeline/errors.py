@@ -87,6 +87,12 @@ class AccountError(LakeLensError):
     exit_code = 4
 
 
+class AgreementError(LakeLensError):
+    """An output, or a quantised model, is too far from what plain transformers gives."""
+
+    exit_code = 5
+
+
 class OutOfMemory(Exception):  # noqa: N818 - the field's own name for it
     """The device could not hold a batch. The batch is halved; a single image becomes a row error."""
 

@@ -70,7 +70,9 @@ class Model:
                 "shared storage, or name a revision."
             )
 
-    def space(self, embedding: EmbeddingConfig, decode: DecodeConfig) -> dict[str, Any]:
+    def space(
+        self, embedding: EmbeddingConfig, decode: DecodeConfig, quantization: str | None = None
+    ) -> dict[str, Any]:
         """What `space.json` holds: all that decides the vectors, and their fingerprint."""
         decisive = {
             "weights_sha256": self.weights_sha256,
@@ -79,7 +81,7 @@ class Model:
             "fast_decode": decode.fast,
             "pooling": embedding.pooling,
             "normalize": embedding.normalize,
-        }
+        } | ({"quantization": quantization} if quantization else {})
         canonical = json.dumps(decisive, sort_keys=True).encode()
         return {
             "model": self.name,

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline import heartbeat, space
+from pipeline import heartbeat, quantized, space
 from pipeline.account import Account
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, MovedError, SpaceError, TableError
@@ -45,7 +45,7 @@ def target(config: RunConfig) -> Target:
     """
     storage = Storage(config.storage)
     model = resolve(config.model, storage)
-    description = model.space(config.embedding, config.decode)
+    description = model.space(config.embedding, config.decode, quantized.recipe(config.model.precision))
     output = absolute(space.location(config.output.path, model.slug, description))
     known = space.check(output, description, storage)
     table = Predictions.open(output, storage)

@@ -19,7 +19,7 @@ import pyarrow as pa
 import ray
 from ray.data import Dataset
 
-from pipeline import __version__, cluster, engines, orphans, planning, schema
+from pipeline import __version__, calibration, cluster, engines, orphans, planning, schema
 from pipeline.account import Account, Progress
 from pipeline.batching import block_rows
 from pipeline.commit import GATHER_SHARE, Blocks, Committer, Ids, finished_blocks, gather
@@ -28,6 +28,7 @@ from pipeline.errors import AccountError, FailureRateError, LakeLensError, Overt
 from pipeline.fragment import Fragment, Rest
 from pipeline.pending import MISSING, Selection
 from pipeline.planning import Assignment
+from pipeline.quantized import INT8
 from pipeline.schema import FAILED, OK
 from pipeline.storage import join
 from pipeline.workers import Decoder, Predictor, read_pending, write_fragments, write_rest
@@ -87,7 +88,6 @@ def run(
 def dataset(config: RunConfig, assignment: Assignment, pools: cluster.Pools, engine: str, rows: int) -> Dataset:
     """The stages, with the columns that each adds; a block of `rows` stays a block from the first to the last."""
     model, storage = assignment.target.model, assignment.target.storage
-    config = config.model_copy(update={"model": model.pinned(config.model)})
     files = ray.data.from_arrow([pa.table({schema.URI: [uri]}) for uri in assignment.files])
     pending = files.map_batches(
         read_pending, fn_kwargs={"storage": storage}, **cluster.reading(len(assignment.files))
@@ -105,6 +105,7 @@ def dataset(config: RunConfig, assignment: Assignment, pools: cluster.Pools, eng
             "engine": engine,
             "threads": pools.predictor_threads,
             "block_rows": rows,
+            "output": assignment.target.output,
             "run_id": assignment.run_id,
         },
         **cluster.stage(pools.predictors),
@@ -121,7 +122,10 @@ class _Run:
         stop: threading.Event,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        self.config, self.assignment, self.stop, self.on_progress = config, assignment, stop, on_progress
+        # On every machine the model that was planned with.
+        pinned = assignment.target.model.pinned(config.model)
+        self.config = config.model_copy(update={"model": pinned})
+        self.assignment, self.stop, self.on_progress = assignment, stop, on_progress
         self.account, self.pending, self.predicted = assignment.account, assignment.pending, 0
         self.unassigned = assignment.account.total.left - assignment.pending
         self.started, self.reporting = time.monotonic(), threading.Lock()
@@ -134,8 +138,10 @@ class _Run:
         orphans.remove(self.table, range(self.assignment.epoch))
         try:
             with cluster.connected(address) as resources, cluster.explained():
-                pools = cluster.pools(self.config.workers, resources)
-                engine = engines.choose(self.config.model.engine, gpus=pools.predictors.num_gpus > 0)
+                engine = engines.choose(self.config.model, gpus=resources.gpus > 0)
+                pools = cluster.pools(self.config.workers, resources, gpus=engine == "torch")
+                if self.config.model.precision == INT8:
+                    calibration.ensure(self.config, self.assignment.target.output, self.assignment.files)
                 rows = block_rows(self._known_rate(engine), accelerator=pools.predictors.num_gpus > 0)
                 self._process(dataset(self.config, self.assignment, pools, engine, rows), pools)
         except BaseException as error:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
-from pipeline import engines, metrics, schema
+from pipeline import engines, metrics, quantized, schema
 from pipeline.batching import BatchSizer, in_micro_batches
 from pipeline.config import RunConfig
 from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, RowError, StorageError
@@ -57,11 +57,11 @@ class Decoder:
         self._bytes_column = config.manifest.columns.bytes
         self._fetch = Fetcher(Storage(config.storage), config.decode.max_bytes)
         self._decoder = IsolatedDecoder(steps, config.decode)
-        self._steps = steps
+        self.steps = steps
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """`rows` as `schema.PENDING`; adds the columns of `schema.DECODED` and `pixels`. Raises: ClusterError."""
-        pixels = np.empty((rows.num_rows, self._steps.height, self._steps.width, 3), dtype=np.uint8)
+        pixels = np.empty((rows.num_rows, self.steps.height, self.steps.width, 3), dtype=np.uint8)
         fetched: list[tuple[str | None, int]] = []
         reports = self._decoder.decode(self._files(rows, fetched), pixels)
         tries = rows.column(schema.TRIES).to_pylist()
@@ -87,15 +87,24 @@ class Predictor:
     """Decoded rows -> `schema.PREDICTIONS` rows. One block in, one block out."""
 
     def __init__(
-        self, config: RunConfig, weights_sha256: str, engine: str, threads: int, block_rows: int, run_id: str
+        self,
+        config: RunConfig,
+        weights_sha256: str,
+        engine: str,
+        threads: int,
+        block_rows: int,
+        run_id: str,
+        output: str,
     ) -> None:
         """Load the model on this actor's device; blocks have up to `block_rows`. What goes wrong is raised by the
         first call: Ray restarts an actor that fails to start, and prints why each time."""
         self._config, self._run_id = config, run_id
         self._failure: LakeLensError | None = None
         try:
-            self._model = resolve(config.model, Storage(config.storage))
+            storage = Storage(config.storage)
+            self._model = resolve(config.model, storage)
             self._model.require(weights_sha256)
+            int8 = config.model.precision == quantized.INT8
             self._engine = engines.load(
                 self._model,
                 config.model,
@@ -103,6 +112,7 @@ class Predictor:
                 engine=engine,
                 top_k=config.labels.top_k,
                 threads=threads,
+                graph=quantized.fetch(output, storage) if int8 else None,
             )
             kind = (engine, self._engine.device, self._engine.precision, str(block_rows))
             self._shelf = Shelf(weights_sha256, self._model.architecture_sha256, *kind)
@@ -116,8 +126,7 @@ class Predictor:
         """Adds the labels and the embedding; drops the pixels. Raises: EngineError, ModelError."""
         if self._failure is not None:
             raise self._failure
-        steps = self._model.preprocessing
-        pixels = _as_array(rows.column(schema.PIXELS), steps.height, steps.width)
+        pixels = images_of(rows, self._model.preprocessing)
         normalize = self._config.embedding.normalize
         outputs = Outputs(rows.drop_columns([schema.PIXELS]), self._model.labels, normalize=normalize)
         for scored in self._scored(pixels):
@@ -225,9 +234,10 @@ def _as_column(pixels: NDArray[np.uint8], decoded: Sequence[bool]) -> pa.Array:
     return pa.Array.from_buffers(schema.PIXELS_TYPE, len(decoded), buffers)
 
 
-def _as_array(column: pa.ChunkedArray, height: int, width: int) -> NDArray[np.uint8]:
-    """The inverse of `_as_column`: only the images; without a copy while the column is in one piece."""
+def images_of(rows: pa.Table, steps: Preprocessing) -> NDArray[np.uint8]:
+    """The images of decoded rows, uint8 (B, H, W, 3): those that have one, in order; mostly without a copy."""
+    column = rows.column(schema.PIXELS)
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     _, offsets, data = array.buffers()
     ends = np.frombuffer(offsets or b"\0" * 8, np.int64)[array.offset :][: len(array) + 1]
-    return np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]].reshape(-1, height, width, 3)
+    return np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]].reshape(-1, steps.height, steps.width, 3)

@@ -144,14 +144,6 @@ def test_a_compiled_model_gives_the_same_whatever_the_batch_is_padded_to(tmp_pat
         assert np.allclose(found.scores, expected.scores, atol=1e-5)
 
 
-def test_compiling_is_for_the_torch_engine(tmp_path: Path) -> None:
-    vit(tmp_path)
-    with pytest.raises(
-        EngineError, match=r"^model\.compile is for the engine torch, and this run uses openvino\.$"
-    ):
-        load(tmp_path, "openvino", compiled=True)
-
-
 def test_a_model_with_fewer_labels_than_top_k_gives_all_of_them(tmp_path: Path) -> None:
     vit(tmp_path, num_labels=2)
     pixels = np.zeros((1, 32, 32, 3), np.uint8)
@@ -215,9 +207,26 @@ def test_weights_of_another_shape_than_the_config_says_are_refused(tmp_path: Pat
 
 
 def test_auto_is_torch_on_gpus_and_openvino_on_cpus() -> None:
-    assert engines.choose("auto", gpus=True) == "torch"
-    assert engines.choose("auto", gpus=False) == "openvino"
-    assert engines.choose("torch", gpus=False) == "torch"
+    assert engines.choose(ModelConfig(), gpus=True) == "torch"
+    assert engines.choose(ModelConfig(), gpus=False) == "openvino"
+    assert engines.choose(ModelConfig(engine="torch"), gpus=False) == "torch"
+    assert engines.choose(ModelConfig(precision="int8"), gpus=True) == "openvino"
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (ModelConfig(compile=True), "model.compile is for the engine torch, and this run uses openvino."),
+        (
+            ModelConfig(engine="torch", precision="int8"),
+            "Precision int8 is for the engine openvino, and this run uses torch.",
+        ),
+    ],
+)
+def test_choices_that_exclude_each_other_are_one_sentence(config: ModelConfig, sentence: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        engines.choose(config, gpus=False)
+    assert str(caught.value) == sentence
 
 
 def test_top_k_breaks_ties_by_index_and_its_scores_are_a_softmax() -> None:

@@ -10,38 +10,55 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.config import EmbeddingConfig, ModelConfig
 from pipeline.engines.base import Engine, Scored
 from pipeline.errors import EngineError
 from pipeline.model import Model, cache_folder
 
-__all__ = ["Engine", "Scored", "choose", "load"]
+__all__ = ["Engine", "Scored", "choose", "load", "quantize"]
 
 
 GRAPH = "2"
 """The version of what `network` and `convert` make of a model."""
 
 
-def choose(asked: str, *, gpus: bool) -> str:
-    """The engine that `auto` means: torch where there are GPUs, else OpenVINO."""
-    if asked != "auto":
-        return asked
-    return "torch" if gpus else "openvino"
+def choose(config: ModelConfig, *, gpus: bool) -> str:
+    """The engine that `auto` means: torch where there are GPUs, else OpenVINO, which alone has int8.
+
+    Raises: EngineError for a choice that another one rules out.
+    """
+    engine = config.engine
+    if engine == "auto":
+        engine = "torch" if gpus and config.precision != "int8" else "openvino"
+    if config.precision == "int8" and engine != "openvino":
+        raise EngineError(f"Precision int8 is for the engine openvino, and this run uses {engine}.")
+    if config.compile and engine != "torch":
+        raise EngineError(f"model.compile is for the engine torch, and this run uses {engine}.")
+    return engine
 
 
 def load(
-    model: Model, config: ModelConfig, embedding: EmbeddingConfig, *, engine: str, top_k: int, threads: int
+    model: Model,
+    config: ModelConfig,
+    embedding: EmbeddingConfig,
+    *,
+    engine: str,
+    top_k: int,
+    threads: int,
+    graph: Path | None = None,
 ) -> Engine:
     """The model on this process's device, ready to predict; k is at most the model's number of labels.
 
-    Raises: EngineError if the engine is not installed or lacks the precision, ModelError.
+    `graph` is the quantised one, with precision int8. Raises: EngineError if the engine is not installed or lacks
+    the precision, ModelError.
     """
     module = _import(engine)
     k = min(top_k, len(model.labels))
-    if config.compile and engine != "torch":
-        raise EngineError(f"model.compile is for the engine torch, and this run uses {engine}.")
     if engine == "openvino":
-        graph = _converted(model, embedding.pooling)
+        graph = graph or _converted(model, embedding.pooling)
         return cast(Engine, module.OpenVinoEngine(graph, precision=config.precision, top_k=k, threads=threads))
     return cast(
         Engine,
@@ -54,6 +71,11 @@ def load(
             compiled=config.compile,
         ),
     )
+
+
+def quantize(model: Model, pooling: str, images: NDArray[np.uint8], target: Path) -> None:
+    """Write the int8 graph to `target`/graph.xml and .bin. Raises: EngineError without nncf, ModelError."""
+    _import("quantize").quantize(_converted(model, pooling), images, target)
 
 
 def _converted(model: Model, pooling: str) -> Path:

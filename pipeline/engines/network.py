@@ -48,7 +48,7 @@ class Network(nn.Module):  # type: ignore[misc]
     def __init__(self, model: Model, pooling: str) -> None:
         """Load the weights in float32. Raises: ModelError if they do not fit the model's own config."""
         super().__init__()
-        self.classifier = _load(model)
+        self.classifier = load_classifier(model)
         self.pooling = pooling
         patch = int(self.classifier.config.patch_size)
         self.patches = (model.preprocessing.height // patch) * (model.preprocessing.width // patch)
@@ -74,7 +74,8 @@ class Network(nn.Module):  # type: ignore[misc]
         self._hidden["last"] = output[0]
 
 
-def _load(model: Model) -> Any:
+def load_classifier(model: Model) -> Any:
+    """The model as transformers loads it, in float32. Raises: ModelError."""
     try:
         classifier, report = AutoModelForImageClassification.from_pretrained(
             model.folder,

@@ -19,11 +19,14 @@ class OpenVinoEngine(Engine):
     def __init__(self, graph: Path, *, precision: str, top_k: int, threads: int) -> None:
         """`graph` is the .xml of a model with input (B, H, W, 3) uint8. Raises: EngineError."""
         core = openvino.Core()
-        self.precision = _precision(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precision = _precision(precision, capabilities)
+        # What an int8 graph leaves as it is, is computed in the best that the CPU has.
+        rest = _precision("auto", capabilities) if precision == "int8" else self.precision
         self.device = f"cpu ({threads} threads)"
         self._top_k = top_k
         options = {
-            "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision],
+            "INFERENCE_PRECISION_HINT": PRECISIONS[rest],
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",  # one request at a time, on all the threads
         }

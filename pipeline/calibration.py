@@ -1,0 +1,95 @@
+"""The int8 model of a space, made by its first run from its own images, and refused if it is not good enough."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from pipeline import agreement, engines, manifest, quantized, schema
+from pipeline.agreement import Judged, Limits
+from pipeline.config import RunConfig
+from pipeline.engines.base import Engine
+from pipeline.engines.reference import ReferenceEngine
+from pipeline.errors import AgreementError, EngineError
+from pipeline.model import Model, resolve
+from pipeline.storage import Storage
+from pipeline.workers import Decoder, images_of
+
+IMAGES = 300
+"""Images that show the ranges of the activations: what NNCF takes by default."""
+CHECKED = 100
+"""Further images on which the int8 model is compared with float32."""
+BATCH = 32
+"""Images that are decoded and computed at once."""
+SPARE = 1.5
+"""So many times as many are drawn: some cannot be decoded."""
+
+
+def ensure(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
+    """Make and store the int8 model of an output that has none, on the cluster, from the pending rows of `files`.
+
+    Raises: EngineError if there are too few images, AgreementError if it is too far from float32; StorageError.
+    """
+    if quantized.find(output, Storage(config.storage)) is None:
+        ray.get(_made.remote(config, output, files))
+
+
+@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+def _made(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
+    storage = Storage(config.storage)
+    model = resolve(config.model, storage)
+    images = _images(config, storage, files, model)
+    if len(images) < IMAGES:
+        raise EngineError(
+            f"Precision int8 is calibrated on {IMAGES} images of the first run, and only {len(images)} of this "
+            "one's could be decoded; use another precision."
+        )
+    checked = images[IMAGES:] if len(images) >= IMAGES + CHECKED else images
+    with tempfile.TemporaryDirectory(prefix="lakelens-int8-") as scratch:
+        engines.quantize(model, config.embedding.pooling, images[:IMAGES], Path(scratch))
+        engine = engines.load(
+            model,
+            config.model,
+            config.embedding,
+            engine="openvino",
+            top_k=agreement.TOP,
+            threads=os.cpu_count() or 1,
+            graph=Path(scratch) / "graph.xml",
+        )
+        reference = ReferenceEngine(model, pooling=config.embedding.pooling, top_k=agreement.TOP)
+        names = [""] * len(checked)
+        found = agreement.compare(names, _judged(engine, checked), _judged(reference, checked))[-1]
+        missed = Limits().missed(found)
+        if missed:
+            raise AgreementError(
+                f"The int8 model of {model.name} is too far from float32: {missed} on {len(checked)} images; use "
+                "another precision."
+            )
+        quantized.store(output, storage, Path(scratch), IMAGES, found)
+
+
+def _images(config: RunConfig, storage: Storage, files: tuple[str, ...], model: Model) -> NDArray[np.uint8]:
+    """Pixels of up to `IMAGES + CHECKED` pending rows, drawn from all of them: uint8 (B, H, W, 3)."""
+    wanted, columns = IMAGES + CHECKED, ", ".join(map(manifest.quoted, schema.PENDING.names))
+    with duckdb.connect() as connection:
+        manifest.register_stores(connection, files, storage)
+        rows = connection.sql(
+            f"SELECT {columns} FROM read_parquet({manifest.literals(files)}) "
+            f"USING SAMPLE reservoir({int(SPARE * wanted)} ROWS) REPEATABLE (0)"
+        ).to_arrow_table()
+    decoder = Decoder(config, model.preprocessing)
+    kept: list[NDArray[np.uint8]] = []
+    for at in range(0, rows.num_rows, BATCH):
+        kept.append(images_of(decoder(rows.slice(at, BATCH)), decoder.steps))
+        if sum(map(len, kept)) >= wanted:
+            break
+    return np.concatenate(kept)[:wanted]
+
+
+def _judged(engine: Engine, images: NDArray[np.uint8]) -> Judged:
+    scored = [engine.predict(images[at : at + BATCH]) for at in range(0, len(images), BATCH)]
+    return agreement.gathered(Judged(one.indices, one.embeddings) for one in scored)

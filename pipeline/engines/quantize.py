@@ -1,0 +1,30 @@
+"""An OpenVINO graph -> one that computes in int8, by NNCF, from images that show its activations' ranges."""
+
+import logging
+import os
+from pathlib import Path
+
+os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
+
+import nncf
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+nncf.set_log_level(logging.ERROR)
+
+
+def quantize(graph: Path, images: NDArray[np.uint8], target: Path) -> None:
+    """Write `target`/graph.xml and .bin; `images` uint8 (B, H, W, 3) are all used, one by one.
+
+    NNCF's recipe for transformers: symmetric int8 weights, asymmetric int8 activations, attention's softmax and
+    normalisations left as they are.
+    """
+    calibration = nncf.Dataset([image[None] for image in images])
+    quantised = nncf.quantize(
+        openvino.Core().read_model(graph),
+        calibration,
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(images),
+    )
+    openvino.save_model(quantised, target / "graph.xml", compress_to_fp16=False)

@@ -1,0 +1,151 @@
+"""Does an output hold what its model says? A sample of it is fetched, decoded and computed again, by plain
+transformers in float32. It reads committed rows only, writes nothing, and needs no cluster.
+"""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import agreement, config, manifest, quantized, schema, space
+from pipeline.agreement import Agreement, Judged
+from pipeline.config import RunConfig
+from pipeline.engines.base import Engine
+from pipeline.engines.reference import ReferenceEngine
+from pipeline.errors import SpaceError, TableError
+from pipeline.model import resolve
+from pipeline.storage import Storage, absolute, join
+from pipeline.table import RUNS, Predictions
+from pipeline.workers import Decoder, images_of
+
+BATCH = 32
+"""Images that are decoded and computed at once."""
+HELD = ("image_id", "dataset", "run_id", "labels", "embedding", "content_sha256")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found, by dataset and, as the last one, over all. Rows of the sample whose images are not what they
+    were (`changed`), or cannot be found or decoded any more (`gone`), are counted apart."""
+
+    model: str
+    agreements: list[Agreement]
+    changed: int
+    gone: int
+
+
+def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verdict:
+    """Compute `sample` ok rows again, as many of each dataset as of any other where they have as many.
+
+    Raises: TableError if there are none, or none of their images is there any more; SpaceError if the model is
+    not the one that made them; ManifestError, ModelError, StorageError.
+    """
+    output = absolute(output)
+    rows = _sampled(Predictions.existing(output, storage), storage, sample, seed)
+    settings = _settings(output, storage, max(rows["run_id"].to_pylist()))
+    model = resolve(settings.model, Storage(settings.storage))
+    recipe = quantized.recipe(settings.model.precision)
+    _require_same(output, storage, model.space(settings.embedding, settings.decode, recipe))
+    located = _located(rows, settings)
+    decoder = Decoder(settings, model.preprocessing)
+    engine = ReferenceEngine(model, pooling=settings.embedding.pooling, top_k=agreement.TOP)
+    batches = [_judged(located.slice(at, BATCH), decoder, engine) for at in range(0, located.num_rows, BATCH)]
+    names = [name for batch in batches for name in batch.datasets]
+    if not names:
+        raise TableError(f"None of the {rows.num_rows} sampled images of {output} is there as it was.")
+    held = agreement.gathered(batch.held for batch in batches if batch.datasets)
+    agreements = agreement.compare(names, held, agreement.gathered(batch.true for batch in batches if batch.true))
+    changed = sum(batch.changed for batch in batches)
+    return Verdict(model.name, agreements, changed, rows.num_rows - len(names) - changed)
+
+
+def _sampled(table: Predictions, storage: Storage, sample: int, seed: int) -> pa.Table:
+    files = [uri for uri in table.files() if f"/{schema.OUTCOME}={schema.OK}/" in uri]
+    if not files:
+        raise TableError(f"There are no labelled rows at {table.uri}.")
+    read = f"read_parquet({manifest.literals(files)}, hive_types = {{'dataset': VARCHAR}}, union_by_name = true)"
+    with duckdb.connect() as connection:
+        manifest.register_stores(connection, files, storage)
+        chosen = f"""SELECT image_id FROM (
+                SELECT image_id, hash(image_id, {seed}) AS drawn,
+                    row_number() OVER (PARTITION BY dataset ORDER BY hash(image_id, {seed})) AS place
+                FROM {read} QUALIFY place <= {sample}
+            ) ORDER BY place, drawn LIMIT {sample}"""
+        return connection.sql(
+            f"SELECT {', '.join(HELD)} FROM {read} WHERE image_id IN ({chosen}) ORDER BY image_id"
+        ).to_arrow_table()
+
+
+def _settings(output: str, storage: Storage, run_id: str) -> RunConfig:
+    """The config of a run. Raises: TableError if it is gone."""
+    where = join(output, RUNS, run_id, "config.yaml")
+    text = storage.read(where)
+    if text is None:
+        raise TableError(f"{where}, which says where the images and the model are, is gone.")
+    return config.parse_text(text.decode(), source=where)
+
+
+def _require_same(output: str, storage: Storage, description: dict[str, Any]) -> None:
+    held = json.loads(storage.read(join(output, space.FILE)) or b"{}").get("fingerprint")
+    if held != description["fingerprint"]:
+        raise SpaceError(
+            f"The model {description['model']} is not the one that made {output}: its fingerprint is "
+            f"{description['fingerprint']}, and {space.FILE} says {held}."
+        )
+
+
+def _located(rows: pa.Table, settings: RunConfig) -> pa.Table:
+    """The rows that the manifest still has, with the columns of `schema.PENDING`."""
+    scratch = Path(tempfile.mkdtemp(prefix="lakelens-verify-"))
+    storage = Storage(settings.storage)
+    null = {schema.TRIES: "NULL::INTEGER", schema.REPLACES: "NULL::VARCHAR"}
+    columns = ", ".join(
+        null.get(name, f"input.{manifest.quoted(name)}") + f" AS {name}" for name in schema.PENDING.names
+    )
+    try:
+        with duckdb.connect() as connection:
+            files = manifest.sources(settings.manifest, storage, scratch)
+            manifest.register_stores(connection, [file.uri for file in files], storage)
+            manifest.relation(connection, files, settings.manifest).create_view("input")
+            connection.register("held", rows)
+            return connection.sql(
+                f"SELECT {columns}, held.dataset AS of, labels, embedding, held.content_sha256 AS then_sha256 "
+                f"FROM input JOIN held USING (image_id) "
+                f"WHERE {schema.PROBLEM} IS NULL "
+                f"QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY {schema.ORDINAL}) = 1"
+            ).to_arrow_table()
+    except duckdb.Error as error:
+        raise manifest.unreadable(error, settings.manifest) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Of the images that are what they were: datasets, what is held, what is true. And how many have changed."""
+
+    datasets: list[str]
+    held: Judged
+    true: Judged | None
+    changed: int
+
+
+def _judged(rows: pa.Table, decoder: Decoder, engine: Engine) -> _Batch:
+    decoded = decoder(rows.select(schema.PENDING.names))
+    there = decoded["error_code"].is_null().combine_chunks()
+    same = pc.and_(there, pc.equal(decoded["content_sha256"], rows["then_sha256"])).combine_chunks()
+    pixels = images_of(decoded, decoder.steps)[same.filter(there).to_numpy(zero_copy_only=False)]
+    kept = rows.filter(same)
+    labels = [[label["index"] for label in labels] for labels in kept["labels"].to_pylist()]
+    held = Judged(np.array(labels, np.int32), np.array(kept["embedding"].to_pylist(), np.float32))
+    changed = pc.sum(there).as_py() - kept.num_rows
+    scored = engine.predict(pixels) if kept.num_rows else None
+    true = Judged(scored.indices, scored.embeddings) if scored else None
+    return _Batch(kept["of"].to_pylist(), held, true, changed)
