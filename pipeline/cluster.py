@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
@@ -42,16 +42,26 @@ class Resources:
     gpus: float
     nodes: int
     smallest_node_cpus: float
+    tpus: float = 0.0
+
+    def of(self, accelerator: str | None) -> float:
+        """How many GPUs, or TPU chips."""
+        return {"GPU": self.gpus, "TPU": self.tpus}.get(accelerator or "", 0.0)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Actors of one stage: how many, and what each asks Ray for."""
+    """Actors of one stage: how many, and what each asks Ray for. `accelerator` is one GPU or TPU chip."""
 
     size: PoolConfig
     num_cpus: float = 0.0
-    num_gpus: float = 0.0
+    accelerator: Literal["GPU", "TPU"] | None = None
     memory: float = 0.0
+
+    @property
+    def at_first(self) -> int:
+        """Actors that the pool starts with."""
+        return self.size.initial_size or self.size.min_size
 
 
 @dataclass(frozen=True)
@@ -109,19 +119,23 @@ def _check_address(address: str | None) -> None:
         raise ClusterError(f"Cannot connect to the Ray cluster at {address}: nothing answers there.") from error
 
 
-def pools(workers: WorkersConfig, resources: Resources, *, gpus: bool = True) -> Pools:
+def pools(
+    workers: WorkersConfig, resources: Resources, accelerator: Literal["GPU", "TPU"] | None = "GPU"
+) -> Pools:
     """Sizes for the stages, from the config or from what the cluster has.
 
-    One predictor for each GPU, unless the engine uses none, else for each node, and a decoder for each CPU. Only
+    One predictor for each of the engine's accelerators, else for each node, and a decoder for each CPU. Only
     decoders ask for CPUs, so that no stage takes what another one needs to start, wherever Ray places them. On
     CPUs decoding is a few per cent of the work: that the operating system shares the cores loses less than
     splitting them. Raises: ClusterError if there is no CPU at all.
     """
     if not resources.nodes:
         raise ClusterError("The Ray cluster has no node with a CPU yet; start one, and run again.")
-    devices = int(resources.gpus) if gpus else 0
+    devices = int(resources.of(accelerator))
     size = _size(workers.predictors, devices or resources.nodes)
-    predictors = Pool(size, num_gpus=1.0) if devices else Pool(size, memory=PREDICTOR_BYTES)
+    if accelerator == "TPU" and workers.predictors == "auto":  # Ray Data does not count them: nothing to scale by
+        size = PoolConfig(min_size=size.max_size, max_size=size.max_size)
+    predictors = Pool(size, accelerator=accelerator) if devices else Pool(size, memory=PREDICTOR_BYTES)
     size = _size(workers.decoders, max(DECODERS, int(resources.cpus)))
     num_cpus = min(1.0, math.floor(100 * resources.cpus / size.max_size) / 100)  # Ray counts in hundredths
     return Pools(Pool(size, num_cpus), predictors, max(1, int(resources.smallest_node_cpus)))
@@ -134,12 +148,11 @@ def stage(pool: Pool) -> dict[str, Any]:
     """How Ray Data runs a pool: whole blocks in, whole blocks out, actors ready from the start."""
     size = pool.size
     return {
-        "compute": ActorPoolStrategy(
-            min_size=size.min_size, max_size=size.max_size, initial_size=size.initial_size or size.min_size
-        ),
+        "compute": ActorPoolStrategy(min_size=size.min_size, max_size=size.max_size, initial_size=pool.at_first),
         "num_cpus": pool.num_cpus,
-        "num_gpus": pool.num_gpus,
+        "num_gpus": 1 if pool.accelerator == "GPU" else 0,
         "memory": pool.memory,
+        **({"resources": {"TPU": 1}} if pool.accelerator == "TPU" else {}),
         **_WHOLE_BLOCKS,
     }
 
@@ -185,15 +198,15 @@ def watched(pools: Pools, wait_s: float, give_up: Callable[[], None]) -> Iterato
 
 def _lacking(pools: Pools, has: Resources) -> str | None:
     """A sentence, if not all actors have a place."""
-    both = (pools.decoders, pools.predictors)
-    sizes = [pool.size.initial_size or pool.size.min_size for pool in both]
-    cpus = sum(pool.num_cpus * size for pool, size in zip(both, sizes, strict=True))
-    gpus = sum(pool.num_gpus * size for pool, size in zip(both, sizes, strict=True))
-    if cpus <= has.cpus + 0.01 and gpus <= has.gpus:
+    kind = pools.predictors.accelerator
+    cpus = pools.decoders.num_cpus * pools.decoders.at_first
+    devices = pools.predictors.at_first if kind else 0
+    if cpus <= has.cpus + 0.01 and devices <= has.of(kind):
         return None
     return (
-        f"the workers ask for {cpus:g} CPUs and {gpus:g} GPUs, while the nodes that are alive ({has.nodes}) have "
-        f"{has.cpus:g} and {has.gpus:g}. What was committed stays; run again to go on with the nodes there are."
+        f"the workers ask for {cpus:g} CPUs and {devices} {kind or 'GPU'}s, while the nodes that are alive "
+        f"({has.nodes}) have {has.cpus:g} and {has.of(kind):g}. What was committed stays; run again to go on with "
+        "the nodes there are."
     )
 
 
@@ -229,6 +242,7 @@ def _resources() -> Resources:
     return Resources(
         cpus=sum(cpus),
         gpus=sum(node.get("GPU", 0.0) for node in nodes),
+        tpus=sum(node.get("TPU", 0.0) for node in nodes),
         nodes=sum(1 for count in cpus if count > 0),
         smallest_node_cpus=min((count for count in cpus if count > 0), default=1.0),
     )

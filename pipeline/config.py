@@ -75,7 +75,7 @@ class ModelConfig(_Section):
 
     name: str = "google/vit-base-patch16-224"
     revision: str = "main"
-    engine: Literal["auto", "openvino", "torch"] = "auto"
+    engine: Literal["auto", "openvino", "torch", "xla"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     compile: bool = False
 

@@ -138,11 +138,11 @@ class _Run:
         orphans.remove(self.table, range(self.assignment.epoch))
         try:
             with cluster.connected(address) as resources, cluster.explained():
-                engine = engines.choose(self.config.model, gpus=resources.gpus > 0)
-                pools = cluster.pools(self.config.workers, resources, gpus=engine == "torch")
+                engine = engines.choose(self.config.model, gpus=resources.gpus > 0, tpus=resources.tpus > 0)
+                pools = cluster.pools(self.config.workers, resources, engines.ACCELERATORS[engine])
                 if self.config.model.precision == INT8:
                     calibration.ensure(self.config, self.assignment.target.output, self.assignment.files)
-                rows = block_rows(self._known_rate(engine), accelerator=pools.predictors.num_gpus > 0)
+                rows = block_rows(self._known_rate(engine), accelerator=pools.predictors.accelerator is not None)
                 self._process(dataset(self.config, self.assignment, pools, engine, rows), pools)
         except BaseException as error:
             # Where its last commit may have landed unseen, the next run, which reads the log, clears up.

@@ -9,12 +9,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+)
 
 from pipeline import config
 from pipeline.config import RunConfig
 
 SIZE = 32
+SMALL: dict[str, Any] = {
+    **{"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96},
+    **{"image_size": 32, "patch_size": 8, "initializer_range": 0.2, "num_labels": 9},
+}
 
 
 def tiny_vit(folder: Path, *, seed: int = 0, labels: int = 7, resample: int = 2) -> Path:
@@ -27,6 +37,20 @@ def tiny_vit(folder: Path, *, seed: int = 0, labels: int = 7, resample: int = 2)
     )
     ViTForImageClassification(settings).eval().save_pretrained(folder)
     ViTImageProcessorPil(size={"height": SIZE, "width": SIZE}, resample=resample).save_pretrained(folder)
+    return folder
+
+
+def tiny_classifier(folder: Path, model_type: str) -> Path:
+    """A classifier of any supported type that takes 32x32 images; all of its weights are random."""
+    torch.manual_seed(1)
+    settings = AutoConfig.for_model(model_type, **SMALL)
+    if model_type == "deit":  # it has two classifiers; the config says which
+        settings.architectures = ["DeiTForImageClassificationWithTeacher"]
+    network = AutoModelForImageClassification.from_config(settings)
+    for parameter in network.parameters():  # layer scales and tokens start at values that hide mistakes
+        torch.nn.init.normal_(parameter, std=0.2)
+    network.eval().save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
     return folder
 
 

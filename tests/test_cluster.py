@@ -31,8 +31,23 @@ def test_one_machine_without_a_gpu_gets_one_predictor_on_all_its_cores() -> None
 def test_every_gpu_gets_a_predictor_at_once_and_decoders_take_the_cpus() -> None:
     pools = cluster.pools(WorkersConfig(), Resources(cpus=64, gpus=8, nodes=2, smallest_node_cpus=32))
     assert pools.predictors.size.initial_size == pools.predictors.size.max_size == 8
-    assert pools.predictors.num_gpus == 1.0
+    assert pools.predictors.accelerator == "GPU"
+    assert cluster.stage(pools.predictors)["num_gpus"] == 1
     assert pools.decoders.size.max_size == 64
+
+
+def test_every_tpu_chip_gets_a_predictor_in_a_pool_of_fixed_size() -> None:
+    has = Resources(cpus=8, gpus=0, nodes=2, smallest_node_cpus=4, tpus=4)
+    pools = cluster.pools(WorkersConfig(), has, "TPU")
+    assert (pools.predictors.size.min_size, pools.predictors.size.max_size) == (4, 4)
+    stage = cluster.stage(pools.predictors)
+    assert (stage["resources"], stage["num_gpus"], stage["num_cpus"]) == ({"TPU": 1}, 0, 0)
+
+
+def test_an_engine_that_uses_no_accelerator_asks_for_none() -> None:
+    has = Resources(cpus=8, gpus=4, nodes=2, smallest_node_cpus=4)
+    pools = cluster.pools(WorkersConfig(), has, None)
+    assert (pools.predictors.size.max_size, cluster.stage(pools.predictors)["num_gpus"]) == (2, 0)
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 16, 64, 1000])

@@ -17,11 +17,8 @@ from pipeline.engines.network import READ_TOKENS, Network
 from pipeline.errors import EngineError, ModelError
 from pipeline.model import MODEL_TYPES, Model, resolve
 from pipeline.storage import Storage
+from tests import lakes
 
-SMALL: dict[str, Any] = {
-    **{"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96},
-    **{"image_size": 32, "patch_size": 8, "initializer_range": 0.2, "num_labels": 9},
-}
 PREFIX = {"deit": 2, "dinov2_with_registers": 5}
 """Tokens before the patches: CLS, and DeiT's distillation token or the registers; 1 for all others."""
 
@@ -29,17 +26,7 @@ PREFIX = {"deit": 2, "dinov2_with_registers": 5}
 @pytest.fixture(scope="module", params=MODEL_TYPES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny classifier of one model type, with random weights, as a Hugging Face folder."""
-    path = tmp_path_factory.mktemp(request.param)
-    torch.manual_seed(1)
-    settings = transformers.AutoConfig.for_model(request.param, **SMALL)
-    if request.param == "deit":  # it has two classifiers; the config says which
-        settings.architectures = ["DeiTForImageClassificationWithTeacher"]
-    network = transformers.AutoModelForImageClassification.from_config(settings)
-    for parameter in network.parameters():  # layer scales and tokens start at values that hide mistakes
-        torch.nn.init.normal_(parameter, std=0.2)
-    network.eval().save_pretrained(path)
-    transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(path)
-    return path
+    return lakes.tiny_classifier(tmp_path_factory.mktemp(request.param), request.param)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +96,7 @@ def cosine(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
 
 
 def vit(folder: Path, **changes: Any) -> Model:
-    network = transformers.ViTForImageClassification(transformers.ViTConfig(**(SMALL | changes)))
+    network = transformers.ViTForImageClassification(transformers.ViTConfig(**(lakes.SMALL | changes)))
     network.save_pretrained(folder)
     transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     return resolve(ModelConfig(name=str(folder)), Storage())
@@ -211,6 +198,7 @@ def test_auto_is_torch_on_gpus_and_openvino_on_cpus() -> None:
     assert engines.choose(ModelConfig(), gpus=False) == "openvino"
     assert engines.choose(ModelConfig(engine="torch"), gpus=False) == "torch"
     assert engines.choose(ModelConfig(precision="int8"), gpus=True) == "openvino"
+    assert engines.choose(ModelConfig(), gpus=False, tpus=True) == "xla"
 
 
 @pytest.mark.parametrize(

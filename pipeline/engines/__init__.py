@@ -8,7 +8,7 @@ import hashlib
 import importlib
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +25,20 @@ GRAPH = "2"
 """The version of what `network` and `convert` make of a model."""
 
 
-def choose(config: ModelConfig, *, gpus: bool) -> str:
-    """The engine that `auto` means: torch where there are GPUs, else OpenVINO, which alone has int8.
+ACCELERATORS: dict[str, Literal["GPU", "TPU"] | None] = {"torch": "GPU", "xla": "TPU", "openvino": None}
+"""What each engine uses where there is one."""
+
+
+def choose(config: ModelConfig, *, gpus: bool, tpus: bool = False) -> str:
+    """The engine that `auto` means: xla where there are TPUs, torch where there are GPUs, else OpenVINO, which
+    alone has int8.
 
     Raises: EngineError for a choice that another one rules out.
     """
     engine = config.engine
     if engine == "auto":
-        engine = "torch" if gpus and config.precision != "int8" else "openvino"
+        accelerated = "xla" if tpus else "torch" if gpus else "openvino"
+        engine = "openvino" if config.precision == "int8" else accelerated
     if config.precision == "int8" and engine != "openvino":
         raise EngineError(f"Precision int8 is for the engine openvino, and this run uses {engine}.")
     if config.compile and engine != "torch":
@@ -60,17 +66,10 @@ def load(
     if engine == "openvino":
         graph = graph or _converted(model, embedding.pooling)
         return cast(Engine, module.OpenVinoEngine(graph, precision=config.precision, top_k=k, threads=threads))
-    return cast(
-        Engine,
-        module.TorchEngine(
-            model,
-            precision=config.precision,
-            pooling=embedding.pooling,
-            top_k=k,
-            threads=threads,
-            compiled=config.compile,
-        ),
-    )
+    options = {"precision": config.precision, "pooling": embedding.pooling, "top_k": k}
+    if engine == "xla":
+        return cast(Engine, module.XlaEngine(model, **options))
+    return cast(Engine, module.TorchEngine(model, **options, threads=threads, compiled=config.compile))
 
 
 def quantize(model: Model, pooling: str, images: NDArray[np.uint8], target: Path) -> None:
@@ -89,11 +88,14 @@ def _converted(model: Model, pooling: str) -> Path:
     return target / "graph.xml"
 
 
+_EXTRAS = {"xla": "'lakelens[tpu]'", "quantize": "'lakelens[int8]'"}
+
+
 def _import(engine: str) -> Any:
     try:
         return importlib.import_module(f"pipeline.engines.{engine}")
     except ModuleNotFoundError as error:
         raise EngineError(
             f"The engine {engine} needs the package {error.name}, which is not installed; "
-            f"install it with `pip install {error.name}`."
+            f"install it with `pip install {_EXTRAS.get(engine, error.name)}`."
         ) from error
