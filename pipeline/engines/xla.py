@@ -1,4 +1,4 @@
-"""The XLA engine: TPUs, by JAX; torchax makes a JAX function of the PyTorch model. JAX's CPU backend runs it too."""
+"""The XLA engine: TPUs, by JAX; torchax makes a JAX function of the PyTorch model. JAX on a CPU runs it, too."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ MULTIPLIED = {"fp32": "float32", "bf16": "default"}
 
 
 class XlaEngine(Engine):
-    """The classifier on the first device that JAX sees; batches are padded to powers of two, and each is compiled."""
+    """The classifier on the first device that JAX sees, compiled for each power of two; batches are padded."""
 
     in_flight = 2  # JAX does not wait for what it has begun
 
