@@ -1,4 +1,4 @@
-"""What committing costs and what a kill loses: `python -m benchmarks.commits overhead|loss [--s3 URI]`.
+"""What committing costs and what a kill loses: `python -m benchmarks.commits overhead|loss [--s3]`.
 
 Real runs on a Ray cluster of this machine, with everything but the images: instead of decoding and predicting, an
 actor sleeps so that it gives 500 rows a second, with labels and 768-dimensional vectors.
@@ -9,12 +9,14 @@ loss      how many seconds of predicted rows are gone when the driver is killed,
 
 import argparse
 import json
+import os
 import random
 import signal
 import statistics
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -32,6 +34,7 @@ from pipeline.outputs import Outputs
 from pipeline.planning import Assignment
 from pipeline.storage import Storage, join
 from pipeline.table import Predictions
+from tests import seaweed
 
 RATE = 500.0
 DIM, CLASSES, TOP_K = 768, 1000, 5
@@ -60,10 +63,8 @@ class Sleeper:
 
 def sleeping(settings: RunConfig, assignment: Assignment, pools: Pools, engine: str, rows: int) -> Dataset:
     """Takes the place of `run.dataset`."""
-    opened = [assignment.target.storage.filesystem(uri) for uri in assignment.files]
-    pending = ray.data.read_parquet([path for _, path in opened], filesystem=opened[0][0], partitioning=None)
     stage = {"compute": ActorPoolStrategy(size=1), "num_cpus": 0.5, "batch_size": None, "batch_format": "pyarrow"}
-    return pending.repartition(target_num_rows_per_block=rows).map_batches(Sleeper, **stage)
+    return run.pending(assignment, rows).map_batches(Sleeper, **stage)
 
 
 def settings_of(folder: str, rows: int, interval_s: float, scratch: Path) -> RunConfig:
@@ -133,15 +134,25 @@ def loss(folder: str, rows: int, repeats: int, scratch: Path, interval_s: float 
     print(f"commit_interval_s {interval_s:g}: at most {max(lost):.1f} s, median {statistics.median(lost):.1f} s")
 
 
+def _s3(scratch: Path, stack: ExitStack) -> str:
+    """A prefix on a server that runs as long as the stack is open."""
+    (scratch / "s3").mkdir()
+    server = stack.enter_context(seaweed.running(scratch / "s3"))
+    os.environ.update(server.environment())
+    server.filesystem().mkdir("bench")
+    return "s3://bench/out"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["overhead", "loss", "drive"])
     parser.add_argument("--folder", help="a folder or prefix for the outputs; else a temporary one")
+    parser.add_argument("--s3", action="store_true", help="write to a SeaweedFS server that is started for this")
     parser.add_argument("--rows", type=int, default=15_000)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    with TemporaryDirectory(prefix="lakelens-commits-") as scratch:
-        folder = options.folder or f"{scratch}/out"
+    with TemporaryDirectory(prefix="lakelens-commits-") as scratch, ExitStack() as stack:
+        folder = options.folder or (_s3(Path(scratch), stack) if options.s3 else f"{scratch}/out")
         if options.what == "drive":
             drive(folder, options.rows, 5.0, Path(scratch))
         else:

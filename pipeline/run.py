@@ -85,14 +85,19 @@ def run(
         assignment.heartbeat.stop()
 
 
+def pending(assignment: Assignment, rows: int) -> Dataset:
+    """In blocks of `rows`: image_id, uri, dataset, version, offset, length, where its bytes and its old row are, and
+    the kept columns."""
+    files = ray.data.from_arrow([pa.table({schema.URI: [uri]}) for uri in assignment.files])
+    reading = cluster.reading(len(assignment.files))
+    read = files.map_batches(read_pending, fn_kwargs={"storage": assignment.target.storage}, **reading)
+    return cluster.in_blocks(read, rows)
+
+
 def dataset(config: RunConfig, assignment: Assignment, pools: cluster.Pools, engine: str, rows: int) -> Dataset:
     """The stages, with the columns that each adds; a block of `rows` stays a block from the first to the last."""
-    model, storage = assignment.target.model, assignment.target.storage
-    files = ray.data.from_arrow([pa.table({schema.URI: [uri]}) for uri in assignment.files])
-    pending = files.map_batches(
-        read_pending, fn_kwargs={"storage": storage}, **cluster.reading(len(assignment.files))
-    )  # image_id, uri, dataset, version, offset, length, where its bytes and its old row are, kept columns
-    images = cluster.in_blocks(pending, rows).map_batches(
+    model = assignment.target.model
+    images = pending(assignment, rows).map_batches(
         Decoder,
         fn_constructor_kwargs={"config": config, "steps": model.preprocessing},
         **cluster.stage(pools.decoders),

@@ -35,10 +35,9 @@ def choose(config: ModelConfig, *, gpus: bool, tpus: bool = False) -> str:
 
     Raises: EngineError for a choice that another one rules out.
     """
-    engine = config.engine
-    if engine == "auto":
-        accelerated = "xla" if tpus else "torch" if gpus else "openvino"
-        engine = "openvino" if config.precision == "int8" else accelerated
+    best = "xla" if tpus else "torch" if gpus else "openvino"
+    best = "openvino" if config.precision == "int8" else best
+    engine: str = best if config.engine == "auto" else config.engine
     if config.precision == "int8" and engine != "openvino":
         raise EngineError(f"Precision int8 is for the engine openvino, and this run uses {engine}.")
     if config.compile and engine != "torch":
