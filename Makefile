@@ -31,5 +31,11 @@ soak: setup
 	$(BIN)/python -m tests.chaos --store local --rounds 100
 	$(BIN)/python -m tests.chaos --store s3 --rounds 40
 
-bench: setup
+# Daft wants another pyarrow: it has an environment of its own.
+benchmarks/.peers/bin/python:
+	$(PYTHON) -m venv benchmarks/.peers
+	$@ -m pip install --quiet --disable-pip-version-check 'daft>=0.7' 'pyarrow<26' numpy pillow
+
+bench: setup benchmarks/.peers/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks.bench $(ARGS)

@@ -1,13 +1,12 @@
-"""`make bench`: the whole job against the bare engine and Hugging Face's pipeline, side by side.
+"""`make bench`: LakeLens against its own engine and against what people use today, side by side.
 
-They alternate in one go, several times over, on the same images and weights; machines are noisy: read the ratios.
-Without options it draws its images and takes a ViT-B/16 with random weights.
+All contestants take turns in one go, several times over, on the same images and weights. Machines are noisy: read
+the ratios. Without options it draws its images and takes a ViT-B/16 with random weights.
 """
 
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -18,16 +17,25 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import ray
 import torch
 import transformers
 from PIL import Image
 
+from benchmarks import documented, feed, plot
 from pipeline import config, engines
+from pipeline.account import Progress
+from pipeline.batching import BatchSizer, in_micro_batches
+from pipeline.config import RunConfig
 from pipeline.decode import decode
 from pipeline.demo.lake import make_lake
 from pipeline.model import resolve
 from pipeline.run import run
 from pipeline.storage import Storage
+
+RESIDENT = 64
+"""Images that the bare engine has in memory."""
+Contestants = dict[str, Callable[[], float | None]]
 
 
 def main() -> None:
@@ -35,25 +43,30 @@ def main() -> None:
     work = Path(tempfile.mkdtemp(prefix="lakelens-bench-"))
     try:
         model = options.model or _vit_b16(work / "model")
-        images = _images(options.images, work, options.count)
-        contestants = _contestants(model, images, work)
-        rates: dict[str, list[float]] = {name: [] for name in contestants}
+        images = _images(options.images, work, max(options.count, options.feed_count))
+        contestants = _contestants(model, images, options, work)
+        rates: dict[str, list[float]] = {}
         for _ in range(options.repeats):
             for name, contestant in contestants.items():
-                rates[name].append(contestant())
-                print(f"{name:20} {rates[name][-1]:8.2f} images/s", flush=True)
-        _report(rates, len(images), options.out)
+                rate = contestant()
+                if rate is not None:
+                    rates.setdefault(name, []).append(rate)
+                    print(f"{name:32} {rate:9.2f} images/s", flush=True)
+        _report(rates, options)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="a folder of images; drawn if not given")
     parser.add_argument("--model", help="a Hugging Face folder or hub id; else a ViT-B/16 with random weights")
-    parser.add_argument("--count", type=int, default=250, help="images in each measurement")
-    parser.add_argument("--repeats", type=int, default=3, help="measurements of each contestant")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results.json"))
+    parser.add_argument("--count", type=int, default=256, help="images of a whole job")
+    parser.add_argument("--feed-count", type=int, default=4096, help="images where only the feed is measured")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements of each contestant")
+    parser.add_argument("--precision", default="auto", help="of LakeLens: auto, fp32, bf16, fp16 or int8")
+    parser.add_argument("--only", default="", help="contestants whose names contain this")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="without its .json and .png")
     return parser.parse_args()
 
 
@@ -71,62 +84,133 @@ def _images(folder: Path | None, work: Path, count: int) -> list[Path]:
         found = [Path(row["uri"]) for row in manifest if row["truth"] is not None]
     else:
         found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [found[i % len(found)] for i in range(count)]
+    return [found[i % len(found)].absolute() for i in range(count)]
 
 
-def _contestants(model: str, images: list[Path], work: Path) -> dict[str, Callable[[], float]]:
-    rows = [{"uri": str(path.absolute()), "image_id": f"{i:06}"} for i, path in enumerate(images)]
-    pq.write_table(pa.Table.from_pylist(rows), work / "manifest.parquet")
-    settings = config.parse(
+def _contestants(model: str, images: list[Path], options: argparse.Namespace, work: Path) -> Contestants:
+    whole, fed = images[: options.count], images[: options.feed_count]
+    settings, feeding = (_settings(rows, model, options.precision, work) for rows in (whole, fed))
+    folder = str(resolve(settings.model, Storage()).folder)
+    size, threads = resolve(settings.model, Storage()).preprocessing.height, os.cpu_count() or 1
+    manifests = [Path(one.manifest.path[0]) for one in (settings, feeding)]
+    contestants: Contestants = {
+        "engine: bare": _bare_engine(settings, whole),
+        "job: LakeLens": lambda: _whole_job(settings, steady=True),
+        "job: LakeLens, start-up included": lambda: _whole_job(settings, steady=False),
+        "job: HF pipeline()": _hf_pipeline(folder, whole),
+        "job: Ray Data as documented": lambda: _on_ray(documented.rate, manifests[0], folder, threads),
+        "feed: LakeLens": lambda: feed.lakelens(_emptied(feeding)),
+        "feed: bare Pillow processes": lambda: feed.pillow(fed, size, threads),
+        "feed: Ray Data as documented": lambda: _on_ray(
+            documented.rate, manifests[1], folder, threads, feed_only=True
+        ),
+        "feed: Daft": lambda: feed.daft(fed, size),
+    }
+    return {name: contestant for name, contestant in contestants.items() if options.only in name}
+
+
+def _settings(images: list[Path], model: str, precision: str, work: Path) -> RunConfig:
+    rows = [{"uri": str(path), "image_id": f"{i:06}"} for i, path in enumerate(images)]
+    manifest = work / f"manifest-{len(rows)}.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), manifest)
+    return config.parse(
         {
-            "manifest": {"path": str(work / "manifest.parquet")},
-            "model": {"name": model},
-            "output": {"path": str(work / "output")},
+            "manifest": {"path": str(manifest)},
+            "model": {"name": model, "precision": precision},
+            "output": {"path": str(work / f"output-{len(rows)}")},
         }
     )
-    resolved = resolve(settings.model, Storage())
-    decoded = [decode(path.read_bytes(), resolved.preprocessing, settings.decode).pixels for path in images[:64]]
+
+
+def _emptied(settings: RunConfig) -> RunConfig:
+    shutil.rmtree(settings.output.path, ignore_errors=True)
+    return settings
+
+
+def _bare_engine(settings: RunConfig, images: list[Path]) -> Callable[[], float]:
+    """The engine alone, in the micro-batches that it likes best, on pixels that are in memory."""
+    model = resolve(settings.model, Storage())
+    pixels = np.stack(
+        [decode(path.read_bytes(), model.preprocessing, settings.decode).pixels for path in images[:RESIDENT]]
+    )
     engine = engines.load(
-        resolved,
+        model,
         settings.model,
         settings.embedding,
         engine=engines.choose(settings.model, gpus=torch.cuda.is_available()),
         top_k=settings.labels.top_k,
         threads=os.cpu_count() or 1,
     )
-    classify = transformers.pipeline("image-classification", model=str(resolved.folder))
+    sizer = BatchSizer(32)
 
-    def bare_engine() -> float:
-        return _rate(
-            len(decoded), lambda: [engine.predict(np.stack(decoded[i : i + 16])) for i in range(0, 64, 16)]
+    def once() -> float:
+        started = time.perf_counter()
+        starts = in_micro_batches(
+            len(pixels), sizer, lambda first, end: engine.start(pixels[first:end]), engine.in_flight
         )
+        list(starts)
+        return len(pixels) / (time.perf_counter() - started)
 
-    def whole_job() -> float:
-        shutil.rmtree(work / "output", ignore_errors=True)
-        return run(settings).images_per_s
-
-    def hf_pipeline() -> float:
-        few = images[:48]
-        return _rate(len(few), lambda: classify([Image.open(path).convert("RGB") for path in few], batch_size=8))
-
-    bare_engine()  # the first call compiles and allocates
-    return {"bare engine": bare_engine, "whole job": whole_job, "HF pipeline()": hf_pipeline}
+    while sizer.learned is None:
+        once()
+    return once
 
 
-def _rate(images: int, work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return images / (time.perf_counter() - started)
+def _whole_job(settings: RunConfig, *, steady: bool) -> float:
+    """Images/s from the first block of predictions to the last, or over the whole run."""
+    seen: list[tuple[float, int]] = []
+
+    def note(progress: Progress) -> None:
+        if progress.predicted > (seen[-1][1] if seen else 0):
+            seen.append((progress.elapsed_s, progress.predicted))
+
+    summary = run(_emptied(settings), on_progress=note)
+    (first_s, first), (last_s, last) = seen[0], seen[-1]
+    return (last - first) / (last_s - first_s) if steady else summary.images_per_s
 
 
-def _report(rates: dict[str, list[float]], count: int, out: Path) -> None:
+def _hf_pipeline(model: str, images: list[Path]) -> Callable[[], float]:
+    classify = transformers.pipeline("image-classification", model=model)
+    few = images[:48]
+
+    def once() -> float:
+        started = time.perf_counter()
+        classify([Image.open(path).convert("RGB") for path in few], batch_size=8)
+        return len(few) / (time.perf_counter() - started)
+
+    return once
+
+
+def _on_ray(contestant: Callable[..., float], manifest: Path, model: str, threads: int, **options: bool) -> float:
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    try:
+        return contestant(manifest, model, threads, **options)
+    finally:
+        ray.shutdown()
+
+
+def _report(rates: dict[str, list[float]], options: argparse.Namespace) -> None:
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    print(f"\n{'':20} {'median':>8} {'min':>8} {'max':>8}   whole job ÷ it")
+    ours = {"job": medians.get("job: LakeLens"), "feed": medians.get("feed: LakeLens")}
+    print(f"\n{'':32} {'median':>9} {'min':>9} {'max':>9}   LakeLens ÷ it")
     for name, values in rates.items():
-        ratio = medians["whole job"] / medians[name]
-        print(f"{name:20} {medians[name]:8.2f} {min(values):8.2f} {max(values):8.2f}   {ratio:8.2f}")
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    out.write_text(json.dumps({"images": count, "images_per_s": rates, "machine": machine}, indent=2) + "\n")
+        base = ours["feed" if name.startswith("feed") else "job"]
+        ratio = f"{base / medians[name]:8.2f}" if base else ""
+        print(f"{name:32} {medians[name]:9.2f} {min(values):9.2f} {max(values):9.2f}   {ratio}")
+    document = {
+        "images": {"job": options.count, "feed": options.feed_count},
+        "precision": options.precision,
+        "machine": {"processor": _processor(), "cores": os.cpu_count()},
+        "images_per_s": rates,
+    }
+    options.out.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
+    plot.save(rates, options.out.with_suffix(".png"))
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

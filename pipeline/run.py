@@ -86,8 +86,8 @@ def run(
 
 
 def pending(assignment: Assignment, rows: int) -> Dataset:
-    """In blocks of `rows`: image_id, uri, dataset, version, offset, length, where its bytes and its old row are, and
-    the kept columns."""
+    """In blocks of `rows`: image_id, uri, dataset, version, offset, length, where its bytes and its old row are,
+    and the kept columns."""
     files = ray.data.from_arrow([pa.table({schema.URI: [uri]}) for uri in assignment.files])
     reading = cluster.reading(len(assignment.files))
     read = files.map_batches(read_pending, fn_kwargs={"storage": assignment.target.storage}, **reading)

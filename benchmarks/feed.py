@@ -1,0 +1,84 @@
+"""Images read, decoded and resized, handed to a stage that does nothing: how fast each way feeds a device."""
+
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from pipeline import cluster, planning, run
+from pipeline.commit import finished_blocks
+from pipeline.config import RunConfig
+from pipeline.workers import Decoder
+
+ROWS = 256
+"""Rows of a block: what an accelerator gets."""
+PEERS = Path(__file__).parent / ".peers" / "bin" / "python"
+
+
+class Nothing:
+    """Takes the pixels and drops them."""
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        return rows.select(["image_id"])
+
+
+def lakelens(settings: RunConfig) -> float:
+    """Images/s of the stages before the predictor, from the first block to the last."""
+    run_id = uuid4().hex
+    assignment = planning.assign(settings, run_id)
+    assert assignment.heartbeat is not None
+    try:
+        with cluster.connected(None) as resources:
+            pools = cluster.pools(settings.workers, resources, None)
+            decoded = run.pending(assignment, ROWS).map_batches(
+                Decoder,
+                fn_constructor_kwargs={"config": settings, "steps": assignment.target.model.preprocessing},
+                **cluster.stage(pools.decoders),
+            )
+            fed = decoded.map_batches(Nothing, **cluster.stage(pools.predictors))
+            return _rate([(time.perf_counter(), rows) for _, rows in finished_blocks(fed)])
+    finally:
+        assignment.heartbeat.stop()
+
+
+def _rate(blocks: Sequence[tuple[float, int]]) -> float:
+    seconds = sum(later - earlier for (earlier, _), (later, _) in pairwise(blocks))
+    return sum(rows for _, rows in blocks[1:]) / seconds
+
+
+def pillow(paths: Sequence[Path], size: int, processes: int) -> float:
+    """Images/s of bare processes that open, convert and resize, and keep nothing."""
+    with ProcessPoolExecutor(processes) as pool:
+        list(pool.map(_decoded, [(str(paths[0]), size)] * processes))  # they have started
+        work = [(str(path), size) for path in paths]
+        started = time.perf_counter()
+        done = sum(pool.map(_decoded, work, chunksize=32))
+        return done / (time.perf_counter() - started)
+
+
+def _decoded(work: tuple[str, int]) -> int:
+    path, size = work
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+    return int(pixels.shape[2] == 3)
+
+
+def daft(paths: Sequence[Path], size: int) -> float | None:
+    """Images/s of Daft, in an environment of its own; None if that is not there."""
+    if not PEERS.exists():
+        return None
+    script = Path(__file__).with_name("daft_feed.py")
+    names = json.dumps([str(path) for path in paths])
+    command = [str(PEERS), str(script), str(size)]
+    done = subprocess.run(command, input=names, capture_output=True, text=True, check=True)  # noqa: S603
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return float(said["images_per_s"])
