@@ -2,14 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 from ray.exceptions import RayError
 
 from pipeline import cluster
@@ -116,8 +115,10 @@ def test_a_run_ends_once_nothing_was_finished_for_a_while_and_actors_have_no_pla
 
 
 @pytest.mark.slow
-def test_a_node_that_dies_and_is_not_replaced_does_not_hold_a_run_up_for_ever(tmp_path: Path) -> None:
-    """It goes on, or, where lost actors had work that Ray waits for, ends and says why."""
+def test_a_node_that_dies_and_is_not_replaced_does_not_hold_a_run_up_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on, or, where lost actors had work that Ray waits for, ends and says why. The cluster stays."""
     (image,) = lakes.folder_of_images(tmp_path / "images", 1)
     rows = {"uri": [str(image)] * ROWS, "image_id": [f"{number:05}" for number in range(ROWS)]}
     pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")
@@ -129,13 +130,19 @@ def test_a_node_that_dies_and_is_not_replaced_does_not_hold_a_run_up_for_ever(tm
         second_commit = tmp_path / "out/predictions/_delta_log/00000000000000000003.json"
         loser = threading.Thread(target=lambda: _once(second_commit.exists) and nodes.lose_node(replaced=False))
         loser.start()
+        monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+        with cluster.connected(None) as resources:
+            assert (resources.nodes, resources.cpus) == (2, 5)
         said = ""
         try:
-            run(settings, address=nodes.address)
+            run(settings)
         except ClusterError as error:
             said = str(error)
-            run(settings, address=nodes.address)
+            run(settings)
         loser.join()
+        assert not ray.is_initialized()
+        with cluster.connected(None) as resources:
+            assert (resources.nodes, resources.cpus) == (1, 3)
     assert not said or "Nothing was finished for 10 s" in said
     assert [row["image_id"] for row in lakes.predictions(tmp_path / "out")] == rows["image_id"]
 
@@ -144,29 +151,3 @@ def _once(happened: Callable[[], bool]) -> bool:
     while not happened():
         time.sleep(0.05)
     return True
-
-
-@pytest.fixture
-def three_nodes() -> Iterator[Cluster]:
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    for _ in range(2):
-        started.add_node(num_cpus=2)
-    yield started
-    ray.shutdown()
-    started.shutdown()
-
-
-@pytest.mark.slow
-def test_a_run_joins_a_cluster_of_three_nodes_and_leaves_it_running(
-    three_nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lakes.folder_of_images(tmp_path / "images", 150)
-    model = lakes.tiny_vit(tmp_path / "model")
-    settings = lakes.settings(tmp_path / "images", model, tmp_path / "out")
-    monkeypatch.setenv("RAY_ADDRESS", three_nodes.address)
-    summary = run(settings)
-    assert summary.account.total.ok == 150
-    assert len(lakes.predictions(tmp_path / "out")) == 150
-    assert not ray.is_initialized()
-    with cluster.connected(three_nodes.address) as resources:
-        assert (resources.nodes, resources.cpus) == (3, 6)
