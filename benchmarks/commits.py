@@ -138,7 +138,7 @@ def _s3(scratch: Path, stack: ExitStack) -> str:
     """A prefix on a server that runs as long as the stack is open."""
     (scratch / "s3").mkdir()
     server = stack.enter_context(seaweed.running(scratch / "s3"))
-    os.environ.update(server.environment())
+    os.environ.update(server.environment)
     server.filesystem().mkdir("bench")
     return "s3://bench/out"
 
