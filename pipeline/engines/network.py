@@ -20,7 +20,7 @@ token. The others also read the patches."""
 class LastLayer(nn.Module):  # type: ignore[misc]
     """A transformer's last layer, computed for its first tokens: they attend to all, and nobody reads the rest.
 
-    Saves a ViT-B/16 at 224x224 6.9 % of its operations.
+    Saves a ViT-B/16 at 224x224 6.9 % of its operations: 12.2 instead of 11.4 images/s (OpenVINO, bf16, 2 cores).
     """
 
     def __init__(self, layer: Any, tokens: int) -> None:
