@@ -27,15 +27,14 @@ class OpenVinoEngine(Engine):
         self.precision = _precision(precision, capabilities)
         # What an int8 graph leaves as it is, is computed in the best that the CPU has.
         rest = _precision("auto", capabilities) if precision == "int8" else self.precision
-        self.device = f"cpu ({threads} threads)"
+        self.device, self.in_flight = f"cpu ({threads} threads)", min(threads, STREAMS)
         self._top_k = top_k
         options = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[rest],
             "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": min(threads, STREAMS),
+            "NUM_STREAMS": self.in_flight,
         }
         compiled = core.compile_model(core.read_model(graph), "CPU", options)
-        self.in_flight = int(options["NUM_STREAMS"])
         self._requests = deque(compiled.create_infer_request() for _ in range(self.in_flight))
 
     def start(self, pixels: NDArray[np.uint8]) -> Callable[[], Scored]:
