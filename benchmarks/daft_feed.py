@@ -16,9 +16,8 @@ def main() -> None:
 def rate(paths: list[str], size: int) -> float:
     """Images/s: download, decode to RGB, resize, as Daft's documentation does it."""
     frame = daft.from_pydict({"path": paths})
-    frame = frame.with_column(
-        "image", frame["path"].url.download().image.decode(mode="RGB").image.resize(size, size)
-    )
+    decoded = frame["path"].download().decode_image(mode="RGB")
+    frame = frame.with_column("image", decoded.resize(size, size))
     started = time.perf_counter()
     rows = sum(len(part) for part in frame.select("image").iter_partitions())
     return rows / (time.perf_counter() - started)

@@ -45,7 +45,8 @@ def lakelens(settings: RunConfig) -> float:
                 **cluster.stage(pools.decoders),
             )
             fed = decoded.map_batches(Nothing, **cluster.stage(pools.predictors))
-            return _rate([(time.perf_counter(), rows) for _, rows in finished_blocks(fed)])
+            blocks = [(time.perf_counter(), rows) for _, rows in finished_blocks(fed)]
+            return _rate(blocks[pools.decoders.size.max_size - 1 :])  # by then each decoder has given its first
     finally:
         assignment.heartbeat.stop()
 

@@ -115,8 +115,7 @@ def test_a_grown_manifest_processes_only_the_new_rows(model: Path, tmp_path: Pat
     assert len({row["run_id"] for row in rows}) == 2
 
 
-@pytest.mark.parametrize("engine", ["openvino", "torch"])
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize(("engine", "pooling"), [("openvino", "cls"), ("torch", "mean")])
 def test_labels_and_embeddings_are_those_of_transformers(engine: str, pooling: str, tmp_path: Path) -> None:
     model = lakes.tiny_vit(tmp_path / "model", resample=3)  # bicubic: its pixels are Pillow's to the last bit
     paths = lakes.folder_of_images(tmp_path / "images", 12)
