@@ -8,7 +8,6 @@ GATHER_SHARE of the commit interval to be written, and a written one the rest of
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
 
@@ -180,7 +179,7 @@ class Committer:
         self._committed, self._held = committed, held
         self._replacements = Replacements(table.holders, rewrite)
         self._slots = threading.Semaphore(WRITES_IN_FLIGHT)
-        self._writing: deque[tuple[ObjectRef, Future[list[Fragment]]]] = deque(maxlen=WRITES_IN_FLIGHT)
+        self._writing: dict[Future[list[Fragment]], ObjectRef] = {}
         self._written: queue.Queue[Future[list[Fragment]] | None] = queue.Queue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True, name="commit")
@@ -198,24 +197,25 @@ class Committer:
         except BaseException:
             self._slots.release()  # or close() would wait for it for ever
             raise
-        self._writing.append((write, future))
+        self._writing[future] = write
         future.add_done_callback(self._finished)
 
     def abandon(self) -> None:
         """Cancel the writes in flight, which may wait for blocks that are lost: `close` will not wait for them."""
-        for write, _ in tuple(self._writing):
+        for write in list(self._writing.values()):
             ray.cancel(write)
 
     def close(self) -> None:
         """Wait for the writes in flight, so that none follows, and commit them. Raises: like `add`."""
         for _ in range(WRITES_IN_FLIGHT):  # each is let go of when its write is in the queue, or nobody reads that
             self._slots.acquire()
-        wait([future for _, future in self._writing], timeout=END_S)
+        wait(list(self._writing), timeout=END_S)
         self._written.put(None)
         self._thread.join()
         self._raise()
 
     def _finished(self, future: "Future[list[Fragment]]") -> None:
+        del self._writing[future]
         self._written.put(future)
         self._slots.release()
 

@@ -261,6 +261,15 @@ def test_writes_that_wait_for_lost_blocks_can_be_abandoned() -> None:
         target.abandon()
         with pytest.raises(TaskCancelledError):
             target.close()
+        target = committer(Table())
+        target.add(_writing.remote(_sleeping.remote()))
+        for _ in range(2 * WRITES_IN_FLIGHT):  # others come and go beside it
+            quick = _writing.remote(None)
+            target.add(quick)
+            ray.get(quick)
+        target.abandon()
+        with pytest.raises(TaskCancelledError):
+            target.close()
 
 
 def test_a_held_commit_waits_for_the_end() -> None:
