@@ -90,8 +90,8 @@ def _images(folder: Path | None, work: Path, count: int) -> list[Path]:
 def _contestants(model: str, images: list[Path], options: argparse.Namespace, work: Path) -> Contestants:
     whole, fed = images[: options.count], images[: options.feed_count]
     settings, feeding = (_settings(rows, model, options.precision, work) for rows in (whole, fed))
-    folder = str(resolve(settings.model, Storage()).folder)
-    size, threads = resolve(settings.model, Storage()).preprocessing.height, os.cpu_count() or 1
+    resolved = resolve(settings.model, Storage())
+    folder, size, threads = str(resolved.folder), resolved.preprocessing.height, os.cpu_count() or 1
     manifests = [Path(one.manifest.path[0]) for one in (settings, feeding)]
     contestants: Contestants = {
         "engine: bare": _bare_engine(settings, whole),

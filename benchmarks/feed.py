@@ -5,7 +5,6 @@ import subprocess
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,7 +16,6 @@ from PIL import Image
 from pipeline import cluster, planning, run
 from pipeline.commit import finished_blocks
 from pipeline.config import RunConfig
-from pipeline.workers import Decoder
 
 ROWS = 256
 """Rows of a block: what an accelerator gets."""
@@ -39,12 +37,9 @@ def lakelens(settings: RunConfig) -> float:
     try:
         with cluster.connected(None) as resources:
             pools = cluster.pools(settings.workers, resources, None)
-            decoded = run.pending(assignment, ROWS).map_batches(
-                Decoder,
-                fn_constructor_kwargs={"config": settings, "steps": assignment.target.model.preprocessing},
-                **cluster.stage(pools.decoders),
+            fed = run.decoded(settings, assignment, pools, ROWS).map_batches(
+                Nothing, **cluster.stage(pools.predictors)
             )
-            fed = decoded.map_batches(Nothing, **cluster.stage(pools.predictors))
             blocks = [(time.perf_counter(), rows) for _, rows in finished_blocks(fed)]
             return _rate(blocks[pools.decoders.size.max_size - 1 :])  # by then each decoder has given its first
     finally:
@@ -52,8 +47,7 @@ def lakelens(settings: RunConfig) -> float:
 
 
 def _rate(blocks: Sequence[tuple[float, int]]) -> float:
-    seconds = sum(later - earlier for (earlier, _), (later, _) in pairwise(blocks))
-    return sum(rows for _, rows in blocks[1:]) / seconds
+    return sum(rows for _, rows in blocks[1:]) / (blocks[-1][0] - blocks[0][0])
 
 
 def pillow(paths: Sequence[Path], size: int, processes: int) -> float:

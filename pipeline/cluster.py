@@ -176,19 +176,23 @@ def watched(pools: Pools, wait_s: float, give_up: Callable[[], None]) -> Iterato
 
     An actor whose node died waits for a place, and Ray waits for what it was given, for ever.
     """
-    moved, ended = [time.monotonic()], threading.Event()
+    moved_s, ended = time.monotonic(), threading.Event()
     lacking: list[str] = []
+
+    def moved() -> None:
+        nonlocal moved_s
+        moved_s = time.monotonic()
 
     def look() -> None:
         while not ended.wait(min(wait_s, LOOK_S)):
-            if time.monotonic() > moved[0] + wait_s and (said := _lacking(pools, _resources())):
+            if time.monotonic() > moved_s + wait_s and (said := _lacking(pools, _resources())):
                 lacking.append(f"Nothing was finished for {wait_s:g} s, and {said}")
                 return give_up()
 
     watch = threading.Thread(target=look, daemon=True, name="watch")
     watch.start()
     try:
-        yield lambda: moved.__setitem__(0, time.monotonic())
+        yield moved
     finally:
         ended.set()
         watch.join()

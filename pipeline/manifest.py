@@ -95,6 +95,22 @@ def relation(
         raise unreadable(error, config) from error
 
 
+def create_input(
+    connection: duckdb.DuckDBPyConnection,
+    config: ManifestConfig,
+    storage: Storage,
+    scratch: Path,
+    where: str | None = None,
+) -> None:
+    """View `input`: the relation of all manifest files. `scratch` lasts as long as the connection.
+
+    Raises: like `sources` and `relation`.
+    """
+    files = sources(config, storage, scratch)
+    register_stores(connection, [file.uri for file in files], storage)
+    relation(connection, files, config, where).create_view("input")
+
+
 def unreadable(error: duckdb.Error, config: ManifestConfig) -> ManifestError:
     """DuckDB's complaint about a manifest file, as one sentence."""
     first = str(error).strip().splitlines()[0].rstrip(".")

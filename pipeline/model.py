@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -177,27 +178,31 @@ def _download(uri: str, storage: Storage) -> Path:
     key = hashlib.sha256(json.dumps([uri, versions], default=str).encode()).hexdigest()[:16]
     target = cache_folder() / "models" / key
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent))
         try:
-            for info in wanted:
-                fs.get_file(info["name"], str(scratch / Path(info["name"]).name))
-            keep_first(scratch, target)
+            with made_at_once(target) as scratch:
+                for info in wanted:
+                    fs.get_file(info["name"], str(scratch / Path(info["name"]).name))
         except Exception as error:
             raise failure(error, uri) from error
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     return target
 
 
-def keep_first(scratch: Path, target: Path) -> None:
-    """Give a finished folder its name, unless another process was first."""
-    scratch.chmod(0o755)  # mkdtemp makes it private
+@contextmanager
+def made_at_once(target: Path) -> Iterator[Path]:
+    """A folder to fill, which then takes the name `target`, unless another process was first; others see all of it
+    or nothing."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent))
     try:
-        scratch.rename(target)
-    except OSError:
-        if not target.exists():
-            raise
+        yield scratch
+        scratch.chmod(0o755)  # mkdtemp makes it private
+        try:
+            scratch.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _weights(folder: Path, name: str) -> list[Path]:

@@ -121,9 +121,7 @@ def plan(
             connection.execute("SET TimeZone = 'UTC'")  # Delta knows no other
             connection.execute(f"SET memory_limit = '{limits.memory_gb * 1e9:.0f} B'")
             connection.execute(f"SET temp_directory = {manifest.literal(str(scratch / 'spilled'))}")
-            files = manifest.sources(config, storage, scratch)
-            manifest.register_stores(connection, [file.uri for file in files], storage)
-            manifest.relation(connection, files, config, selection.where).create_view("input")
+            manifest.create_input(connection, config, storage, scratch, selection.where)
             connection.execute("SET preserve_insertion_order = false")  # what is written is sorted
             with _told_apart(table):
                 _read_committed(connection, table, storage, selection)

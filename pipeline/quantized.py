@@ -8,15 +8,13 @@ It does not know how a model is quantised.
 
 import hashlib
 import json
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from pipeline.agreement import Agreement
 from pipeline.errors import ModelError
-from pipeline.model import cache_folder, keep_first
+from pipeline.model import cache_folder, made_at_once
 from pipeline.storage import Storage, join
 
 INT8 = "int8"
@@ -55,14 +53,12 @@ def find(output: str, storage: Storage) -> Quantized | None:
         raise ModelError(f"{where} does not describe an int8 model.") from error
 
 
-def store(output: str, storage: Storage, graph: Path, images: int, agreement: Agreement) -> Quantized:
-    """Keep a graph's files, unless another run was first. Raises: StorageError."""
+def store(output: str, storage: Storage, graph: Path, images: int, agreement: Agreement) -> None:
+    """Keep a graph's files; if another run was first, its model stays. Raises: StorageError."""
     made = Quantized(uuid4().hex, _sha256(graph), images, agreement.cosine_mean, agreement.top1)
     for part in PARTS:
         storage.upload(graph / part, join(output, FOLDER, made.id, part))
-    if storage.create(join(output, FOLDER, FILE), json.dumps(asdict(made), indent=2).encode() + b"\n"):
-        return made
-    return find(output, storage) or made
+    storage.create(join(output, FOLDER, FILE), json.dumps(asdict(made), indent=2).encode() + b"\n")
 
 
 def fetch(output: str, storage: Storage) -> Path:
@@ -73,9 +69,7 @@ def fetch(output: str, storage: Storage) -> Path:
     target = cache_folder() / "openvino" / f"int8-{known.sha256[:16]}"
     if target.exists():
         return target / PARTS[0]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent))
-    try:
+    with made_at_once(target) as scratch:
         for part in PARTS:
             data = storage.read(join(output, FOLDER, known.id, part))
             if data is None:
@@ -83,9 +77,6 @@ def fetch(output: str, storage: Storage) -> Path:
             (scratch / part).write_bytes(data)
         if _sha256(scratch) != known.sha256:
             raise ModelError(f"The int8 model below {join(output, FOLDER)} is damaged: its hash is another.")
-        keep_first(scratch, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return target / PARTS[0]
 
 

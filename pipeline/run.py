@@ -94,19 +94,22 @@ def pending(assignment: Assignment, rows: int) -> Dataset:
     return cluster.in_blocks(read, rows)
 
 
+def decoded(config: RunConfig, assignment: Assignment, pools: cluster.Pools, rows: int) -> Dataset:
+    """+ pixels u8 (H, W, 3), width, height, content_sha256, decode_notes, stage, error_code, message, attempts."""
+    return pending(assignment, rows).map_batches(
+        Decoder,
+        fn_constructor_kwargs={"config": config, "steps": assignment.target.model.preprocessing},
+        **cluster.stage(pools.decoders),
+    )
+
+
 def dataset(config: RunConfig, assignment: Assignment, pools: cluster.Pools, engine: str, rows: int) -> Dataset:
     """The stages, with the columns that each adds; a block of `rows` stays a block from the first to the last."""
-    model = assignment.target.model
-    images = pending(assignment, rows).map_batches(
-        Decoder,
-        fn_constructor_kwargs={"config": config, "steps": model.preprocessing},
-        **cluster.stage(pools.decoders),
-    )  # + pixels u8 (H, W, 3), width, height, content_sha256, decode_notes, stage, error_code, message, attempts
-    return images.map_batches(
+    return decoded(config, assignment, pools, rows).map_batches(
         Predictor,
         fn_constructor_kwargs={
             "config": config,
-            "weights_sha256": model.weights_sha256,
+            "weights_sha256": assignment.target.model.weights_sha256,
             "engine": engine,
             "threads": pools.predictor_threads,
             "block_rows": rows,

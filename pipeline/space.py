@@ -17,15 +17,20 @@ def location(path: str, slug: str, description: dict[str, Any]) -> str:
     return path.replace("{space}", f"{slug}-{description['fingerprint']}")
 
 
+def read(output: str, storage: Storage) -> dict[str, Any] | None:
+    """The description of the space that an output holds; None if it holds none. Raises: SpaceError."""
+    found = storage.read(join(output, FILE))
+    return None if found is None else _parse(found, output)
+
+
 def check(output: str, description: dict[str, Any], storage: Storage) -> bool:
     """Whether the output already holds this space; False if it holds none yet.
 
     Raises: SpaceError, naming both, if it holds another one.
     """
-    found = storage.read(join(output, FILE))
-    if found is None:
+    held = read(output, storage)
+    if held is None:
         return False
-    held = _parse(found, output)
     if held["fingerprint"] != description["fingerprint"]:
         raise SpaceError(
             f"{output} holds the embedding space of {_named(held)}, and this run would write that of "

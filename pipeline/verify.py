@@ -2,7 +2,6 @@
 transformers in float32. It reads committed rows only, writes nothing, and needs no cluster.
 """
 
-import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pipeline.config import RunConfig
 from pipeline.engines.base import Engine
 from pipeline.engines.reference import ReferenceEngine
 from pipeline.errors import SpaceError, TableError
+from pipeline.fragment import is_of_failed
 from pipeline.model import resolve
 from pipeline.storage import Storage, absolute, join
 from pipeline.table import RUNS, Predictions
@@ -67,7 +67,7 @@ def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verd
 
 
 def _sampled(table: Predictions, storage: Storage, sample: int, seed: int) -> pa.Table:
-    files = [uri for uri in table.files() if f"/{schema.OUTCOME}={schema.OK}/" in uri]
+    files = [uri for uri in table.files() if not is_of_failed(uri)]
     if not files:
         raise TableError(f"There are no labelled rows at {table.uri}.")
     read = f"read_parquet({manifest.literals(files)}, hive_types = {{'dataset': VARCHAR}}, union_by_name = true)"
@@ -93,7 +93,7 @@ def _settings(output: str, storage: Storage, run_id: str) -> RunConfig:
 
 
 def _require_same(output: str, storage: Storage, description: dict[str, Any]) -> None:
-    held = json.loads(storage.read(join(output, space.FILE)) or b"{}").get("fingerprint")
+    held = (space.read(output, storage) or {}).get("fingerprint")
     if held != description["fingerprint"]:
         raise SpaceError(
             f"The model {description['model']} is not the one that made {output}: its fingerprint is "
@@ -104,21 +104,17 @@ def _require_same(output: str, storage: Storage, description: dict[str, Any]) ->
 def _located(rows: pa.Table, settings: RunConfig) -> pa.Table:
     """The rows that the manifest still has, with the columns of `schema.PENDING`."""
     scratch = Path(tempfile.mkdtemp(prefix="lakelens-verify-"))
-    storage = Storage(settings.storage)
     null = {schema.TRIES: "NULL::INTEGER", schema.REPLACES: "NULL::VARCHAR"}
     columns = ", ".join(
         null.get(name, f"input.{manifest.quoted(name)}") + f" AS {name}" for name in schema.PENDING.names
     )
     try:
         with duckdb.connect() as connection:
-            files = manifest.sources(settings.manifest, storage, scratch)
-            manifest.register_stores(connection, [file.uri for file in files], storage)
-            manifest.relation(connection, files, settings.manifest).create_view("input")
+            manifest.create_input(connection, settings.manifest, Storage(settings.storage), scratch)
             connection.register("held", rows)
             return connection.sql(
                 f"SELECT {columns}, held.dataset AS of, labels, embedding, held.content_sha256 AS then_sha256 "
-                f"FROM input JOIN held USING (image_id) "
-                f"WHERE {schema.PROBLEM} IS NULL "
+                f"FROM input JOIN held USING (image_id) WHERE {schema.PROBLEM} IS NULL "
                 f"QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY {schema.ORDINAL}) = 1"
             ).to_arrow_table()
     except duckdb.Error as error:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -97,14 +98,6 @@ class Arena:
 def arena(folder: Path) -> Iterator[Arena]:
     """An arena below a folder, with an environment of its own, which its cluster inherits."""
     values = {**AWS, "LAKELENS_CACHE": str(folder / "cache")}
-    before = {name: os.environ[name] for name in os.environ if name in values or name.startswith("AWS_")}
-    for name in before:
-        del os.environ[name]
-    os.environ.update(values)
-    try:
-        with ExitStack() as lasting:
-            yield Arena(folder, lasting.enter_context(chaos_cluster.mortal()), lasting)
-    finally:
-        for name in values:
-            os.environ.pop(name, None)
-        os.environ.update(before)
+    others = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    with patch.dict(os.environ, {**others, **values}, clear=True), ExitStack() as lasting:
+        yield Arena(folder, lasting.enter_context(chaos_cluster.mortal()), lasting)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
 from ray.cluster_utils import Cluster
@@ -116,12 +117,9 @@ def _command(process: psutil.Process) -> str:
 @contextmanager
 def mortal() -> Iterator[MortalCluster]:
     """A cluster whose nodes have `ENVIRONMENT` and what this process has."""
-    before = {name: os.environ.get(name) for name in ENVIRONMENT}
-    os.environ.update(ENVIRONMENT)
-    cluster = MortalCluster()
-    try:
-        yield cluster
-    finally:
-        cluster.close()
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    with patch.dict(os.environ, ENVIRONMENT):
+        cluster = MortalCluster()
+        try:
+            yield cluster
+        finally:
+            cluster.close()

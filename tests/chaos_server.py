@@ -12,8 +12,6 @@ from botocore.exceptions import BotoCoreError
 
 from tests import seaweed
 
-START_S = 60.0
-
 
 def impatient(endpoint_url: str) -> s3fs.S3FileSystem:
     """A client that asks once."""
@@ -46,7 +44,7 @@ class MortalServer:
         """Start it again, and wait until it takes objects."""
         with (self._folder / "weed.log").open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + seaweed.START_S
         while True:
             try:
                 impatient(self.server.endpoint_url).pipe_file("ready/again", b"1")

@@ -23,18 +23,15 @@ from pipeline.config import RunConfig
 SIZE = 32
 SMALL: dict[str, Any] = {
     **{"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96},
-    **{"image_size": 32, "patch_size": 8, "initializer_range": 0.2, "num_labels": 9},
+    **{"image_size": SIZE, "patch_size": 8, "initializer_range": 0.2},
 }
+"""A small ViT of any type."""
 
 
 def tiny_vit(folder: Path, *, seed: int = 0, labels: int = 7, resample: int = 2) -> Path:
     """A ViT with random weights that takes 32x32 images, saved as a Hugging Face folder."""
     torch.manual_seed(seed)
-    settings = ViTConfig(
-        **{"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96},
-        **{"image_size": SIZE, "patch_size": 8, "initializer_range": 0.2},
-        id2label={i: f"label-{i}" for i in range(labels)},
-    )
+    settings = ViTConfig(**SMALL, id2label={i: f"label-{i}" for i in range(labels)})
     ViTForImageClassification(settings).eval().save_pretrained(folder)
     ViTImageProcessorPil(size={"height": SIZE, "width": SIZE}, resample=resample).save_pretrained(folder)
     return folder
@@ -43,7 +40,7 @@ def tiny_vit(folder: Path, *, seed: int = 0, labels: int = 7, resample: int = 2)
 def tiny_classifier(folder: Path, model_type: str) -> Path:
     """A classifier of any supported type that takes 32x32 images; all of its weights are random."""
     torch.manual_seed(1)
-    settings = AutoConfig.for_model(model_type, **SMALL)
+    settings = AutoConfig.for_model(model_type, num_labels=9, **SMALL)
     if model_type == "deit":  # it has two classifiers; the config says which
         settings.architectures = ["DeiTForImageClassificationWithTeacher"]
     network = AutoModelForImageClassification.from_config(settings)

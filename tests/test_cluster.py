@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -128,7 +127,13 @@ def test_a_node_that_dies_and_is_not_replaced_does_not_hold_a_run_up_for_ever(
     with chaos_cluster.mortal() as nodes:
         nodes.have_worker_node(True)
         second_commit = tmp_path / "out/predictions/_delta_log/00000000000000000003.json"
-        loser = threading.Thread(target=lambda: _once(second_commit.exists) and nodes.lose_node(replaced=False))
+
+        def lose() -> None:
+            while not second_commit.exists():
+                time.sleep(0.05)
+            nodes.lose_node(replaced=False)
+
+        loser = threading.Thread(target=lose)
         loser.start()
         monkeypatch.setenv("RAY_ADDRESS", nodes.address)
         with cluster.connected(None) as resources:
@@ -145,9 +150,3 @@ def test_a_node_that_dies_and_is_not_replaced_does_not_hold_a_run_up_for_ever(
             assert (resources.nodes, resources.cpus) == (1, 3)
     assert not said or "Nothing was finished for 6 s" in said
     assert [row["image_id"] for row in lakes.predictions(tmp_path / "out")] == rows["image_id"]
-
-
-def _once(happened: Callable[[], bool]) -> bool:
-    while not happened():
-        time.sleep(0.05)
-    return True

@@ -96,7 +96,9 @@ def cosine(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
 
 
 def vit(folder: Path, **changes: Any) -> Model:
-    network = transformers.ViTForImageClassification(transformers.ViTConfig(**(lakes.SMALL | changes)))
+    network = transformers.ViTForImageClassification(
+        transformers.ViTConfig(**({"num_labels": 9} | lakes.SMALL | changes))
+    )
     network.save_pretrained(folder)
     transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     return resolve(ModelConfig(name=str(folder)), Storage())

@@ -42,6 +42,11 @@ class Engine(ABC):
         return self.start(pixels)()
 
 
+def padded(images: int) -> int:
+    """The size that a batch is padded to where each size is compiled: the next power of two."""
+    return 1 << (images - 1).bit_length()
+
+
 def top_k(logits: NDArray[Any], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Indices int32 and softmax scores float32, both (B, k), best first; a tie goes to the lower index."""
     logits = logits.astype(np.float32)

@@ -1,7 +1,5 @@
 """Hugging Face weights -> an OpenVINO graph, once for each model; the only OpenVINO code that needs torch."""
 
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import openvino
 import torch
 
 from pipeline.engines.network import Network
-from pipeline.model import Model, keep_first
+from pipeline.model import Model, made_at_once
 
 
 def convert(model: Model, pooling: str, target: Path) -> None:
@@ -24,10 +22,5 @@ def convert(model: Model, pooling: str, target: Path) -> None:
         )
     for output, name in zip(graph.outputs, ("logits", "embedding"), strict=True):
         output.get_tensor().set_names({name})
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent))
-    try:
+    with made_at_once(target) as scratch:
         openvino.save_model(graph, scratch / "graph.xml", compress_to_fp16=False)
-        keep_first(scratch, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

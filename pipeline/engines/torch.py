@@ -1,5 +1,6 @@
 """The PyTorch engine: CUDA, and CPU."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.engines.base import Engine, Scored
+from pipeline.engines.base import Engine, Scored, padded
 from pipeline.engines.network import Network
 from pipeline.errors import EngineError, OutOfMemory
 from pipeline.model import Model
@@ -37,22 +38,22 @@ class TorchEngine(Engine):
         self._network = Network(model, pooling).to(self._device)
         self._network.classifier.to(DTYPES[self.precision])
         self._score = torch.compile(self._results, dynamic=False) if compiled else self._results
-        self._lanes = [_Lane() for _ in range(self.in_flight)] if on_cuda else []
+        self._lanes = deque(_Lane() for _ in range(self.in_flight if on_cuda else 0))
         self._copying = torch.cuda.Stream() if on_cuda else None
 
     def start(self, pixels: NDArray[np.uint8]) -> Callable[[], Scored]:
         """See `Engine.start`. Top-k is taken on the device: only k classes and the embedding come back."""
         images = len(pixels)
-        padded = 1 << (images - 1).bit_length() if self._pad else images
+        size = padded(images) if self._pad else images
         with _out_of_memory_told(), torch.inference_mode():
             if not self._lanes:
-                batch = torch.zeros((padded, *pixels.shape[1:]), dtype=torch.uint8)
+                batch = torch.zeros((size, *pixels.shape[1:]), dtype=torch.uint8)
                 np.copyto(batch.numpy()[:images], pixels)
                 results = self._score(batch)
                 return lambda: _scored(results, images)
             lane = self._lanes[0]
-            self._lanes.append(self._lanes.pop(0))
-            results = lane.download(self._score(lane.upload(pixels, padded, self._device, self._copying)))
+            self._lanes.rotate(-1)
+            results = lane.download(self._score(lane.upload(pixels, size, self._device, self._copying)))
 
         def wait() -> Scored:
             with _out_of_memory_told():
@@ -76,15 +77,15 @@ class _Lane:
         self._pixels = torch.empty(0, dtype=torch.uint8)
 
     def upload(
-        self, pixels: NDArray[np.uint8], padded: int, device: torch.device, stream: torch.cuda.Stream
+        self, pixels: NDArray[np.uint8], size: int, device: torch.device, stream: torch.cuda.Stream
     ) -> torch.Tensor:
         """The batch on the device, once work that is queued from now on gets to it."""
         self.finished.synchronize()  # a batch that was given up may still be copied from here
-        if len(self._pixels) < padded:
-            self._pixels = torch.zeros((padded, *pixels.shape[1:]), dtype=torch.uint8, pin_memory=True)
+        if len(self._pixels) < size:
+            self._pixels = torch.zeros((size, *pixels.shape[1:]), dtype=torch.uint8, pin_memory=True)
         np.copyto(self._pixels.numpy()[: len(pixels)], pixels)
         with torch.cuda.stream(stream):
-            batch = self._pixels[:padded].to(device, non_blocking=True)
+            batch = self._pixels[:size].to(device, non_blocking=True)
         torch.cuda.current_stream().wait_stream(stream)
         batch.record_stream(torch.cuda.current_stream())
         return batch

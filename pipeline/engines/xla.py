@@ -12,7 +12,7 @@ import torch
 import torchax
 from numpy.typing import NDArray
 
-from pipeline.engines.base import Engine, Scored
+from pipeline.engines.base import Engine, Scored, padded
 from pipeline.engines.network import Network
 from pipeline.errors import EngineError, OutOfMemory
 from pipeline.model import Model
@@ -49,7 +49,7 @@ class XlaEngine(Engine):
     def start(self, pixels: NDArray[np.uint8]) -> Callable[[], Scored]:
         """See `Engine.start`."""
         images = len(pixels)
-        batch = np.zeros((1 << (images - 1).bit_length(), *pixels.shape[1:]), np.uint8)
+        batch = np.zeros((padded(images), *pixels.shape[1:]), np.uint8)
         batch[:images] = pixels
         with _out_of_memory_told(), jax.default_matmul_precision(MULTIPLIED[self.precision]):
             results = self._score(self._states, jax.device_put(batch, self._device))
