@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from benchmarks import steady
 from pipeline import cluster, planning, run
 from pipeline.commit import finished_blocks
 from pipeline.config import RunConfig
@@ -30,7 +31,7 @@ class Nothing:
 
 
 def lakelens(settings: RunConfig) -> float:
-    """Images/s of the stages before the predictor, from the first block to the last."""
+    """Images/s of the stages before the predictor."""
     run_id = uuid4().hex
     assignment = planning.assign(settings, run_id)
     assert assignment.heartbeat is not None
@@ -40,14 +41,9 @@ def lakelens(settings: RunConfig) -> float:
             fed = run.decoded(settings, assignment, pools, ROWS).map_batches(
                 Nothing, **cluster.stage(pools.predictors)
             )
-            blocks = [(time.perf_counter(), rows) for _, rows in finished_blocks(fed)]
-            return _rate(blocks[pools.decoders.size.max_size - 1 :])  # by then each decoder has given its first
+            return steady.rate([(time.perf_counter(), rows) for _, rows in finished_blocks(fed)])
     finally:
         assignment.heartbeat.stop()
-
-
-def _rate(blocks: Sequence[tuple[float, int]]) -> float:
-    return sum(rows for _, rows in blocks[1:]) / (blocks[-1][0] - blocks[0][0])
 
 
 def pillow(paths: Sequence[Path], size: int, processes: int) -> float:
@@ -67,13 +63,13 @@ def _decoded(work: tuple[str, int]) -> int:
     return int(pixels.shape[2] == 3)
 
 
-def daft(paths: Sequence[Path], size: int) -> float | None:
-    """Images/s of Daft, in an environment of its own; None if that is not there."""
+def daft(paths: Sequence[Path], size: int) -> dict[str, float]:
+    """Images/s of Daft, in an environment of its own; nothing if that is not there."""
     if not PEERS.exists():
-        return None
+        return {}
     script = Path(__file__).with_name("daft_feed.py")
     names = json.dumps([str(path) for path in paths])
     command = [str(PEERS), str(script), str(size)]
     done = subprocess.run(command, input=names, capture_output=True, text=True, check=True)  # noqa: S603
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return float(said["images_per_s"])
+    return {"feed: Daft": float(said["images_per_s"])}

@@ -26,8 +26,8 @@ _LEFT_OUT = {
     *("BUFR", "GRIB", "HDF5", "WMF"),  # only stubs, which decode nothing
 }
 Image.init()
-FORMATS = tuple(name for name in Image.ID if name not in _LEFT_OUT)
-"""Pillow plug-ins that are tried: all that decode raster images by themselves."""
+FORMATS = ("JPEG", *(name for name in Image.ID if name not in {"JPEG", *_LEFT_OUT}))
+"""Pillow plug-ins that are tried: all that decode raster images by themselves, the most frequent one first."""
 PEAK_BYTES_PER_PIXEL = 20
 """Most that decoding holds at once for a pixel of the original, of any mode: see tests/test_decode_memory.py."""
 STRIP_ROWS = 256
@@ -116,11 +116,12 @@ def _draft(image: Image.Image, steps: Preprocessing, notes: list[str]) -> None:
 
 
 def _loaded(image: Image.Image, data: bytes, config: DecodeConfig, notes: list[str]) -> Image.Image | Pixels:
-    """The image with its pixels, or only the pixels, uint8 (height, width, 3), of a plain JPEG."""
+    """The image with its pixels, or only the pixels, RGBX uint8 (height, width, 4), of a plain JPEG."""
     if image.format == "JPEG" and image.mode == "RGB" and "dct_scaled" not in notes:
         with suppress(ValueError):  # what libjpeg only warns of is for Pillow to judge
-            pixels: Pixels = simplejpeg.decode_jpeg(data, fastdct=False, fastupsample=False)
-            if pixels.shape == (image.height, image.width, 3):
+            # As Pillow has them in memory: four bytes a pixel.
+            pixels: Pixels = simplejpeg.decode_jpeg(data, "RGBX", fastdct=False, fastupsample=False)
+            if pixels.shape == (image.height, image.width, 4):
                 return pixels
     try:
         image.load()
@@ -163,8 +164,9 @@ def _upright(
     if orientation not in _TURNS:
         return loaded, False
     notes.append("exif_orientation")
-    whole = loaded if isinstance(loaded, Image.Image) else Image.fromarray(loaded)
-    return whole.transpose(_TURNS[orientation]), orientation >= 5
+    if not isinstance(loaded, Image.Image):
+        loaded = Image.frombytes("RGB", loaded.shape[1::-1], loaded.data, "raw", "RGBX")
+    return loaded.transpose(_TURNS[orientation]), orientation >= 5
 
 
 def _is_turned_tiff(image: Image.Image) -> bool:

@@ -34,6 +34,10 @@ GRACE_S = 10.0
 """How long beyond its own time limit a worker may be silent before it is killed from outside."""
 DEATHS = 2
 """A file that so many workers die of is to blame: once can be an accident, such as a kill from outside."""
+KEPT_BYTES = 32 << 20
+"""What glibc's malloc takes from the heap, and twice of which it keeps there; 32 MiB is the most it accepts."""
+SLOT_BYTES = 1 << 20
+"""What a slot for a file always has: to make it smaller and larger for every file takes long."""
 STARTS = 3
 """How often in a row the server may fail to start."""
 
@@ -145,7 +149,7 @@ class IsolatedDecoder:
         file.slot = worker.given % SLOTS
         worker.given += 1
         memory = self._memory[1 + file.slot]
-        os.ftruncate(memory, len(file.data))
+        os.ftruncate(memory, max(len(file.data), SLOT_BYTES))
         os.pwrite(memory, file.data, 0)
         with suppress(OSError):  # a worker that has died is noticed where its answers are read
             worker.connection.sendall(FILE.pack(file.slot, len(file.data)))
@@ -193,13 +197,15 @@ class _Server:
     def __init__(self, task: Task, memory: list[int]) -> None:
         self._control, theirs = socket.socketpair()
         # One thread: a process that forks must have no others, and decoding uses none.
-        single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        settings = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        # An image's memory is kept for the next one, not given back: to have it mapped anew takes long.
+        settings.update(MALLOC_MMAP_THRESHOLD_=str(KEPT_BYTES), MALLOC_TRIM_THRESHOLD_=str(2 * KEPT_BYTES))
         with theirs:
             descriptors = (theirs.fileno(), *memory)
             self._process = subprocess.Popen(  # noqa: S603 - this very interpreter and module
                 [sys.executable, "-c", _MAIN, *map(str, descriptors)],
                 pass_fds=descriptors,
-                env={**os.environ, **single, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={**os.environ, **settings, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
@@ -247,7 +253,7 @@ class _Worker:
         """The answer for the next file; None if the worker has died, or neither answers nor dies."""
         try:
             (size,) = NUMBER.unpack(receive(self.connection, NUMBER.size))
-            found: dict[str, Any] = json.loads(receive(self.connection, size))
+            found: dict[str, Any] = json.loads(receive(self.connection, size).decode())
         except TimeoutError:
             self.silent = True
             os.kill(self.pid, signal.SIGKILL)
