@@ -44,8 +44,8 @@ def main() -> None:
     options = _options()
     work = Path(tempfile.mkdtemp(prefix="lakelens-bench-"))
     try:
-        model = options.model or _vit_b16(work / "model")
-        images = _images(options.images, work, max(options.count, options.feed_count))
+        model = options.model or vit_b16(work / "model")
+        images = images_in(options.images, work, max(options.count, options.feed_count))
         contestants = _contestants(model, images, options, work)
         rates: dict[str, list[float]] = {}
         for _ in range(options.repeats):
@@ -71,14 +71,14 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _vit_b16(folder: Path) -> str:
+def vit_b16(folder: Path) -> str:
     torch.manual_seed(0)
     transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000)).save_pretrained(folder)
     transformers.ViTImageProcessorPil().save_pretrained(folder)
     return str(folder)
 
 
-def _images(folder: Path | None, work: Path, count: int) -> list[Path]:
+def images_in(folder: Path | None, work: Path, count: int) -> list[Path]:
     """`count` readable images, repeated if there are fewer."""
     if folder is None:
         manifest = pq.read_table(make_lake(work / "lake", images=min(count, 250))).to_pylist()
@@ -90,7 +90,7 @@ def _images(folder: Path | None, work: Path, count: int) -> list[Path]:
 
 def _contestants(model: str, images: list[Path], options: argparse.Namespace, work: Path) -> Contestants:
     whole, fed = images[: options.count], images[: options.feed_count]
-    settings, feeding = (_settings(rows, model, options.precision, work) for rows in (whole, fed))
+    settings, feeding = (settings_for(rows, model, options.precision, work) for rows in (whole, fed))
     resolved = resolve(settings.model, Storage())
     folder, size, threads = str(resolved.folder), resolved.preprocessing.height, os.cpu_count() or 1
     manifests = [Path(one.manifest.path[0]) for one in (settings, feeding)]
@@ -98,7 +98,7 @@ def _contestants(model: str, images: list[Path], options: argparse.Namespace, wo
         "engine: bare": _once(lambda: _bare_engine(settings, whole)),
         "job: HF pipeline()": _once(lambda: _hf_pipeline(folder, whole)),
         "job: Ray Data as documented": lambda: _on_ray(documented.rate, manifests[0], folder, threads),
-        "feed: LakeLens": lambda: feed.lakelens(_emptied(feeding)),
+        "feed: LakeLens": lambda: feed.lakelens(emptied(feeding)),
         "feed: bare Pillow processes": lambda: feed.pillow(fed, size, threads),
         "feed: Ray Data as documented": lambda: _on_ray(
             documented.rate, manifests[1], folder, threads, feed_only=True
@@ -120,7 +120,7 @@ def _once(load: Callable[[], Callable[[], float]]) -> Callable[[], float]:
     return lambda: loaded()()
 
 
-def _settings(images: list[Path], model: str, precision: str, work: Path) -> RunConfig:
+def settings_for(images: list[Path], model: str, precision: str, work: Path) -> RunConfig:
     rows = [{"uri": str(path), "image_id": f"{i:06}"} for i, path in enumerate(images)]
     manifest = work / f"manifest-{len(rows)}.parquet"
     pq.write_table(pa.Table.from_pylist(rows), manifest)
@@ -133,7 +133,7 @@ def _settings(images: list[Path], model: str, precision: str, work: Path) -> Run
     )
 
 
-def _emptied(settings: RunConfig) -> RunConfig:
+def emptied(settings: RunConfig) -> RunConfig:
     shutil.rmtree(settings.output.path, ignore_errors=True)
     return settings
 
@@ -175,7 +175,7 @@ def _whole_job(settings: RunConfig) -> dict[str, float]:
         if new := progress.predicted - sum(images for _, images in seen):
             seen.append((progress.elapsed_s, new))
 
-    summary = run(_emptied(settings), on_progress=note)
+    summary = run(emptied(settings), on_progress=note)
     return {
         "job: LakeLens": steady.rate(seen),
         "job: LakeLens, start-up included": summary.images_per_s,

@@ -38,9 +38,8 @@ def lakelens(settings: RunConfig) -> float:
     try:
         with cluster.connected(None) as resources:
             pools = cluster.pools(settings.workers, resources, None)
-            fed = run.decoded(settings, assignment, pools, ROWS).map_batches(
-                Nothing, **cluster.stage(pools.predictors)
-            )
+            fed = run.decoded(settings, assignment, pools, ROWS)
+            fed = cluster.pooled(fed, Nothing, pools.predictors)
             return steady.rate([(time.perf_counter(), rows) for _, rows in finished_blocks(fed)])
     finally:
         assignment.heartbeat.stop()

@@ -157,6 +157,12 @@ def stage(pool: Pool) -> dict[str, Any]:
     }
 
 
+def pooled(rows: Dataset, actor: type, pool: Pool, **settings: Any) -> Dataset:
+    """The rows as blocks that went through `actor(**settings)`, one of the pool's."""
+    # `map_batches` itself refuses whole blocks for actors with GPUs.
+    return rows.map_batches_internal(actor, fn_constructor_kwargs=settings, **stage(pool))
+
+
 def reading(files: int) -> dict[str, Any]:
     """How Ray Data runs the tasks that read the plan: beside the pools, whatever those have taken."""
     return {"compute": TaskPoolStrategy(min(READERS, files)), "num_cpus": 0, **_WHOLE_BLOCKS}

@@ -96,27 +96,23 @@ def pending(assignment: Assignment, rows: int) -> Dataset:
 
 def decoded(config: RunConfig, assignment: Assignment, pools: cluster.Pools, rows: int) -> Dataset:
     """+ pixels u8 (H, W, 3), width, height, content_sha256, decode_notes, stage, error_code, message, attempts."""
-    return pending(assignment, rows).map_batches(
-        Decoder,
-        fn_constructor_kwargs={"config": config, "steps": assignment.target.model.preprocessing},
-        **cluster.stage(pools.decoders),
-    )
+    steps = assignment.target.model.preprocessing
+    return cluster.pooled(pending(assignment, rows), Decoder, pools.decoders, config=config, steps=steps)
 
 
 def dataset(config: RunConfig, assignment: Assignment, pools: cluster.Pools, engine: str, rows: int) -> Dataset:
     """The stages, with the columns that each adds; a block of `rows` stays a block from the first to the last."""
-    return decoded(config, assignment, pools, rows).map_batches(
+    return cluster.pooled(
+        decoded(config, assignment, pools, rows),
         Predictor,
-        fn_constructor_kwargs={
-            "config": config,
-            "weights_sha256": assignment.target.model.weights_sha256,
-            "engine": engine,
-            "threads": pools.predictor_threads,
-            "block_rows": rows,
-            "output": assignment.target.output,
-            "run_id": assignment.run_id,
-        },
-        **cluster.stage(pools.predictors),
+        pools.predictors,
+        config=config,
+        weights_sha256=assignment.target.model.weights_sha256,
+        engine=engine,
+        threads=pools.predictor_threads,
+        block_rows=rows,
+        output=assignment.target.output,
+        run_id=assignment.run_id,
     )  # + outcome, label, score, labels, embedding, embedding_norm, run_id, finished_at; − pixels, offset, length
 
 

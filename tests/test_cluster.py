@@ -114,6 +114,20 @@ def test_a_run_ends_once_nothing_was_finished_for_a_while_and_actors_have_no_pla
 
 
 @pytest.mark.slow
+def test_a_cluster_with_gpus_has_a_predictor_on_each_and_they_get_whole_blocks(tmp_path: Path) -> None:
+    images = lakes.folder_of_images(tmp_path / "images", 4)
+    rows = {"uri": [str(images[n % 4]) for n in range(1000)], "image_id": [f"{n:03}" for n in range(1000)]}
+    pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")
+    settings = lakes.settings(tmp_path / "manifest.parquet", lakes.tiny_vit(tmp_path / "model"), tmp_path / "out")
+    ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        assert run(settings).engine == "torch"
+    finally:
+        ray.shutdown()
+    assert [row["image_id"] for row in lakes.predictions(tmp_path / "out")] == rows["image_id"]
+
+
+@pytest.mark.slow
 def test_a_node_that_dies_and_is_not_replaced_does_not_hold_a_run_up_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
