@@ -31,18 +31,22 @@ RECENT = 5
 
 FIRST_BLOCK_ROWS = {False: 32, True: 256}
 """Rows of a block where nothing is known yet, without and with an accelerator."""
-BLOCK_ROWS = (32, 512)
+BLOCK_ROWS = (16, 512)
 """Fewest and most rows of a block: each costs Ray some 40 ms, and each is lost with the actor that works on it."""
 BLOCK_S = 5.0
 """What one block should cost a predictor, in seconds."""
 
 
 def block_rows(images_per_s: float | None, *, accelerator: bool) -> int:
-    """Rows that travel together, from what one predictor was measured to do; None if it was not."""
+    """Rows that travel together, from what one predictor was measured to do; None if it was not.
+
+    A power of two, as micro-batches are: what is left over would keep one of several streams busy, or be padded.
+    """
     if images_per_s is None:
         return FIRST_BLOCK_ROWS[accelerator]
     least, most = BLOCK_ROWS
-    return max(least, min(most, int(images_per_s * BLOCK_S)))
+    rows = max(least, min(most, int(images_per_s * BLOCK_S)))
+    return 1 << (rows.bit_length() - 1)
 
 
 Result = TypeVar("Result")

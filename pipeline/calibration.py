@@ -13,7 +13,6 @@ from pipeline import agreement, engines, manifest, quantized, schema
 from pipeline.agreement import Judged, Limits
 from pipeline.config import RunConfig
 from pipeline.engines.base import Engine
-from pipeline.engines.reference import ReferenceEngine
 from pipeline.errors import AgreementError, EngineError
 from pipeline.model import Model, resolve
 from pipeline.storage import Storage
@@ -60,7 +59,7 @@ def _made(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
             threads=os.cpu_count() or 1,
             graph=Path(scratch) / "graph.xml",
         )
-        reference = ReferenceEngine(model, pooling=config.embedding.pooling, top_k=agreement.TOP)
+        reference = engines.reference(model, config.embedding, agreement.TOP)
         names = [""] * len(checked)
         found = agreement.compare(names, _judged(engine, checked), _judged(reference, checked))[-1]
         missed = Limits().missed(found)

@@ -28,6 +28,8 @@ PREDICTOR_BYTES = 50e6
 """Memory that a CPU predictor asks Ray for: a token, for which Ray spreads them evenly over the nodes."""
 DECODERS = 2
 """At least so many: while a file that hangs its decoder runs into the time limit, the others go on."""
+WORKERS = 16
+"""Processes that a cluster of our own keeps for the next task, besides one for each CPU."""
 LOOK_S = 5.0
 """How often it is looked whether anything was finished."""
 CONNECT_TIMEOUT_S = 10.0
@@ -84,6 +86,8 @@ def connected(address: str | None) -> Iterator[Resources]:
         yield _resources()
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Else Ray ends a process that was idle for a second, and every write of files waits for a new one to start.
+    os.environ.setdefault("RAY_num_workers_soft_limit", str(WORKERS + (os.cpu_count() or 1)))
     # Ray Data starts its actors in a way that Ray's own core logs as an error, every time.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     _check_address(address)

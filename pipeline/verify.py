@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import agreement, config, manifest, quantized, schema, space
+from pipeline import agreement, config, engines, manifest, quantized, schema, space
 from pipeline.agreement import Agreement, Judged
 from pipeline.config import RunConfig
 from pipeline.engines.base import Engine
-from pipeline.engines.reference import ReferenceEngine
 from pipeline.errors import SpaceError, TableError
 from pipeline.fragment import is_of_failed
 from pipeline.model import resolve
@@ -55,7 +54,7 @@ def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verd
     _require_same(output, storage, model.space(settings.embedding, settings.decode, recipe))
     located = _located(rows, settings)
     decoder = Decoder(settings, model.preprocessing)
-    engine = ReferenceEngine(model, pooling=settings.embedding.pooling, top_k=agreement.TOP)
+    engine = engines.reference(model, settings.embedding, agreement.TOP)
     batches = [_judged(located.slice(at, BATCH), decoder, engine) for at in range(0, located.num_rows, BATCH)]
     names = [name for batch in batches for name in batch.datasets]
     if not names:

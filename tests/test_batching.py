@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batching import COOLDOWN, BatchSizer, Learned, in_micro_batches
+from pipeline.batching import COOLDOWN, BatchSizer, Learned, block_rows, in_micro_batches
 from pipeline.errors import OutOfMemory
 
 Curve = Callable[[int], float]
@@ -218,3 +218,14 @@ def test_the_next_batches_begin_before_the_first_result_is_asked_for() -> None:
     device = Device(10**6, late=False, poor=frozenset())
     list(in_micro_batches(200, BatchSizer(64), device.start, in_flight=2))
     assert device.most == 2
+
+
+@pytest.mark.parametrize(
+    ("images_per_s", "rows"), [(0.1, 16), (3.5, 16), (6.4, 32), (25, 64), (26, 128), (102, 256), (9999, 512)]
+)
+def test_a_block_is_at_most_five_seconds_of_work_in_a_power_of_two(images_per_s: float, rows: int) -> None:
+    assert block_rows(images_per_s, accelerator=False) == rows
+
+
+def test_a_block_of_an_unknown_device_is_small_on_a_cpu() -> None:
+    assert (block_rows(None, accelerator=False), block_rows(None, accelerator=True)) == (32, 256)

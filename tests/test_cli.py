@@ -138,6 +138,14 @@ def test_brackets_in_an_error_are_shown_and_not_taken_for_markup(
     assert "[red]none[/red].yaml" in capsys.readouterr().err
 
 
+def test_a_run_and_its_actors_start_without_torch_and_transformers() -> None:
+    script = (
+        "import sys, pipeline.run, pipeline.workers; print({'torch', 'transformers', 'openvino'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_plan_prints_the_counts_and_imports_neither_ray_nor_torch(config_file: Path) -> None:
     script = (
         f"import sys; sys.argv = ['lakelens', 'plan', {str(config_file)!r}]\n"

@@ -18,7 +18,7 @@ from pipeline.engines.base import Engine, Scored
 from pipeline.errors import EngineError
 from pipeline.model import Model, cache_folder
 
-__all__ = ["Engine", "Scored", "choose", "load", "quantize"]
+__all__ = ["Engine", "Scored", "choose", "load", "quantize", "reference"]
 
 
 GRAPH = "2"
@@ -69,6 +69,12 @@ def load(
     if engine == "xla":
         return cast(Engine, module.XlaEngine(model, **options))
     return cast(Engine, module.TorchEngine(model, **options, threads=threads, compiled=config.compile))
+
+
+def reference(model: Model, embedding: EmbeddingConfig, top_k: int) -> Engine:
+    """Plain transformers in float32, against which the engines are judged. Raises: ModelError."""
+    module = _import("reference")
+    return cast(Engine, module.ReferenceEngine(model, pooling=embedding.pooling, top_k=top_k))
 
 
 def quantize(model: Model, pooling: str, images: NDArray[np.uint8], target: Path) -> None:
