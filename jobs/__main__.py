@@ -18,6 +18,11 @@ COMMANDS = {
         "backfill": "Process what is missing, or again what failed, or a part of it.",
         "demo": "Make a small image lake and run on it: no hub, no cloud account.",
     },
+    "Cluster": {
+        "submit": "Run as a job of a Ray cluster.",
+        "status": "List the jobs that were submitted.",
+        "stop": "End a job; what it has predicted is committed.",
+    },
     "Trust": {
         "verify": "Compute a sample again in float32, and compare.",
         "errors": "Count what failed, where and why, and export it.",

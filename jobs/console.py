@@ -39,6 +39,12 @@ def note(text: str) -> None:
     err.print(text, markup=False)
 
 
+def passed_on(text: str) -> None:
+    """Another process's output, as it is."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def show_account(account: Account, *, always: Sequence[str] = ("input",), left: str = "left") -> None:
     """The account as a table, a row a dataset; other columns than `always` are left out where all are zero."""
     total = account.total

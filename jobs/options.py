@@ -1,5 +1,6 @@
 """Options that commands share."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -14,6 +15,18 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set labels.top_k=3; repeatable."),
 ]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join; else RAY_ADDRESS, else a local one.")]
+Dashboard = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
+        help="The cluster's dashboard, as in http://head:8265.",
+    ),
+]
+Required = Annotated[
+    list[str] | None,
+    typer.Option("--require", metavar="NAME", help="A variable that must be set where the run is; repeatable."),
+]
 TakeOver = Annotated[
     bool, typer.Option("--take-over", help="Take the output over from a run that still works on it.")
 ]
@@ -29,6 +42,13 @@ Where = Annotated[
     typer.Option(metavar="SQL", help='Only rows whose manifest columns fit this condition, as in "year > 2020".'),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Process at most so many rows; the rest is left.")]
+
+
+def require_variables(names: list[str] | None) -> None:
+    """Raises: ConfigError for one that is not set here."""
+    missing = [name for name in names or () if not os.environ.get(name)]
+    if missing:
+        raise ConfigError(f"The environment variable {missing[0]} is required, and is not set on this node.")
 
 
 def selection(

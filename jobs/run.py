@@ -3,7 +3,7 @@
 import typer
 
 from jobs import console
-from jobs.options import Address, ConfigPath, Overrides, TakeOver
+from jobs.options import Address, ConfigPath, Overrides, Required, TakeOver, require_variables
 from pipeline import config
 from pipeline.config import RunConfig
 from pipeline.pending import MISSING, Selection
@@ -18,9 +18,11 @@ def main(
     overrides: Overrides = None,
     address: Address = None,
     take_over: TakeOver = False,
+    required: Required = None,
 ) -> None:
     """Label and embed every image of CONFIG's manifest that its output does not hold yet, or in another
     version."""
+    require_variables(required)
     show_run(config.load(path, overrides or []), address, take_over=take_over)
 
 

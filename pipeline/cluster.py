@@ -117,10 +117,15 @@ def _check_address(address: str | None) -> None:
     host, colon, port = (address or "").rpartition(":")
     if not colon or not port.isdigit():  # "auto", "local"
         return
+    require_answer(host, int(port), f"the Ray cluster at {address}")
+
+
+def require_answer(host: str, port: int, where: str) -> None:
+    """Raises: ClusterError if nothing answers at a port; Ray would try for minutes."""
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+        socket.create_connection((host.strip("[]"), port), CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
-        raise ClusterError(f"Cannot connect to the Ray cluster at {address}: nothing answers there.") from error
+        raise ClusterError(f"Cannot connect to {where}: nothing answers there.") from error
 
 
 def pools(

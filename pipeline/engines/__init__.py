@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import __version__
 from pipeline.config import EmbeddingConfig, ModelConfig
 from pipeline.engines.base import Engine, Scored
 from pipeline.errors import EngineError
@@ -85,7 +86,7 @@ def quantize(model: Model, pooling: str, images: NDArray[np.uint8], target: Path
 def _converted(model: Model, pooling: str) -> Path:
     """The OpenVINO graph of a model: from the cache, or made now."""
     decisive = [GRAPH, model.weights_sha256, model.architecture_sha256, str(model.preprocessing), pooling]
-    versions = [version(package) for package in ("lakelens", "openvino", "transformers")]
+    versions = [__version__, version("openvino"), version("transformers")]
     key = hashlib.sha256("\n".join(decisive + versions).encode()).hexdigest()[:16]
     target = cache_folder() / "openvino" / key
     if not target.exists():

@@ -1,0 +1,17 @@
+"""`lakelens stop`: end a submitted run."""
+
+from typing import Annotated
+
+import typer
+
+from jobs import console
+from jobs.options import Dashboard
+from pipeline.submission import Submissions
+
+
+def main(
+    address: Dashboard, job_id: Annotated[str, typer.Argument(metavar="JOB", help="As `status` lists it.")]
+) -> None:
+    """Ask a submitted run to commit what is predicted, and to end."""
+    stopped = Submissions(address).stop(job_id)
+    console.say(f"job {job_id} {'is stopping' if stopped else 'had ended already'}")

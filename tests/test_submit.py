@@ -1,0 +1,118 @@
+"""Runs as jobs of a real Ray head with a dashboard and a token."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ray._private.authentication_test_utils import reset_auth_token_state
+
+from pipeline import config
+from pipeline.config import RunConfig
+from pipeline.errors import BusyError, ClusterError, ConfigError
+from pipeline.submission import Submissions
+from tests import heads, lakes
+
+ROWS = 12_000
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[heads.Head]:
+    with heads.running() as started:
+        yield started
+
+
+@pytest.fixture
+def submissions(head: heads.Head, monkeypatch: pytest.MonkeyPatch) -> Iterator[Submissions]:
+    for name, value in head.environment.items():
+        monkeypatch.setenv(name, value)
+    reset_auth_token_state()  # Ray remembers the variables of its first look
+    yield Submissions(head.address)
+    monkeypatch.undo()
+    reset_auth_token_state()
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> RunConfig:
+    images = lakes.folder_of_images(tmp_path / "images", 10)
+    rows = {"uri": [str(images[n % 10]) for n in range(ROWS)], "image_id": [f"{n:05}" for n in range(ROWS)]}
+    pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")
+    model = lakes.tiny_vit(tmp_path / "model")
+    return lakes.settings(tmp_path / "manifest.parquet", model, tmp_path / "out", "output.commit_interval_s=1")
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("http://127.0.0.1:9", r"^Cannot connect to the Ray dashboard at http://127\.0\.0\.1:9: nothing answers"),
+        ("127.0.0.1:8265", r"http://host:8265, not 127\.0\.0\.1:8265\.$"),
+        ("ray://127.0.0.1:10001", r"http://host:8265, not ray://"),
+    ],
+)
+def test_an_address_that_leads_to_no_dashboard_is_one_sentence(address: str, sentence: str) -> None:
+    with pytest.raises(ClusterError, match=sentence):
+        Submissions(address)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variable", ["RAY_AUTH_MODE", "RAY_AUTH_TOKEN"])
+def test_without_the_right_token_it_says_how_to_give_one(
+    submissions: Submissions, head: heads.Head, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "disabled" if variable == "RAY_AUTH_MODE" else heads.TOKEN[::-1])
+    reset_auth_token_state()
+    with pytest.raises(ClusterError, match="wants a token: set RAY_AUTH_MODE=token"):
+        Submissions(head.address).all()
+
+
+@pytest.mark.slow
+def test_a_job_that_is_not_there_is_one_sentence(submissions: Submissions) -> None:
+    with pytest.raises(ClusterError, match=r"knows no job none-0\.$"):
+        submissions.stop("none-0")
+
+
+def test_paths_of_this_machine_alone_are_refused(lake: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = lake.model_dump(mode="json")
+    raw["output"]["path"] = "out"
+    nowhere = Submissions.__new__(Submissions)
+    with pytest.raises(ConfigError, match=r"^output\.path = out is relative"):
+        nowhere.submit(config.parse(raw))
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_start_ends_with_its_own_exit_code_and_sentence(
+    submissions: Submissions, lake: RunConfig
+) -> None:
+    log: list[str] = []
+    job_id = submissions.submit(lake, ["--require", "LAKELENS_NO_SUCH_VARIABLE"])
+    assert submissions.follow(job_id, log.append) == 2
+    assert "The environment variable LAKELENS_NO_SUCH_VARIABLE is required" in "".join(log)
+    job = submissions.find(job_id)
+    assert (job.status, job.exit_code, job.output) == ("FAILED", 2, lake.output.path)
+
+
+@pytest.mark.slow
+def test_a_run_is_submitted_once_stopped_and_resumed(submissions: Submissions, lake: RunConfig) -> None:
+    first = submissions.submit(lake)
+    assert re.fullmatch(r"[0-9a-f]{12}-0", first)
+    with pytest.raises(BusyError, match=rf"^This run is submitted already, as job {first}"):
+        submissions.submit(lake)
+    log = Path(lake.output.path, "predictions/_delta_log")
+    while len(list(log.glob("*.json"))) < 3:  # creation, claim, rows
+        assert submissions.find(first).exit_code is None
+        time.sleep(0.1)
+    assert submissions.stop(first)
+    assert submissions.follow(first, lambda text: None) == 130
+    stopped = lakes.predictions(lake.output.path)
+    assert 0 < len(stopped) < ROWS
+    assert not submissions.stop(first)
+
+    second, said = submissions.submit(lake), list[str]()
+    assert second == first[:-1] + "1"
+    assert submissions.follow(second, said.append) == 0
+    assert re.search(rf"images +{ROWS:,} +{len(stopped):,} +{ROWS - len(stopped):,}", "".join(said))
+    assert [row["image_id"] for row in lakes.predictions(lake.output.path)] == [f"{n:05}" for n in range(ROWS)]
+    assert [job.id for job in submissions.all()][:2] == [second, first]
