@@ -27,7 +27,7 @@ check: setup
 
 # Hours of kills and faults; `make test` has a few rounds of it.
 soak: setup
-	LAKELENS_EVERY_STEP=1 $(BIN)/python -m pytest tests/test_suspended.py --timeout 3600
+	LAKELENS_EVERY_STEP=1 $(BIN)/python -m pytest tests/test_suspended.py tests/test_cluster.py --timeout 3600
 	$(BIN)/python -m tests.chaos --store local --rounds 100
 	$(BIN)/python -m tests.chaos --store s3 --rounds 40
 

@@ -36,8 +36,9 @@ def running(*, cpus: int = 2) -> Iterator[Head]:
     """At the end its processes are killed, by their ids."""
     port, dashboard = free_port(), free_port()
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
+    kept = {"RAY_num_workers_soft_limit": "16"}  # idle workers wait for the next task
     binaries = str(Path(sys.executable).parent)
-    everything = {**os.environ, **environment, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    everything = {**os.environ, **environment, **kept, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
     ports = ["--port", str(port), "--dashboard-port", str(dashboard), "--node-ip-address", "127.0.0.1"]
     with tempfile.TemporaryDirectory(prefix="lakelens-head-") as folder:
         command = [f"{binaries}/ray", "start", "--head", "--block", *ports, "--num-cpus", str(cpus)]

@@ -16,7 +16,7 @@ from pipeline.errors import BusyError, ClusterError, ConfigError
 from pipeline.submission import Submissions
 from tests import heads, lakes
 
-ROWS = 12_000
+ROWS = 3_000
 
 
 @pytest.fixture(scope="module")
