@@ -114,6 +114,8 @@ class BatchSizer:
         self._recent: deque[float] = deque(maxlen=RECENT)  # images/s there
         self._cooldown = self._wait = COOLDOWN
         self._upwards = False
+        self.too_large = 0
+        """Micro-batches that did not fit."""
 
     @property
     def learned(self) -> Learned | None:
@@ -143,6 +145,7 @@ class BatchSizer:
 
     def out_of_memory(self, images: int) -> None:
         """A micro-batch of `images` did not fit. Afterwards only smaller ones are proposed."""
+        self.too_large += 1
         self._ceiling = min(images, self._ceiling or images)
         self._rates = {size: rate for size, rate in self._rates.items() if size < self._ceiling}
         if self._home is not None:

@@ -80,7 +80,7 @@ def _images(config: RunConfig, storage: Storage, files: tuple[str, ...], model: 
             f"SELECT {columns} FROM read_parquet({manifest.literals(files)}) "
             f"USING SAMPLE reservoir({int(SPARE * wanted)} ROWS) REPEATABLE (0)"
         ).to_arrow_table()
-    decoder = Decoder(config, model.preprocessing)
+    decoder = Decoder(config, model.preprocessing, "calibration")
     kept: list[NDArray[np.uint8]] = []
     for at in range(0, rows.num_rows, BATCH):
         kept.append(images_of(decoder(rows.slice(at, BATCH)), decoder.steps))

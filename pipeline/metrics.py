@@ -1,13 +1,100 @@
-"""What a run tells Ray's metrics, for Prometheus. It does not know when.
+"""What a run tells Ray's metrics, which Prometheus collects from every node. Every metric has the tag `run_id`.
 
-Every metric has the tag `run_id`.
+It counts and measures, and knows nothing of images or tables. Names and meanings are in the README.
 """
 
-from ray.util.metrics import Gauge
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+BLOCK_S = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
+"""Bounds of the seconds that a stage takes for a block."""
 
 
-def micro_batch_size(run_id: str) -> Gauge:
-    """Of one predictor, in images. It falls where the device runs out of memory."""
-    size = Gauge("lakelens_micro_batch_size", "Images in a predictor's micro-batch", ("run_id",))
-    size.set_default_tags({"run_id": run_id})
-    return size
+def _counter(tags: dict[str, str], name: str, description: str, *others: str) -> Counter:
+    counter = Counter(f"lakelens_{name}", description, (*tags, *others))
+    counter.set_default_tags(tags)
+    return counter
+
+
+def _gauge(tags: dict[str, str], name: str, description: str) -> Gauge:
+    gauge = Gauge(f"lakelens_{name}", description, tuple(tags))
+    gauge.set_default_tags(tags)
+    return gauge
+
+
+class StageMetrics:
+    """What an actor of a stage tells: how long blocks take it, and whether it works or waits for them."""
+
+    def __init__(self, run_id: str, stage: str) -> None:
+        tags = {"run_id": run_id, "stage": stage}
+        self._seconds = Histogram("lakelens_block_seconds", "Seconds for a block", BLOCK_S, tuple(tags))
+        self._seconds.set_default_tags(tags)
+        self._busy = _gauge(tags, "busy_fraction", "Share of its time in which an actor works")
+        self._ended_s: float | None = None
+
+    @contextmanager
+    def block(self) -> Iterator[None]:
+        """Around the work on one block; what is between two of them is waiting for input."""
+        begun_s = time.monotonic()
+        yield
+        ended_s = time.monotonic()
+        self._seconds.observe(ended_s - begun_s)
+        if self._ended_s is not None and ended_s > self._ended_s:
+            self._busy.set((ended_s - begun_s) / (ended_s - self._ended_s))
+        self._ended_s = ended_s
+
+
+class DecoderMetrics(StageMetrics):
+    """Besides: the bytes that were fetched."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id, "decode")
+        self._bytes = _counter({"run_id": run_id}, "fetched_bytes", "Bytes of images that were fetched")
+
+    def fetched(self, size: int) -> None:
+        """So many bytes."""
+        self._bytes.inc(size)
+
+
+class PredictorMetrics(StageMetrics):
+    """Besides: rows by outcome, the size of micro-batches, and how often the device's memory was too small."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id, "predict")
+        self._rows = _counter({"run_id": run_id}, "rows", "Rows that were processed", "outcome")
+        self._size = _gauge({"run_id": run_id}, "micro_batch_size", "Images in a predictor's micro-batch")
+        self._too_large = _counter(
+            {"run_id": run_id}, "out_of_memory", "Micro-batches that the device could not hold"
+        )
+        self._known = 0
+
+    def scored(self, rows: Mapping[str, int], micro_batch: int, too_large: int) -> None:
+        """Rows of a block by outcome; the size that the next micro-batch has; all that were too large so far."""
+        for outcome, count in rows.items():
+            if count:
+                self._rows.inc(count, {"outcome": outcome})
+        self._size.set(micro_batch)
+        if too_large > self._known:
+            self._too_large.inc(too_large - self._known)
+            self._known = too_large
+
+
+class DriverMetrics:
+    """What the driver tells: commits, and the blocks that wait to be written."""
+
+    def __init__(self, run_id: str) -> None:
+        self._commits = _counter({"run_id": run_id}, "commits", "Commits of the table")
+        self._committed = _counter({"run_id": run_id}, "committed_rows", "Rows that these made visible")
+        self._waiting = _gauge({"run_id": run_id}, "uncommitted_rows", "Predicted rows that are not committed yet")
+
+    def committed(self, rows: int) -> None:
+        """One commit of so many rows."""
+        self._commits.inc()
+        self._committed.inc(rows)
+
+    def waiting(self, rows: int) -> None:
+        """So many predicted rows are not committed."""
+        self._waiting.set(rows)

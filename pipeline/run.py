@@ -26,6 +26,7 @@ from pipeline.commit import GATHER_SHARE, Blocks, Committer, Ids, finished_block
 from pipeline.config import RunConfig
 from pipeline.errors import AccountError, FailureRateError, LakeLensError, OvertakenError, TableError
 from pipeline.fragment import Fragment, Rest
+from pipeline.metrics import DriverMetrics
 from pipeline.pending import MISSING, Selection
 from pipeline.planning import Assignment
 from pipeline.quantized import INT8
@@ -97,7 +98,8 @@ def pending(assignment: Assignment, rows: int) -> Dataset:
 def decoded(config: RunConfig, assignment: Assignment, pools: cluster.Pools, rows: int) -> Dataset:
     """+ pixels u8 (H, W, 3), width, height, content_sha256, decode_notes, stage, error_code, message, attempts."""
     steps = assignment.target.model.preprocessing
-    return cluster.pooled(pending(assignment, rows), Decoder, pools.decoders, config=config, steps=steps)
+    made = {"config": config, "steps": steps, "run_id": assignment.run_id}
+    return cluster.pooled(pending(assignment, rows), Decoder, pools.decoders, **made)
 
 
 def dataset(config: RunConfig, assignment: Assignment, pools: cluster.Pools, engine: str, rows: int) -> Dataset:
@@ -134,6 +136,7 @@ class _Run:
         self.unassigned = assignment.account.total.left - assignment.pending
         self.started, self.reporting = time.monotonic(), threading.Lock()
         self.first_block: tuple[float, int] | None = None
+        self.metrics = DriverMetrics(assignment.run_id)
         assert assignment.target.table is not None  # it has been claimed
         self.table, self.storage = assignment.target.table, assignment.target.storage
 
@@ -228,6 +231,7 @@ class _Run:
 
     def _committed(self, fragments: list[Fragment]) -> None:
         self.account = self._with(fragments)
+        self.metrics.committed(sum(fragment.rows for fragment in fragments))
         self._report()
 
     def _place(self) -> dict[str, Any]:
@@ -266,7 +270,8 @@ class _Run:
     def _report(self) -> None:
         """Called by the thread that takes blocks and by the one that commits."""
         with self.reporting:
-            elapsed_s = time.monotonic() - self.started
+            elapsed_s, total = time.monotonic() - self.started, self.account.total
+            self.metrics.waiting(self.predicted - total.ok - total.failed)
             self.on_progress(Progress(self.pending, self.predicted, self.account, elapsed_s))
 
     def _check(self, summary: Summary) -> None:

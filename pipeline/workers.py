@@ -53,7 +53,8 @@ def read_pending(files: pa.Table, storage: Storage) -> Iterator[pa.Table]:
 class Decoder:
     """Pending rows -> the same rows with pixels, or with a stage and a code. One block in, one block out."""
 
-    def __init__(self, config: RunConfig, steps: Preprocessing) -> None:
+    def __init__(self, config: RunConfig, steps: Preprocessing, run_id: str) -> None:
+        self._metrics = metrics.DecoderMetrics(run_id)
         self._bytes_column = config.manifest.columns.bytes
         self._fetch = Fetcher(Storage(config.storage), config.decode.max_bytes)
         self._decoder = IsolatedDecoder(steps, config.decode)
@@ -61,6 +62,10 @@ class Decoder:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """`rows` as `schema.PENDING`; adds the columns of `schema.DECODED` and `pixels`. Raises: ClusterError."""
+        with self._metrics.block():
+            return self._decoded(rows)
+
+    def _decoded(self, rows: pa.Table) -> pa.Table:
         pixels = np.empty((rows.num_rows, self.steps.height, self.steps.width, 3), dtype=np.uint8)
         fetched: list[tuple[str | None, int]] = []
         reports = self._decoder.decode(self._files(rows, fetched), pixels)
@@ -77,10 +82,13 @@ class Decoder:
 
     def _files(self, rows: pa.Table, fetched: list[tuple[str | None, int]]) -> Iterator[bytes | RowError]:
         """The bytes of every row as they arrive; their hashes and the attempts they took go to `fetched`."""
+        size = 0
         for file in self._fetch(_requests(rows, self._bytes_column)):
+            size += len(file.data) if isinstance(file.data, bytes) else 0
             digest = hashlib.sha256(file.data).hexdigest() if isinstance(file.data, bytes) else None
             fetched.append((digest, file.attempts))
             yield file.data
+        self._metrics.fetched(size)
 
 
 class Predictor:
@@ -99,6 +107,7 @@ class Predictor:
         """Load the model on this actor's device; blocks have up to `block_rows`. What goes wrong is raised by the
         first call: Ray restarts an actor that fails to start, and prints why each time."""
         self._config, self._run_id = config, run_id
+        self._metrics = metrics.PredictorMetrics(run_id)
         self._failure: LakeLensError | None = None
         try:
             storage = Storage(config.storage)
@@ -118,7 +127,6 @@ class Predictor:
             self._shelf = Shelf(weights_sha256, self._model.architecture_sha256, *kind)
             largest = min(config.batching.max_batch_size, block_rows)
             self._sizer = BatchSizer(largest, self._shelf.take())
-            self._size = metrics.micro_batch_size(run_id)
         except LakeLensError as error:
             self._failure = error
 
@@ -126,6 +134,15 @@ class Predictor:
         """Adds the labels and the embedding; drops the pixels. Raises: EngineError, ModelError."""
         if self._failure is not None:
             raise self._failure
+        with self._metrics.block():
+            found = self._predicted(rows)
+        failed = found[schema.OUTCOME].to_pylist().count(schema.FAILED)
+        by_outcome = {schema.OK: found.num_rows - failed, schema.FAILED: failed}
+        self._metrics.scored(by_outcome, self._sizer.propose(), self._sizer.too_large)
+        self._shelf.put(self._sizer.learned)
+        return found
+
+    def _predicted(self, rows: pa.Table) -> pa.Table:
         pixels = images_of(rows, self._model.preprocessing)
         normalize = self._config.embedding.normalize
         outputs = Outputs(rows.drop_columns([schema.PIXELS]), self._model.labels, normalize=normalize)
@@ -134,8 +151,6 @@ class Predictor:
                 outputs.add(scored.indices, scored.scores, scored.embeddings)
             else:
                 outputs.add_failed(ErrorCode.OUT_OF_MEMORY, "the device cannot hold even this one image")
-        self._shelf.put(self._sizer.learned)
-        self._size.set(self._sizer.propose())
         return outputs.table(self._run_id)
 
     def _scored(self, pixels: NDArray[np.uint8]) -> Iterator[engines.Scored | None]:

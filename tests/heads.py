@@ -23,6 +23,7 @@ class Head:
 
     address: str
     environment: dict[str, str]
+    metrics_url: str
 
 
 def free_port() -> int:
@@ -34,19 +35,21 @@ def free_port() -> int:
 @contextmanager
 def running(*, cpus: int = 2) -> Iterator[Head]:
     """At the end its processes are killed, by their ids."""
-    port, dashboard = free_port(), free_port()
+    port, dashboard, metrics = free_port(), free_port(), free_port()
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
-    kept = {"RAY_num_workers_soft_limit": "16"}  # idle workers wait for the next task
+    # Idle workers wait for the next task, and metrics are soon seen.
+    quick = {"RAY_num_workers_soft_limit": "16", "RAY_metrics_report_interval_ms": "1000"}
     binaries = str(Path(sys.executable).parent)
-    everything = {**os.environ, **environment, **kept, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    everything = {**os.environ, **environment, **quick, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
     ports = ["--port", str(port), "--dashboard-port", str(dashboard), "--node-ip-address", "127.0.0.1"]
+    ports += ["--metrics-export-port", str(metrics)]
     with tempfile.TemporaryDirectory(prefix="lakelens-head-") as folder:
         command = [f"{binaries}/ray", "start", "--head", "--block", *ports, "--num-cpus", str(cpus)]
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = subprocess.Popen([*command, "--temp-dir", folder], env=everything, **silent)  # type: ignore[call-overload]
         try:
             _answers(dashboard, process)
-            yield Head(f"http://127.0.0.1:{dashboard}", environment)
+            yield Head(f"http://127.0.0.1:{dashboard}", environment, f"http://127.0.0.1:{metrics}/metrics")
         finally:
             started = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
             for one in started:

@@ -1,7 +1,9 @@
 """Runs as jobs of a real Ray head with a dashboard and a token."""
 
+import json
 import re
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from pipeline.errors import BusyError, ClusterError, ConfigError
 from pipeline.submission import Submissions
 from tests import heads, lakes
 
-ROWS = 3_000
+ROWS = 5_000
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +98,9 @@ def test_a_run_that_cannot_start_ends_with_its_own_exit_code_and_sentence(
 
 
 @pytest.mark.slow
-def test_a_run_is_submitted_once_stopped_and_resumed(submissions: Submissions, lake: RunConfig) -> None:
+def test_a_run_is_submitted_once_tells_prometheus_of_it_is_stopped_and_resumed(
+    submissions: Submissions, head: heads.Head, lake: RunConfig
+) -> None:
     first = submissions.submit(lake)
     assert re.fullmatch(r"[0-9a-f]{12}-0", first)
     with pytest.raises(BusyError, match=rf"^This run is submitted already, as job {first}"):
@@ -104,6 +109,10 @@ def test_a_run_is_submitted_once_stopped_and_resumed(submissions: Submissions, l
     while len(list(log.glob("*.json"))) < 3:  # creation, claim, rows
         assert submissions.find(first).exit_code is None
         time.sleep(0.1)
+    # Nothing ran out of memory, and what was never counted is not there.
+    while exported(head) != documented() - {"ray_lakelens_out_of_memory_total"}:
+        assert submissions.find(first).exit_code is None
+        time.sleep(0.2)
     assert submissions.stop(first)
     assert submissions.follow(first, lambda text: None) == 130
     stopped = lakes.predictions(lake.output.path)
@@ -116,3 +125,22 @@ def test_a_run_is_submitted_once_stopped_and_resumed(submissions: Submissions, l
     assert re.search(rf"images +{ROWS:,} +{len(stopped):,} +{ROWS - len(stopped):,}", "".join(said))
     assert [row["image_id"] for row in lakes.predictions(lake.output.path)] == [f"{n:05}" for n in range(ROWS)]
     assert [job.id for job in submissions.all()][:2] == [second, first]
+
+
+def exported(head: heads.Head) -> set[str]:
+    """Names of the metrics that Ray's agent gives to Prometheus."""
+    with urllib.request.urlopen(head.metrics_url) as answer:
+        lines = answer.read().decode().splitlines()
+    return {line.split()[2] for line in lines if line.startswith("# TYPE ray_lakelens_")}
+
+
+def documented() -> set[str]:
+    """Names of the metrics in the README's table."""
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `ray_lakelens")]
+    return {name for row in rows for name in re.findall(r"ray_lakelens_\w+", row.split("|")[1])}
+
+
+def test_the_dashboard_shows_the_documented_metrics_and_no_others() -> None:
+    dashboard = (ROOT / "configs/grafana/lakelens.json").read_text()
+    assert json.loads(dashboard)["panels"]
+    assert {name.removesuffix("_bucket") for name in re.findall(r"ray_lakelens_\w+", dashboard)} == documented()

@@ -47,7 +47,7 @@ def test_a_decoder_gives_every_row_back_in_order(
     paths = lakes.folder_of_images(tmp_path, count)
     for path in paths[3::7]:
         path.write_text("no image")
-    decoded = Decoder(settings, model.preprocessing)(pending(paths))
+    decoded = Decoder(settings, model.preprocessing, "run")(pending(paths))
     assert decoded.column("image_id").to_pylist() == [path.name for path in paths]
     codes = decoded.column("error_code").to_pylist()
     assert codes == ["unsupported_format" if i % 7 == 3 else None for i in range(count)]
@@ -77,7 +77,7 @@ def without_times(table: pa.Table) -> list[dict[str, Any]]:
 def test_a_batch_that_does_not_fit_is_halved_and_no_row_is_lost(
     settings: RunConfig, model: Model, tmp_path: Path
 ) -> None:
-    decoded = Decoder(settings, model.preprocessing)(pending(lakes.folder_of_images(tmp_path, 21)))
+    decoded = Decoder(settings, model.preprocessing, "run")(pending(lakes.folder_of_images(tmp_path, 21)))
     expected = predictor(settings, model)(decoded)
     tight = predictor(settings, model)
     small = Small(tight._engine, room=3)
@@ -93,7 +93,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_no_row_is_lost(
 def test_an_image_that_never_fits_becomes_a_failed_row_and_its_neighbours_do_not(
     settings: RunConfig, model: Model, tmp_path: Path
 ) -> None:
-    decoded = Decoder(settings, model.preprocessing)(pending(lakes.folder_of_images(tmp_path, 9)))
+    decoded = Decoder(settings, model.preprocessing, "run")(pending(lakes.folder_of_images(tmp_path, 9)))
     pixels = np.frombuffer(decoded.column(schema.PIXELS).chunk(0).buffers()[2], np.uint8).reshape(9, -1)
     firsts = pixels[:, 0].tolist()
     hopeless = next(value for value in firsts if firsts.count(value) == 1)
@@ -122,7 +122,7 @@ def test_a_fragment_is_written_for_each_dataset_and_outcome(
     paths = lakes.folder_of_images(tmp_path / "images", 6)
     paths[0].write_text("no image")
     rows = pending(paths).set_column(2, schema.PENDING.field("dataset"), pa.array(["a/b", "c"] * 3))
-    scored = predictor(settings, model)(Decoder(settings, model.preprocessing)(rows))
+    scored = predictor(settings, model)(Decoder(settings, model.preprocessing, "run")(rows))
     write = write_fragments._function
     fragments = write(scored.slice(0, 2), scored.slice(2), output=str(tmp_path), storage=Storage(), epoch=7)
     found = {(one.dataset, one.outcome): one for one in fragments}
