@@ -30,8 +30,10 @@ ENDED = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 130}
 """Exit codes of jobs that have ended, where Ray does not know that of the process."""
 STOP_S = 60
 """How long a run that is stopped has to commit what is predicted, before Ray kills it; Ray's own default is 3."""
+AGENT_S = 60.0
+"""How long a head that has just started may take until it can take jobs."""
 PAUSE_S = 1.0
-"""Between two tries to follow a job's log."""
+"""Between two tries to submit a job, or to follow its log."""
 SHIPPED = ("pipeline", "jobs")
 """Packages that go with a job: the code is the same everywhere. What they need is in the cluster's image."""
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "demo", "demo.py")
@@ -84,14 +86,23 @@ class Submissions:
         entrypoint = shlex.join(("python", "-m", "jobs", "run", "config.yaml", *options))
         with tempfile.TemporaryDirectory(prefix="lakelens-submit-") as folder, self._explained():
             _pack(Path(folder), text)
-            return str(
-                self._client.submit_job(
-                    submission_id=f"{digest}-{len(before)}",  # which Ray gives to one of two that ask at once
-                    entrypoint=f"exec {entrypoint}",
-                    runtime_env={"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}},
-                    metadata={"lakelens": __version__, "output": config.output.path},
-                )
+            return self._submitted(
+                submission_id=f"{digest}-{len(before)}",  # which Ray gives to one of two that ask at once
+                entrypoint=f"exec {entrypoint}",
+                runtime_env={"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}},
+                metadata={"lakelens": __version__, "output": config.output.path},
             )
+
+    def _submitted(self, **job: Any) -> str:
+        """A head that has just started answers before it can take jobs."""
+        patience_s = time.monotonic() + AGENT_S
+        while True:
+            try:
+                return str(self._client.submit_job(**job))
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > patience_s:
+                    raise
+            time.sleep(PAUSE_S)
 
     def all(self) -> list[Job]:
         """Every submitted run that the cluster remembers, the newest first. Raises: ClusterError."""

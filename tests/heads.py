@@ -35,14 +35,14 @@ def free_port() -> int:
 @contextmanager
 def running(*, cpus: int = 2) -> Iterator[Head]:
     """At the end its processes are killed, by their ids."""
-    port, dashboard, metrics = free_port(), free_port(), free_port()
+    port, dashboard, agent, metrics = (free_port() for _ in range(4))
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
     # Idle workers wait for the next task, and metrics are soon seen.
     quick = {"RAY_num_workers_soft_limit": "16", "RAY_metrics_report_interval_ms": "1000"}
     binaries = str(Path(sys.executable).parent)
     everything = {**os.environ, **environment, **quick, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
     ports = ["--port", str(port), "--dashboard-port", str(dashboard), "--node-ip-address", "127.0.0.1"]
-    ports += ["--metrics-export-port", str(metrics)]
+    ports += ["--dashboard-agent-listen-port", str(agent), "--metrics-export-port", str(metrics)]
     with tempfile.TemporaryDirectory(prefix="lakelens-head-") as folder:
         command = [f"{binaries}/ray", "start", "--head", "--block", *ports, "--num-cpus", str(cpus)]
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

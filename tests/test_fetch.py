@@ -1,11 +1,14 @@
 """URIs become bytes or a row error, one for one."""
 
 import os
+import threading
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from pipeline import fetch as fetch_module
 from pipeline.errors import ErrorCode, RowError, Stage
 from pipeline.fetch import Fetcher, Request
 from pipeline.storage import Storage
@@ -43,6 +46,24 @@ def test_results_are_in_the_order_of_the_requests_with_errors_in_between(tmp_pat
     expected = [b"%d" % n if n % 3 else ErrorCode.NOT_FOUND for n in range(20)]
     expected.insert(5, ErrorCode.BAD_URI)
     assert [r.code if isinstance(r, RowError) else r for r in found] == expected
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_files_are_read_by_many_threads_where_they_are_slow_and_else_by_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    (tmp_path / "file").write_bytes(DATA)
+    readers, size_of_file = set(), fetch_module._size_of_file
+
+    def seen(path: str) -> int:
+        readers.add(threading.current_thread())
+        time.sleep(0.02 if slow else 0)
+        return size_of_file(path)
+
+    monkeypatch.setattr(fetch_module, "_size_of_file", seen)
+    monkeypatch.setattr(fetch_module, "QUICK_S", 0.02 if slow else 1000)
+    assert fetch([Request(str(tmp_path / "file"))] * 40, STORAGE, 1000) == [DATA] * 40
+    assert len(readers) > 8 if slow else readers == {threading.main_thread()}
 
 
 def test_nothing_is_asked_for_nothing() -> None:
