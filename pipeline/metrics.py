@@ -83,7 +83,7 @@ class PredictorMetrics(StageMetrics):
 
 
 class DriverMetrics:
-    """What the driver tells: commits, and the blocks that wait to be written."""
+    """What the driver tells: commits, and the rows that wait for one."""
 
     def __init__(self, run_id: str) -> None:
         self._commits = _counter({"run_id": run_id}, "commits", "Commits of the table")
