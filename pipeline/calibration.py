@@ -49,7 +49,7 @@ def _made(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
         )
     checked = images[IMAGES:] if len(images) >= IMAGES + CHECKED else images
     with tempfile.TemporaryDirectory(prefix="lakelens-int8-") as scratch:
-        engines.quantize(model, config.embedding.pooling, images[:IMAGES], Path(scratch))
+        engines.write_int8(model, config.embedding.pooling, images[:IMAGES], Path(scratch))
         engine = engines.load(
             model,
             config.model,
@@ -59,7 +59,7 @@ def _made(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
             threads=os.cpu_count() or 1,
             graph=Path(scratch) / "graph.xml",
         )
-        reference = engines.reference(model, config.embedding, agreement.TOP)
+        reference = engines.load_reference(model, config.embedding, agreement.TOP)
         names = [""] * len(checked)
         found = agreement.compare(names, _judged(engine, checked), _judged(reference, checked))[-1]
         missed = Limits().missed(found)

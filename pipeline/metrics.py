@@ -56,7 +56,8 @@ class DecoderMetrics(StageMetrics):
 
     def fetched(self, size: int) -> None:
         """So many bytes."""
-        self._bytes.inc(size)
+        if size:  # a counter takes no zeros
+            self._bytes.inc(size)
 
 
 class PredictorMetrics(StageMetrics):
@@ -93,7 +94,8 @@ class DriverMetrics:
     def committed(self, rows: int) -> None:
         """One commit of so many rows."""
         self._commits.inc()
-        self._committed.inc(rows)
+        if rows:
+            self._committed.inc(rows)
 
     def waiting(self, rows: int) -> None:
         """So many predicted rows are not committed."""

@@ -54,7 +54,7 @@ def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verd
     _require_same(output, storage, model.space(settings.embedding, settings.decode, recipe))
     located = _located(rows, settings)
     decoder = Decoder(settings, model.preprocessing, "verify")
-    engine = engines.reference(model, settings.embedding, agreement.TOP)
+    engine = engines.load_reference(model, settings.embedding, agreement.TOP)
     batches = [_judged(located.slice(at, BATCH), decoder, engine) for at in range(0, located.num_rows, BATCH)]
     names = [name for batch in batches for name in batch.datasets]
     if not names:

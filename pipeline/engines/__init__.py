@@ -19,7 +19,7 @@ from pipeline.engines.base import Engine, Scored
 from pipeline.errors import EngineError
 from pipeline.model import Model, cache_folder
 
-__all__ = ["Engine", "Scored", "choose", "load", "quantize", "reference"]
+__all__ = ["Engine", "Scored", "choose", "load", "load_reference", "write_int8"]
 
 
 GRAPH = "2"
@@ -72,13 +72,13 @@ def load(
     return cast(Engine, module.TorchEngine(model, **options, threads=threads, compiled=config.compile))
 
 
-def reference(model: Model, embedding: EmbeddingConfig, top_k: int) -> Engine:
+def load_reference(model: Model, embedding: EmbeddingConfig, top_k: int) -> Engine:
     """Plain transformers in float32, against which the engines are judged. Raises: ModelError."""
     module = _import("reference")
     return cast(Engine, module.ReferenceEngine(model, pooling=embedding.pooling, top_k=top_k))
 
 
-def quantize(model: Model, pooling: str, images: NDArray[np.uint8], target: Path) -> None:
+def write_int8(model: Model, pooling: str, images: NDArray[np.uint8], target: Path) -> None:
     """Write the int8 graph to `target`/graph.xml and .bin. Raises: EngineError without nncf, ModelError."""
     _import("quantize").quantize(_converted(model, pooling), images, target)
 
