@@ -60,23 +60,24 @@ def in_micro_batches(
     `start(first, end)` begins one and returns what waits for it; either may raise OutOfMemory, and the same rows
     are tried again in smaller ones.
     """
-    open_: deque[tuple[int, int, float, Callable[[], Result]]] = deque()
+    open_: deque[tuple[int, int, bool, float, Callable[[], Result]]] = deque()
     done, last_s, crowded = 0, 0.0, False
     while done < rows:
         try:
-            first = open_[-1][1] if open_ else done
+            first, alone = open_[-1][1] if open_ else done, not open_
             end = min(rows, first + sizer.propose())
-            if first < rows and len(open_) < in_flight and not crowded:
-                open_.append((first, end, time.perf_counter(), start(first, end)))
+            if first < rows and (alone or (len(open_) < in_flight and not crowded)):
+                open_.append((first, end, alone, time.perf_counter(), start(first, end)))
                 continue
-            first, end, started_s, wait = open_[0]
+            first, end, alone, started_s, wait = open_[0]
             result = wait()
         except OutOfMemory:
             sizer.out_of_memory(end - first)
-            crowded = first > done  # those before it must be out before anything is tried again
-            if not crowded:
+            # Those before it must be out before anything is tried again, and one image is tried by itself.
+            crowded = first > done or not alone
+            if first == done:
                 open_.clear()  # what is open behind it starts again
-                if end - first == 1:
+                if end - first == 1 and alone:
                     yield None
                     done = end
             continue

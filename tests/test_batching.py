@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.batching import COOLDOWN, BatchSizer, Learned, block_rows, in_micro_batches
@@ -204,6 +204,7 @@ class Device:
     st.integers(1, 3),
     st.integers(1, 64),
 )
+@example(2, 1, True, frozenset(), 2, 1)  # the second one fits only by itself
 def test_no_row_is_lost_doubled_or_moved_whatever_does_not_fit(
     rows: int, memory: int, late: bool, poor: frozenset[int], in_flight: int, largest: int
 ) -> None:
