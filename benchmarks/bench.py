@@ -71,9 +71,11 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def vit_b16(folder: Path) -> str:
+def vit_b16(folder: Path, **settings: int) -> str:
+    """A ViT-B/16 with random weights, but for what `settings` of its `ViTConfig` say."""
     torch.manual_seed(0)
-    transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000)).save_pretrained(folder)
+    network = transformers.ViTConfig(**{"num_labels": 1000, **settings})
+    transformers.ViTForImageClassification(network).save_pretrained(folder)
     transformers.ViTImageProcessorPil().save_pretrained(folder)
     return str(folder)
 

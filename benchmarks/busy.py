@@ -16,11 +16,10 @@ from uuid import uuid4
 
 import numpy as np
 import ray
-import transformers
 from numpy.typing import NDArray
 
 from benchmarks import feed
-from benchmarks.bench import emptied, images_in, settings_for
+from benchmarks.bench import emptied, images_in, settings_for, vit_b16
 from pipeline import cluster, engines, planning, run
 from pipeline.commit import finished_blocks
 from pipeline.config import RunConfig
@@ -28,6 +27,11 @@ from pipeline.workers import Predictor
 
 SHARE = 0.8
 """What the device takes of what the feed gives."""
+TINY = {
+    **{"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8},
+    **{"patch_size": 32, "num_labels": 10},
+}
+"""A model with input of the usual size that computes next to nothing."""
 
 
 class SleepingEngine(engines.Engine):
@@ -88,17 +92,6 @@ def busy(settings: RunConfig, image_s: float, log: Path) -> float:
     return float((spans[:, 1] - np.maximum(spans[:, 0], middle)).clip(0).sum() / (end - middle))
 
 
-def _model(folder: Path) -> str:
-    """Input of the usual size, and next to nothing computed."""
-    tiny = transformers.ViTConfig(
-        **{"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8},
-        **{"patch_size": 32, "num_labels": 10},
-    )
-    transformers.ViTForImageClassification(tiny).save_pretrained(folder)
-    transformers.ViTImageProcessorPil().save_pretrained(folder)
-    return str(folder)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="a folder of images; drawn if not given")
@@ -110,7 +103,8 @@ def main() -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
         images = images_in(options.images, work, options.count)
-        settings = settings_for(images, _model(work / "model"), "auto", work)
+        model = vit_b16(work / "model", **TINY)
+        settings = settings_for(images, model, "auto", work)
         shares = []
         for repeat in range(options.repeats):
             rate = feed.lakelens(emptied(settings))

@@ -154,11 +154,11 @@ class Submissions:
                 f"The Ray cluster at {self._address} wants a token: set RAY_AUTH_MODE=token, and "
                 "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
             ) from error
-        except (RuntimeError, ConnectionError, OSError) as error:
+        except (RuntimeError, OSError) as error:
             said = str(error)
             if "does not exist" in said or "status code 404" in said:
                 raise ClusterError(f"The Ray cluster at {self._address} knows no {what}.") from error
-            if "already exists" in said or ("submission_id" in said and "used" in said):
+            if "already exists" in said:
                 raise BusyError("This run was submitted from elsewhere at the same moment.") from error
             first = said.strip().splitlines()[0] if said.strip() else type(error).__name__
             raise ClusterError(

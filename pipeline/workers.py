@@ -84,8 +84,10 @@ class Decoder:
         """The bytes of every row as they arrive; their hashes and the attempts they took go to `fetched`."""
         size = 0
         for file in self._fetch(_requests(rows, self._bytes_column)):
-            size += len(file.data) if isinstance(file.data, bytes) else 0
-            digest = hashlib.sha256(file.data).hexdigest() if isinstance(file.data, bytes) else None
+            digest = None
+            if isinstance(file.data, bytes):
+                size += len(file.data)
+                digest = hashlib.sha256(file.data).hexdigest()
             fetched.append((digest, file.attempts))
             yield file.data
         self._metrics.fetched(size)

@@ -77,7 +77,7 @@ def test_a_job_that_is_not_there_is_one_sentence(submissions: Submissions) -> No
         submissions.stop("none-0")
 
 
-def test_paths_of_this_machine_alone_are_refused(lake: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_of_this_machine_alone_are_refused(lake: RunConfig) -> None:
     raw = lake.model_dump(mode="json")
     raw["output"]["path"] = "out"
     nowhere = Submissions.__new__(Submissions)
