@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks import feed
 from benchmarks.bench import emptied, images_in, settings_for, vit_b16
-from pipeline import cluster, engines, planning, run
+from pipeline import cluster, engines, nodes, planning, pools, run
 from pipeline.commit import finished_blocks
 from pipeline.config import RunConfig
 from pipeline.workers import Predictor
@@ -69,12 +69,12 @@ def busy(settings: RunConfig, image_s: float, log: Path) -> float:
     run_id = uuid4().hex
     assignment = planning.assign(settings, run_id)
     assert assignment.heartbeat is not None
-    with cluster.connected(None) as resources:
-        pools = cluster.pools(settings.workers, resources, "GPU")
-        scored = cluster.pooled(
-            run.decoded(settings, assignment, pools, feed.ROWS),
+    with cluster.connected(None):
+        sizes = pools.sized(settings.workers, nodes.alive(), "GPU")
+        scored = pools.pooled(
+            run.decoded(settings, assignment, sizes, feed.ROWS),
             SleepingPredictor,
-            pools.predictors,
+            sizes.predictors,
             image_s=image_s,
             log=log,
             config=settings,

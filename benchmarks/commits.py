@@ -28,10 +28,10 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from pipeline import config, run, schema
 from pipeline.account import Progress
-from pipeline.cluster import Pools
 from pipeline.config import RunConfig
 from pipeline.outputs import Outputs
 from pipeline.planning import Assignment
+from pipeline.pools import Pools
 from pipeline.storage import Storage, join
 from pipeline.table import Predictions
 from tests import seaweed

@@ -14,7 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 from benchmarks import steady
-from pipeline import cluster, planning, run
+from pipeline import cluster, nodes, planning, pools, run
 from pipeline.commit import finished_blocks
 from pipeline.config import RunConfig
 
@@ -36,10 +36,10 @@ def lakelens(settings: RunConfig) -> float:
     assignment = planning.assign(settings, run_id)
     assert assignment.heartbeat is not None
     try:
-        with cluster.connected(None) as resources:
-            pools = cluster.pools(settings.workers, resources, None)
-            fed = run.decoded(settings, assignment, pools, ROWS)
-            fed = cluster.pooled(fed, Nothing, pools.predictors)
+        with cluster.connected(None):
+            sizes = pools.sized(settings.workers, nodes.alive(), None)
+            fed = run.decoded(settings, assignment, sizes, ROWS)
+            fed = pools.pooled(fed, Nothing, sizes.predictors)
             return steady.rate([(time.perf_counter(), rows) for _, rows in finished_blocks(fed)])
     finally:
         assignment.heartbeat.stop()

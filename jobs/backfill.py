@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs import options
-from jobs.options import Address, Codes, ConfigPath, Datasets, Failed, Limit, Overrides, TakeOver, Where
+from jobs.options import Address, Codes, ConfigPath, Datasets, Failed, Limit, LogFormat, Overrides, TakeOver, Where
 from jobs.plan import show_plan
 from jobs.run import show_run
 from pipeline import config
@@ -27,6 +27,7 @@ def main(
     overrides: Overrides = None,
     address: Address = None,
     take_over: TakeOver = False,
+    log_format: LogFormat = None,
 ) -> None:
     """Process rows of CONFIG's manifest that its output does not hold, or holds as failed.
 

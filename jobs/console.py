@@ -14,6 +14,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
+from jobs import logs
 from pipeline.account import Account, Counts, Progress
 
 # On a pipe nothing is cut to a width: the other end has none.
@@ -26,6 +27,8 @@ PLAIN_INTERVAL_S = 10.0
 
 def fail(message: str) -> None:
     """One sentence to stderr."""
+    if logs.as_json():
+        return logs.event("failed", "error", message=message)
     err.print(f"[red]error:[/red] {escape(message)}")
 
 
@@ -36,6 +39,8 @@ def say(text: str) -> None:
 
 def note(text: str) -> None:
     """One line of plain text to stderr, beside the progress."""
+    if logs.as_json():
+        return logs.event("note", message=text)
     err.print(text, markup=False)
 
 
@@ -73,9 +78,9 @@ def _printable(text: str) -> str:
 
 @contextmanager
 def progress_line() -> Iterator[Callable[[Progress], None]]:
-    """A callback that shows rows, images/s, time to go and errors: live on a terminal, else as plain lines."""
-    if not err.is_terminal:
-        yield _PlainProgress()
+    """A callback that shows rows, images/s, time to go and errors: live on a terminal, else as lines."""
+    if logs.as_json() or not err.is_terminal:
+        yield _Lines()
         return
     bar = ProgressBar(TextColumn("{task.description}"), BarColumn(), console=err, transient=True)
     with bar:
@@ -89,7 +94,7 @@ def progress_line() -> Iterator[Callable[[Progress], None]]:
         yield update
 
 
-class _PlainProgress:
+class _Lines:
     def __init__(self) -> None:
         self._rate = _Rate()
         self._next = 0.0
@@ -98,7 +103,22 @@ class _PlainProgress:
         last = progress.account.total.left == 0
         if progress.elapsed_s >= self._next or last:
             self._next = progress.elapsed_s + PLAIN_INTERVAL_S
+            self._show(progress)
+
+    def _show(self, progress: Progress) -> None:
+        if not logs.as_json():
             print(self._rate.describe(progress), file=sys.stderr, flush=True)
+            return
+        logs.of_run(progress.run_id)
+        rate, total = self._rate.of(progress), progress.account.total
+        logs.event(
+            "progress",
+            pending=progress.pending,
+            predicted=progress.predicted,
+            ok=total.ok,
+            failed=total.failed,
+            images_per_s=rate and round(rate, 3),
+        )
 
 
 class _Rate:
@@ -107,13 +127,17 @@ class _Rate:
     def __init__(self) -> None:
         self._first: tuple[float, int] | None = None
 
-    def describe(self, progress: Progress) -> str:
+    def of(self, progress: Progress) -> float | None:
+        """None until there is a second block."""
         first_s, first_rows = self._first = self._first or (progress.elapsed_s, progress.predicted)
         seconds, rows = progress.elapsed_s - first_s, progress.predicted - first_rows
+        return rows / seconds if seconds > 0 and rows > 0 else None
+
+    def describe(self, progress: Progress) -> str:
         text = f"{progress.predicted:,} / {progress.pending:,} images"
-        if seconds > 0 and rows > 0:
-            left = (progress.pending - progress.predicted) * seconds / rows
-            text += f"  {rows / seconds:,.1f} images/s  ETA {time.strftime('%H:%M:%S', time.gmtime(left))}"
+        if rate := self.of(progress):
+            left = (progress.pending - progress.predicted) / rate
+            text += f"  {rate:,.1f} images/s  ETA {time.strftime('%H:%M:%S', time.gmtime(left))}"
         failed = progress.account.total.failed
         return f"{text}  {failed:,} error{'' if failed == 1 else 's'}"
 
@@ -127,7 +151,7 @@ def stopping() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        err.print("stopping: what is predicted is committed (again to give up on that)")
+        note("stopping: what is predicted is committed (again to give up on that)")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

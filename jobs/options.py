@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from jobs import logs
 from pipeline.errors import ConfigError, ErrorCode
 from pipeline.pending import Selection
 
@@ -30,6 +31,14 @@ Required = Annotated[
 TakeOver = Annotated[
     bool, typer.Option("--take-over", help="Take the output over from a run that still works on it.")
 ]
+LogFormat = Annotated[
+    str | None,
+    typer.Option(
+        metavar="text|json",
+        callback=lambda chosen: _log_format(chosen),
+        help=f"How progress is told on stderr; else ${logs.VARIABLE}, else text.",
+    ),
+]
 EndpointUrl = Annotated[str | None, typer.Option(help="S3 endpoint; else that of the AWS variables or profile.")]
 Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read a public bucket without credentials.")]
 Failed = Annotated[bool, typer.Option("--failed", help="Process the failed rows again, and no others.")]
@@ -42,6 +51,14 @@ Where = Annotated[
     typer.Option(metavar="SQL", help='Only rows whose manifest columns fit this condition, as in "year > 2020".'),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Process at most so many rows; the rest is left.")]
+
+
+def _log_format(chosen: str | None) -> str | None:
+    if chosen is not None and chosen not in logs.FORMATS:
+        raise typer.BadParameter(f"it is one of {', '.join(logs.FORMATS)}")
+    if chosen is not None:
+        os.environ[logs.VARIABLE] = chosen
+    return chosen
 
 
 def require_variables(names: list[str] | None) -> None:

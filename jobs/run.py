@@ -2,12 +2,13 @@
 
 import typer
 
-from jobs import console
-from jobs.options import Address, ConfigPath, Overrides, Required, TakeOver, require_variables
+from jobs import console, logs
+from jobs.options import Address, ConfigPath, LogFormat, Overrides, Required, TakeOver, require_variables
 from pipeline import config
 from pipeline.config import RunConfig
 from pipeline.pending import MISSING, Selection
-from pipeline.run import Summary, run
+from pipeline.run import run
+from pipeline.summary import Summary
 
 STOPPED = 130
 """Exit code of a run that was asked to stop: what a shell gives for Ctrl-C."""
@@ -19,6 +20,7 @@ def main(
     address: Address = None,
     take_over: TakeOver = False,
     required: Required = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Label and embed every image of CONFIG's manifest that its output does not hold yet, or in another
     version."""
@@ -44,6 +46,8 @@ def show_run(
             on_progress=on_progress,
             say=console.note,
         )
+    if logs.as_json():
+        logs.event("finished", **summary.facts())
     if summary.run_id is None:
         console.say("Nothing to do: no row is pending. Nothing was committed.")
     console.show_account(summary.account)
@@ -53,6 +57,8 @@ def show_run(
             f"{word} in {summary.seconds:,.1f} s, {summary.images_per_s:,.1f} images/s, "
             f"engine {summary.engine}, run {summary.run_id}"
         )
+        if summary.advice:
+            console.say(summary.advice)
     console.say(f"output: {summary.output}")
     if summary.stopped:
         raise typer.Exit(STOPPED)

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from jobs import console
-from jobs.options import ConfigPath, Dashboard, Overrides, Required, TakeOver
-from pipeline import config
+from jobs.options import ConfigPath, Dashboard, LogFormat, Overrides, Required, TakeOver
+from pipeline import config, submission
 from pipeline.submission import Submissions
 
 INTERRUPTED = 130
@@ -18,6 +18,11 @@ def main(
     overrides: Overrides = None,
     required: Required = None,
     take_over: TakeOver = False,
+    log_format: LogFormat = None,
+    runtime_env: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="YAML: a Ray runtime environment for the job (pip, env_vars, ...)."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show its log, and exit with its exit code.")] = False,
 ) -> None:
     """Submit `lakelens run CONFIG` to the Ray cluster whose dashboard is at --address.
@@ -25,9 +30,12 @@ def main(
     LakeLens itself goes with it; what it needs is in the cluster's image. A run that was submitted and has not
     ended is not submitted again; one that has ended is, and goes on where it was.
     """
+    settings = config.load(path, overrides or [])
+    environment = submission.runtime_env(runtime_env) if runtime_env else None
+    options = [word for name in required or () for word in ("--require", name)] + ["--take-over"] * take_over
+    options += ["--log-format", log_format] if log_format else []
     submissions = Submissions(address)
-    options = [word for name in required or () for word in ("--require", name)]
-    job_id = submissions.submit(config.load(path, overrides or []), options + ["--take-over"] * take_over)
+    job_id = submissions.submit(settings, options, environment)
     console.say(f"job {job_id}")
     if not wait:
         console.note(f"lakelens status {job_id} --address {address} tells how it goes.")

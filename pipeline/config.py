@@ -4,7 +4,6 @@ Unknown keys fail and name the nearest valid one; names carry their units. It re
 environment: credentials are not configuration and have no key here.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -21,9 +20,8 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 
-from pipeline import schema
+from pipeline import schema, typos
 from pipeline.errors import ConfigError
 
 
@@ -124,7 +122,6 @@ class PoolConfig(_Section):
         return self
 
 
-_POOL_TAGS = ("auto", "pool")
 Pool = Annotated[
     Annotated[Literal["auto"], Tag("auto")] | Annotated[PoolConfig, Tag("pool")],
     Discriminator(lambda value: "auto" if isinstance(value, str) else "pool"),
@@ -133,10 +130,11 @@ Pool = Annotated[
 
 class WorkersConfig(_Section):
     """How many actors decode and predict; `auto` fits them to the cluster. A run in which nothing was finished for
-    `wait_s` seconds, while the alive nodes have less than its actors ask for, ends."""
+    `wait_s` seconds, while actors wait for a place, ends."""
 
     decoders: Pool = "auto"
     predictors: Pool = "auto"
+    gpus_per_predictor: float = Field(default=1.0, gt=0, le=1)
     wait_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
 
 
@@ -205,12 +203,17 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
 
     Raises: ConfigError, with the file and the key, and the nearest valid key for a typo.
     """
+    return parse(read_yaml(path, "the config"), overrides, source=str(path))
+
+
+def read_yaml(path: str | Path, what: str) -> Any:
+    """What a YAML file holds. Raises: ConfigError, which says what the file was to be."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"Cannot read the config {path}: {reason}.") from error
-    return parse_text(text, overrides, source=str(path))
+        raise ConfigError(f"Cannot read {what} {path}: {reason}.") from error
+    return _yaml(text, f"{what} {path}")
 
 
 def parse_text(text: str, overrides: Iterable[str] = (), *, source: str) -> RunConfig:
@@ -228,7 +231,7 @@ def parse(raw: object, overrides: Iterable[str] = (), *, source: str = "the conf
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_sentence(error)}") from error
+        raise ConfigError(f"{source}: {typos.sentence(error, RunConfig)}") from error
 
 
 def _yaml(text: str, source: str) -> Any:
@@ -262,54 +265,5 @@ def _text_or_yaml(text: str, key: str) -> Any:
 
 def _takes_text(path: list[str]) -> bool:
     *parents, name = path
-    field = _fields(parents).get(name)
+    field = typos.fields(RunConfig, parents).get(name)
     return field is not None and (field.annotation is str or str in get_args(field.annotation))
-
-
-def _sentence(error: ValidationError) -> str:
-    """The first problem of a validation, as one sentence."""
-    first = error.errors(include_url=False)[0]
-    where = [str(part) for part in first["loc"] if part not in _POOL_TAGS]
-    key = ".".join(where)
-    if first["type"] == "extra_forbidden":
-        return _unknown_key(where)
-    if first["type"] == "missing":
-        return f"the key {key} is missing."
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}." if key else f"{message}."
-
-
-def _unknown_key(where: list[str]) -> str:
-    *parents, typo = where
-    valid = list(_fields(parents))
-    near = difflib.get_close_matches(typo, valid, n=1, cutoff=0.5)
-    elsewhere = [path for path in _all_keys(RunConfig) if path.split(".")[-1] == typo]
-    prefix = ".".join([*parents, ""])
-    meant = [prefix + name for name in near] or elsewhere
-    hint = f"did you mean {meant[0]}?" if meant else f"valid keys here: {', '.join(valid)}."
-    return f"{prefix}{typo} is not a key; {hint}"
-
-
-def _fields(parents: list[str]) -> Mapping[str, FieldInfo]:
-    section: type[_Section] = RunConfig
-    for parent in parents:
-        found = _section_of(section.model_fields[parent].annotation) if parent in section.model_fields else None
-        if found is None:
-            return {}
-        section = found
-    return section.model_fields
-
-
-def _section_of(annotation: object) -> type[_Section] | None:
-    """The config section among an annotation's alternatives, if there is one."""
-    if isinstance(annotation, type) and issubclass(annotation, _Section):
-        return annotation
-    return next(filter(None, map(_section_of, get_args(annotation))), None)
-
-
-def _all_keys(section: type[_Section], prefix: str = "") -> Iterable[str]:
-    for name, field in section.model_fields.items():
-        yield prefix + name
-        inner = _section_of(field.annotation)
-        if inner is not None:
-            yield from _all_keys(inner, f"{prefix}{name}.")

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from pipeline import schema
+from pipeline.timing import Seconds
 
 _NAME = re.compile(r"^\.?(\d+)-[0-9a-f]{32}\.parquet(\.[0-9a-f]{32}\.tmp)?$")
 """A fragment, or the scratch file of one whose writer was killed."""
@@ -19,7 +20,7 @@ class Fragment:
 
     `examples` are a few of its failed rows, as "uri: code"; `refused` counts those that speak of the store and not
     of the image. `replaces` names, by the file that held them when it was planned, the ids of rows whose place its
-    rows take.
+    rows take. `seconds` are those that its rows took; of fragments that were written together one has them all.
     """
 
     path: str
@@ -30,6 +31,7 @@ class Fragment:
     examples: tuple[str, ...] = ()
     refused: int = 0
     replaces: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    seconds: Seconds = Seconds()
 
 
 @dataclass(frozen=True)

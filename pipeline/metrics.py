@@ -26,7 +26,10 @@ def _gauge(tags: dict[str, str], name: str, description: str) -> Gauge:
 
 
 class StageMetrics:
-    """What an actor of a stage tells: how long blocks take it, and whether it works or waits for them."""
+    """What an actor of a stage tells: how long blocks take it, and whether it works or waits for them.
+
+    `worked_s` and `waited_s` are the seconds of the last block, and those before it.
+    """
 
     def __init__(self, run_id: str, stage: str) -> None:
         tags = {"run_id": run_id, "stage": stage}
@@ -34,17 +37,18 @@ class StageMetrics:
         self._seconds.set_default_tags(tags)
         self._busy = _gauge(tags, "busy_fraction", "Share of its time in which an actor works")
         self._ended_s: float | None = None
+        self.worked_s = self.waited_s = 0.0
 
     @contextmanager
     def block(self) -> Iterator[None]:
-        """Around the work on one block; what is between two of them is waiting for input."""
+        """Around the work on one block; what is between two of them is waiting."""
         begun_s = time.monotonic()
+        self.waited_s = begun_s - (self._ended_s or begun_s)
         yield
-        ended_s = time.monotonic()
-        self._seconds.observe(ended_s - begun_s)
-        if self._ended_s is not None and ended_s > self._ended_s:
-            self._busy.set((ended_s - begun_s) / (ended_s - self._ended_s))
-        self._ended_s = ended_s
+        self._ended_s = time.monotonic()
+        self.worked_s = self._ended_s - begun_s
+        self._seconds.observe(self.worked_s)
+        self._busy.set(self.worked_s / (self.worked_s + self.waited_s or 1.0))
 
 
 class DecoderMetrics(StageMetrics):

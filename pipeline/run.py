@@ -5,12 +5,10 @@
 It decides nothing about images, models or tables; it connects those that do.
 """
 
-import platform
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -19,7 +17,7 @@ import pyarrow as pa
 import ray
 from ray.data import Dataset
 
-from pipeline import __version__, calibration, cluster, engines, orphans, planning, schema
+from pipeline import calibration, cluster, engines, nodes, orphans, planning, pools, schema
 from pipeline.account import Account, Progress
 from pipeline.batching import block_rows
 from pipeline.commit import GATHER_SHARE, Blocks, Committer, Ids, finished_blocks, gather
@@ -29,33 +27,18 @@ from pipeline.fragment import Fragment, Rest
 from pipeline.metrics import DriverMetrics
 from pipeline.pending import MISSING, Selection
 from pipeline.planning import Assignment
+from pipeline.pools import Pools
 from pipeline.quantized import INT8
 from pipeline.schema import FAILED, OK
 from pipeline.storage import join
+from pipeline.summary import Summary
+from pipeline.timing import Seconds
 from pipeline.workers import Decoder, Predictor, read_pending, write_fragments, write_rest
 
 RATE_S = 5.0
 """How long a run must have predicted before its rate says something."""
 REFUSED_ROWS = 10
 """A run of at least so many images in which every one is refused by its store is stopped, however small it is."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run did. `run_id` is None if there was nothing to do: then no row was written."""
-
-    output: str
-    account: Account
-    run_id: str | None = None
-    stopped: bool = False
-    seconds: float = 0.0
-    engine: str | None = None
-
-    @property
-    def images_per_s(self) -> float:
-        """Processed images a second, start-up included."""
-        total = self.account.total
-        return (total.ok + total.failed) / self.seconds if self.seconds else 0.0
 
 
 def run(
@@ -90,28 +73,28 @@ def pending(assignment: Assignment, rows: int) -> Dataset:
     """In blocks of `rows`: image_id, uri, dataset, version, offset, length, where its bytes and its old row are,
     and the kept columns."""
     files = ray.data.from_arrow([pa.table({schema.URI: [uri]}) for uri in assignment.files])
-    reading = cluster.reading(len(assignment.files))
+    reading = pools.reading(len(assignment.files))
     read = files.map_batches(read_pending, fn_kwargs={"storage": assignment.target.storage}, **reading)
-    return cluster.in_blocks(read, rows)
+    return pools.in_blocks(read, rows)
 
 
-def decoded(config: RunConfig, assignment: Assignment, pools: cluster.Pools, rows: int) -> Dataset:
+def decoded(config: RunConfig, assignment: Assignment, sizes: Pools, rows: int) -> Dataset:
     """+ pixels u8 (H, W, 3), width, height, content_sha256, decode_notes, stage, error_code, message, attempts."""
     steps = assignment.target.model.preprocessing
     made = {"config": config, "steps": steps, "run_id": assignment.run_id}
-    return cluster.pooled(pending(assignment, rows), Decoder, pools.decoders, **made)
+    return pools.pooled(pending(assignment, rows), Decoder, sizes.decoders, **made)
 
 
-def dataset(config: RunConfig, assignment: Assignment, pools: cluster.Pools, engine: str, rows: int) -> Dataset:
+def dataset(config: RunConfig, assignment: Assignment, sizes: Pools, engine: str, rows: int) -> Dataset:
     """The stages, with the columns that each adds; a block of `rows` stays a block from the first to the last."""
-    return cluster.pooled(
-        decoded(config, assignment, pools, rows),
+    return pools.pooled(
+        decoded(config, assignment, sizes, rows),
         Predictor,
-        pools.predictors,
+        sizes.predictors,
         config=config,
         weights_sha256=assignment.target.model.weights_sha256,
         engine=engine,
-        threads=pools.predictor_threads,
+        threads=sizes.predictor_threads,
         block_rows=rows,
         output=assignment.target.output,
         run_id=assignment.run_id,
@@ -136,7 +119,7 @@ class _Run:
         self.unassigned = assignment.account.total.left - assignment.pending
         self.started, self.reporting = time.monotonic(), threading.Lock()
         self.first_block: tuple[float, int] | None = None
-        self.metrics = DriverMetrics(assignment.run_id)
+        self.metrics, self.seconds = DriverMetrics(assignment.run_id), Seconds()
         assert assignment.target.table is not None  # it has been claimed
         self.table, self.storage = assignment.target.table, assignment.target.storage
 
@@ -144,13 +127,14 @@ class _Run:
         """Process the pending rows and account for every one of them."""
         orphans.remove(self.table, range(self.assignment.epoch))
         try:
-            with cluster.connected(address) as resources, cluster.explained():
-                engine = engines.choose(self.config.model, gpus=resources.gpus > 0, tpus=resources.tpus > 0)
-                pools = cluster.pools(self.config.workers, resources, engines.ACCELERATORS[engine])
+            with cluster.connected(address), cluster.explained():
+                now, most = nodes.alive(), nodes.at_most()
+                engine = engines.choose(self.config.model, gpus=most.of("GPU") > 0, tpus=most.of("TPU") > 0)
+                sizes = pools.sized(self.config.workers, now, engines.ACCELERATORS[engine], most)
                 if self.config.model.precision == INT8:
                     calibration.ensure(self.config, self.assignment.target.output, self.assignment.files)
-                rows = block_rows(self._known_rate(engine), accelerator=pools.predictors.accelerator is not None)
-                self._process(dataset(self.config, self.assignment, pools, engine, rows), pools)
+                rows = block_rows(self._known_rate(engine), accelerator=sizes.predictors.accelerator is not None)
+                self._process(dataset(self.config, self.assignment, sizes, engine, rows), sizes)
         except BaseException as error:
             # Where its last commit may have landed unseen, the next run, which reads the log, clears up.
             if isinstance(error, OvertakenError) or not isinstance(error, TableError):
@@ -161,11 +145,15 @@ class _Run:
             output=self.assignment.target.output,
             account=self.account,
             run_id=self.assignment.run_id,
-            stopped=self.stop.is_set() and self.account.total.left > self.unassigned,
+            status=self._status(),
             seconds=time.monotonic() - self.started,
             engine=engine,
+            device=sizes.predictors.accelerator or "CPU",
+            worker_seconds=self.seconds,
         )
-        self.storage.write_json(join(self.assignment.folder, "summary.json"), self._document(summary))
+        space = {key: self.assignment.target.description[key] for key in ("model", "fingerprint")}
+        facts = {"epoch": self.assignment.epoch, **space, **summary.facts()}
+        self.storage.write_json(join(self.assignment.folder, "summary.json"), facts)
         self._check(summary)
         return summary
 
@@ -182,7 +170,7 @@ class _Run:
             orphans.remove(self.table, range(self.assignment.epoch + 1))
             self._note(**{planning.CLEARED: True})
 
-    def _process(self, scored: Dataset, pools: cluster.Pools) -> None:
+    def _process(self, scored: Dataset, sizes: Pools) -> None:
         output = self.config.output
         committer = Committer(
             self.table,
@@ -199,8 +187,8 @@ class _Run:
             self.stop.set()
             committer.abandon()
 
-        with cluster.watched(pools, self.config.workers.wait_s, give_up) as moved:
-            blocks = self._counted(finished_blocks(scored), pools.predictors.size.max_size, moved)
+        with pools.watched(sizes, self.config.workers.wait_s, give_up) as moved:
+            blocks = self._counted(finished_blocks(scored), sizes.predictors.size.max_size, moved)
             try:
                 for group in gather(blocks, rows=output.rows_per_file, age_s=age_s, stop=self.stop):
                     committer.add(write_fragments.remote(*(ref for ref, _ in group), **self._place()))
@@ -231,6 +219,7 @@ class _Run:
 
     def _committed(self, fragments: list[Fragment]) -> None:
         self.account = self._with(fragments)
+        self.seconds = sum((fragment.seconds for fragment in fragments), self.seconds)
         self.metrics.committed(sum(fragment.rows for fragment in fragments))
         self._report()
 
@@ -272,7 +261,9 @@ class _Run:
         with self.reporting:
             elapsed_s, total = time.monotonic() - self.started, self.account.total
             self.metrics.waiting(self.predicted - total.ok - total.failed)
-            self.on_progress(Progress(self.pending, self.predicted, self.account, elapsed_s))
+            self.on_progress(
+                Progress(self.assignment.run_id, self.pending, self.predicted, self.account, elapsed_s)
+            )
 
     def _check(self, summary: Summary) -> None:
         self.account.check()
@@ -283,29 +274,10 @@ class _Run:
                 "run again to process them, and please report this defect."
             )
 
-    def _status(self, summary: Summary) -> str:
-        left = summary.account.total.left
-        if summary.stopped or not left:
-            return "stopped" if summary.stopped else "finished"
+    def _status(self) -> str:
+        left = self.account.total.left
+        if not left:
+            return "finished"
+        if self.stop.is_set() and left > self.unassigned:
+            return "stopped"
         return "limited" if left == self.unassigned else "incomplete"
-
-    def _document(self, summary: Summary) -> dict[str, Any]:
-        """`summary.json`."""
-        description = self.assignment.target.description
-        return {
-            "run_id": summary.run_id,
-            "epoch": self.assignment.epoch,
-            "status": self._status(summary),
-            "model": description["model"],
-            "fingerprint": description["fingerprint"],
-            "engine": summary.engine,
-            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(summary.seconds, 3),
-            "images_per_s": round(summary.images_per_s, 3),
-            "account": summary.account.to_dict(),
-            "versions": {
-                "lakelens": __version__,
-                "ray": ray.__version__,
-                "python": platform.python_version(),
-            },
-        }

@@ -5,12 +5,14 @@ It knows configs and jobs; what a run does it does not know. Authentication is R
 
 import asyncio
 import hashlib
+import json
 import logging
+import re
 import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +24,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from pipeline import __version__, cluster
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, read_yaml
 from pipeline.errors import BusyError, ClusterError, ConfigError
 from pipeline.storage import scheme
 
@@ -36,6 +38,8 @@ PAUSE_S = 1.0
 """Between two tries to submit a job, or to follow its log."""
 SHIPPED = ("pipeline", "jobs")
 """Packages that go with a job: the code is the same everywhere. What they need is in the cluster's image."""
+_SECRET = re.compile("secret|token|passw|credential|private|(access|api|account)_?key", re.IGNORECASE)
+"""Names of variables that are not sent."""
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "demo", "demo.py")
 
 
@@ -70,15 +74,19 @@ class Submissions:
         with self._explained():
             self._client = JobSubmissionClient(address)
 
-    def submit(self, config: RunConfig, options: Sequence[str] = ()) -> str:
-        """Submit a run with these options of `lakelens run`; returns the id of the job.
+    def submit(
+        self, config: RunConfig, options: Sequence[str] = (), runtime_env: Mapping[str, Any] | None = None
+    ) -> str:
+        """Submit a run with these options of `lakelens run`, in a Ray runtime environment; returns the job's id.
 
-        The id is a hash of config and options, and how often they were submitted before. Raises: BusyError if that
-        job is there and has not ended, ConfigError for a path that only this machine has, ClusterError.
+        The id is a hash of all these, and how often they were submitted before. Raises: BusyError if that job is
+        there and has not ended, ConfigError for a path that only this machine has, ClusterError.
         """
         _require_shared_paths(config)
-        text = config.to_yaml()
-        digest = hashlib.sha256("\n".join((text, *options)).encode()).hexdigest()[:12]
+        text, runtime_env = config.to_yaml(), dict(runtime_env or {})
+        variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)} | runtime_env.pop("env_vars", {})
+        told = (text, *options, json.dumps([runtime_env, variables], sort_keys=True))
+        digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
         before = [job for job in self.all() if job.id.rpartition("-")[0] == digest]
         for job in before:
             if job.exit_code is None:
@@ -89,7 +97,7 @@ class Submissions:
             return self._submitted(
                 submission_id=f"{digest}-{len(before)}",  # which Ray gives to one of two that ask at once
                 entrypoint=f"exec {entrypoint}",
-                runtime_env={"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}},
+                runtime_env={**runtime_env, "working_dir": folder, "env_vars": variables},
                 metadata={"lakelens": __version__, "output": config.output.path},
             )
 
@@ -164,6 +172,26 @@ class Submissions:
             raise ClusterError(
                 f"The Ray cluster at {self._address} did not do it: {first.rstrip('.')}."
             ) from error
+
+
+def runtime_env(path: str) -> dict[str, Any]:
+    """A Ray runtime environment from a YAML file, as for `ray job submit`. Raises: ConfigError.
+
+    It may not have a working directory, which is LakeLens's own, nor a secret: everyone who sees the cluster's
+    dashboard sees its values.
+    """
+    found = read_yaml(path, "the runtime environment")
+    if not isinstance(found, dict) or not isinstance(found.get("env_vars", {}), dict):
+        raise ConfigError(f"The runtime environment {path} must be a YAML mapping, and its env_vars one of names.")
+    if "working_dir" in found:
+        raise ConfigError(f"{path}: working_dir is LakeLens's own; use py_modules for code that goes with a job.")
+    variables = {str(name): str(value) for name, value in found.get("env_vars", {}).items()}
+    if secret := next(filter(_SECRET.search, variables), None):
+        raise ConfigError(
+            f"{path}: {secret} looks like a secret, and the dashboard shows a job's variables; set it in the "
+            f"environment of the cluster's nodes, and give --require {secret}."
+        )
+    return {**found, "env_vars": variables}
 
 
 def _require_shared_paths(config: RunConfig) -> None:

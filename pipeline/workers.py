@@ -3,7 +3,9 @@
 Thin: each turns one block into another, row for row in the same order, by the modules that do the work.
 """
 
+import dataclasses
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
@@ -17,7 +19,7 @@ import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
-from pipeline import engines, metrics, quantized, schema
+from pipeline import engines, metrics, quantized, schema, timing
 from pipeline.batching import BatchSizer, in_micro_batches
 from pipeline.config import RunConfig
 from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, RowError, StorageError
@@ -30,6 +32,7 @@ from pipeline.outputs import Outputs, parquet_bytes
 from pipeline.preprocessing import Preprocessing
 from pipeline.storage import Storage, join, shown
 from pipeline.table import FOLDER
+from pipeline.timing import Seconds
 
 WRITES = 8
 """Fragments of one group of blocks that are written at once: a lake can have many small datasets."""
@@ -62,8 +65,11 @@ class Decoder:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """`rows` as `schema.PENDING`; adds the columns of `schema.DECODED` and `pixels`. Raises: ClusterError."""
+        self._fetch_s = 0.0
         with self._metrics.block():
-            return self._decoded(rows)
+            found = self._decoded(rows)
+        decode_s, waited_s = self._metrics.worked_s - self._fetch_s, self._metrics.waited_s
+        return timing.noted(found, Seconds(fetch=self._fetch_s, decode=decode_s, decoder_waiting=waited_s))
 
     def _decoded(self, rows: pa.Table) -> pa.Table:
         pixels = np.empty((rows.num_rows, self.steps.height, self.steps.width, 3), dtype=np.uint8)
@@ -82,14 +88,16 @@ class Decoder:
 
     def _files(self, rows: pa.Table, fetched: list[tuple[str | None, int]]) -> Iterator[bytes | RowError]:
         """The bytes of every row as they arrive; their hashes and the attempts they took go to `fetched`."""
-        size = 0
+        size, asked_s = 0, time.monotonic()
         for file in self._fetch(_requests(rows, self._bytes_column)):
+            self._fetch_s += time.monotonic() - asked_s
             digest = None
             if isinstance(file.data, bytes):
                 size += len(file.data)
                 digest = hashlib.sha256(file.data).hexdigest()
             fetched.append((digest, file.attempts))
             yield file.data
+            asked_s = time.monotonic()
         self._metrics.fetched(size)
 
 
@@ -138,11 +146,12 @@ class Predictor:
             raise self._failure
         with self._metrics.block():
             found = self._predicted(rows)
+        took = Seconds(predict=self._metrics.worked_s, predictor_waiting=self._metrics.waited_s)
         failed = found[schema.OUTCOME].to_pylist().count(schema.FAILED)
         by_outcome = {schema.OK: found.num_rows - failed, schema.FAILED: failed}
         self._metrics.scored(by_outcome, self._sizer.propose(), self._sizer.too_large)
         self._shelf.put(self._sizer.learned)
-        return found
+        return timing.noted(found, timing.of([rows]) + took)
 
     def _predicted(self, rows: pa.Table) -> pa.Table:
         pixels = images_of(rows, self._model.preprocessing)
@@ -170,7 +179,8 @@ def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int
 
     Raises: StorageError. A task that is run again writes files of other names, and only the last are named.
     """
-    rows = pa.concat_tables(blocks, promote_options="default")
+    seconds = timing.of(blocks)
+    rows = pa.concat_tables(blocks, promote_options="default").replace_schema_metadata(None)
     groups = rows.select(list(schema.PARTITIONS)).group_by(list(schema.PARTITIONS)).aggregate([]).to_pylist()
 
     def write(group: dict[str, str]) -> Fragment:
@@ -185,7 +195,8 @@ def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int
         )
 
     with ThreadPoolExecutor(max_workers=WRITES) as pool:
-        return list(pool.map(write, groups))
+        written = list(pool.map(write, groups))
+    return [dataclasses.replace(first, seconds=seconds) for first in written[:1]] + written[1:]
 
 
 @ray.remote(num_cpus=0, max_retries=3, retry_exceptions=[StorageError])  # type: ignore[untyped-decorator]

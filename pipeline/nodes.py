@@ -1,0 +1,134 @@
+"""What the nodes of a Ray cluster have, what an autoscaler could add, and which actors wait for a place.
+
+It does not know what the actors are for. The last two are no public API of Ray: this is the one place that asks.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import ray
+from ray._private.state import state
+from ray.autoscaler.v2.sdk import get_cluster_status
+
+Accelerator = Literal["GPU", "TPU"]
+GROWTH = 1000
+"""Nodes that a group is taken to grow to where it has no limit; KubeRay's default is 2^31."""
+SHOWN = 5
+"""Nodes that a sentence names."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one node has: CPUs, GPUs, TPU chips, bytes of memory that Ray gives away."""
+
+    cpus: float = 0.0
+    gpus: float = 0.0
+    tpus: float = 0.0
+    memory: float = 0.0
+
+    def of(self, accelerator: Accelerator | None) -> float:
+        """How many GPUs, or TPU chips."""
+        return {"GPU": self.gpus, "TPU": self.tpus}.get(accelerator or "", 0.0)
+
+
+@dataclass(frozen=True)
+class Group:
+    """So many nodes that are alike."""
+
+    node: Node
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Nodes, as groups of them."""
+
+    groups: tuple[Group, ...] = ()
+
+    @property
+    def cpus(self) -> float:
+        """CPUs of all nodes."""
+        return sum(group.count * group.node.cpus for group in self.groups)
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that have CPUs."""
+        return sum(group.count for group in self.groups if group.node.cpus > 0)
+
+    @property
+    def smallest(self) -> Node:
+        """The least CPUs, and the least memory, of nodes that have CPUs."""
+        able = [group.node for group in self.groups if group.node.cpus > 0 and group.count]
+        return Node(
+            cpus=min((node.cpus for node in able), default=1.0),
+            memory=min((node.memory for node in able), default=0.0),
+        )
+
+    def of(self, accelerator: Accelerator | None, share: float = 1.0) -> int:
+        """How many actors that take this share of an accelerator each have a place."""
+        places = (group.count * int(group.node.of(accelerator) / share + 1e-6) for group in self.groups)
+        return sum(places)
+
+
+def alive() -> Resources:
+    """The nodes that are alive."""
+    return Resources(tuple(Group(_node(node["Resources"])) for node in ray.nodes() if node["Alive"]))
+
+
+def at_most() -> Resources:
+    """What an autoscaler may make of the cluster; without one, the nodes that are alive."""
+    now, config = alive(), state.get_cluster_config()
+    groups = config.node_group_configs if config else ()
+    if not any(group.max_count < 0 or group.max_count > group.min_count for group in groups):
+        return now
+    possible = Resources(tuple(Group(_node(group.resources), _count(group.max_count)) for group in groups))
+    # A cluster that nobody scales has its own nodes for groups, without the head.
+    larger = possible.cpus > now.cpus or any(possible.of(kind) > now.of(kind) for kind in ("GPU", "TPU"))
+    return possible if larger else now
+
+
+def waiting(shapes: Iterable[dict[str, float]]) -> str | None:
+    """What actors of these shapes wait for a place, and what the nodes have free; None if none do.
+
+    A shape is what an actor asks for, by Ray's names: CPU, GPU, TPU, memory.
+    """
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    asked = [_rounded(shape) for shape in shapes]
+    unplaced = [
+        f"{bundle.count} for {_listed(bundle.bundle)}"
+        for demand in status.resource_demands.ray_task_actor_demand
+        for bundle in demand.bundles_by_count
+        if _rounded(bundle.bundle) in asked
+    ]
+    if not unplaced:
+        return None
+    nodes = [*status.active_nodes, *status.idle_nodes]
+    free = [
+        f"{node.ip_address} has free {_listed(free) or 'nothing'}"
+        for node in nodes[:SHOWN]
+        for free in [{one.resource_name: one.total - one.used for one in node.resource_usage.usage}]
+    ]
+    more = [f"and {len(nodes) - SHOWN} more nodes"] if len(nodes) > SHOWN else []
+    return f"workers wait for a place, {' and '.join(unplaced)}: {', '.join(free + more)}"
+
+
+def _rounded(shape: dict[str, float]) -> dict[str, float]:
+    return {name: round(amount, 4) for name, amount in shape.items() if amount}
+
+
+def _listed(amounts: dict[str, float]) -> str:
+    """As "3.5 CPU, 1 GPU"; resources that only Ray uses are left out."""
+    shown = {name: amounts[name] for name in ("CPU", "GPU", "TPU") if name in amounts}
+    memory = amounts.get("memory", 0.0)
+    return ", ".join(
+        [f"{amount:g} {name}" for name, amount in shown.items()] + [f"{memory / 1e9:.2g} GB"] * (memory > 0)
+    )
+
+
+def _node(resources: "dict[str, float]") -> Node:
+    return Node(*(float(dict(resources).get(name, 0.0)) for name in ("CPU", "GPU", "TPU", "memory")))
+
+
+def _count(limit: int) -> int:
+    return GROWTH if limit < 0 else min(limit, GROWTH)

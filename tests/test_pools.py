@@ -1,0 +1,132 @@
+"""Pool sizes, by what the nodes have and may come to have; and actors that find no place."""
+
+import threading
+import time
+
+import pytest
+import ray
+
+from pipeline import cluster, nodes, pools
+from pipeline.config import PoolConfig, WorkersConfig
+from pipeline.errors import ClusterError
+from pipeline.nodes import Group, Node, Resources
+
+
+def having(*kinds: Node, count: int = 1) -> Resources:
+    return Resources(tuple(Group(node, count) for node in kinds))
+
+
+NOTHING = Resources()
+
+
+def test_one_machine_without_a_gpu_gets_one_predictor_on_all_its_cores() -> None:
+    sizes = pools.sized(WorkersConfig(), having(Node(cpus=2)))
+    assert (sizes.predictors.size.max_size, sizes.predictor_threads) == (1, 2)
+    assert sizes.decoders.size.initial_size == sizes.decoders.size.max_size == 2  # one may hang
+
+
+def test_every_gpu_gets_a_predictor_at_once_and_decoders_take_the_cpus() -> None:
+    sizes = pools.sized(WorkersConfig(), having(Node(cpus=32, gpus=4), count=2))
+    assert sizes.predictors.size.initial_size == sizes.predictors.size.max_size == 8
+    assert sizes.predictors.accelerator == "GPU"
+    assert pools.stage(sizes.predictors)["num_gpus"] == 1
+    assert sizes.decoders.size.max_size == 64
+
+
+@pytest.mark.parametrize(("share", "places"), [(0.5, 8), (0.3, 12), (1.0, 4), (0.7, 4)])
+def test_predictors_share_gpus_where_they_are_to_and_none_takes_parts_of_two(share: float, places: int) -> None:
+    workers = WorkersConfig(gpus_per_predictor=share)
+    sizes = pools.sized(workers, having(Node(cpus=8, gpus=2), count=2))
+    assert sizes.predictors.size.max_size == places
+    assert pools.stage(sizes.predictors)["num_gpus"] == share
+    assert sizes.predictors.shape["GPU"] == share
+
+
+def test_every_tpu_chip_gets_a_predictor_in_a_pool_of_fixed_size() -> None:
+    has = having(Node(cpus=4, tpus=4), Node(cpus=4))
+    sizes = pools.sized(WorkersConfig(gpus_per_predictor=0.5), has, "TPU")
+    assert (sizes.predictors.size.min_size, sizes.predictors.size.max_size) == (4, 4)
+    stage = pools.stage(sizes.predictors)
+    assert (stage["resources"], stage["num_gpus"], stage["num_cpus"]) == ({"TPU": 1}, 0, 0)
+
+
+def test_an_engine_that_uses_no_accelerator_asks_for_none() -> None:
+    sizes = pools.sized(WorkersConfig(), having(Node(cpus=4, gpus=2), count=2), None)
+    assert (sizes.predictors.size.max_size, pools.stage(sizes.predictors)["num_gpus"]) == (2, 0)
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 16, 64, 1000])
+@pytest.mark.parametrize("count", [1, 2, 10])
+@pytest.mark.parametrize(
+    "workers",
+    [WorkersConfig(), WorkersConfig(predictors=PoolConfig(max_size=50), decoders=PoolConfig(max_size=7))],
+)
+def test_all_decoders_have_a_place_and_nothing_else_asks_for_cpus(
+    workers: WorkersConfig, cpus: int, count: int
+) -> None:
+    sizes = pools.sized(workers, having(Node(cpus=cpus), count=count))
+    assert 0 < sizes.decoders.num_cpus * sizes.decoders.size.max_size <= cpus * count + 1e-9
+    assert sizes.decoders.num_cpus <= 1
+    assert sizes.predictors.num_cpus == pools.reading(9)["num_cpus"] == 0
+
+
+def test_sizes_from_the_config_are_kept() -> None:
+    asked = PoolConfig(min_size=2, max_size=5)
+    sizes = pools.sized(WorkersConfig(decoders=asked, predictors=asked), having(Node(cpus=4), count=4))
+    assert (sizes.decoders.size, sizes.predictors.size) == (asked, asked)
+    strategy = pools.stage(sizes.decoders)["compute"]
+    assert (strategy.min_size, strategy.max_size, strategy.initial_size) == (2, 5, 2)
+
+
+def test_a_cluster_without_cpus_that_will_have_none_is_one_sentence() -> None:
+    with pytest.raises(ClusterError, match=r"^The Ray cluster has no node with a CPU yet; start one"):
+        pools.sized(WorkersConfig(), NOTHING)
+
+
+def test_where_nodes_may_be_added_pools_start_with_what_there_is_and_may_grow() -> None:
+    now, most = having(Node(cpus=4, gpus=1)), having(Node(cpus=4, gpus=1), count=8)
+    sizes = pools.sized(WorkersConfig(), now, "GPU", most)
+    assert sizes.predictors.size == PoolConfig(min_size=1, max_size=8, initial_size=1)
+    assert sizes.decoders.size == PoolConfig(min_size=1, max_size=32, initial_size=4)
+    assert sizes.decoders.num_cpus == 1
+
+
+def test_where_no_node_is_there_yet_each_pool_starts_with_one_actor_for_which_one_is_added() -> None:
+    sizes = pools.sized(WorkersConfig(), NOTHING, "GPU", having(Node(cpus=16, gpus=1), count=8))
+    assert (sizes.predictors.at_first, sizes.predictors.size.max_size) == (1, 8)
+    assert (sizes.decoders.at_first, sizes.predictor_threads) == (1, 16)
+
+
+def test_a_cpu_predictor_takes_most_of_a_node_where_nodes_may_be_added_so_that_each_gets_one() -> None:
+    node = Node(cpus=4, memory=8e9)
+    sizes = pools.sized(WorkersConfig(), having(node), None, having(node, count=3))
+    assert sizes.predictors.memory == pytest.approx(0.51 * 8e9)
+    assert pools.sized(WorkersConfig(), having(node), None).predictors.memory < 1e8
+
+
+def test_actors_that_wait_for_what_no_node_has_end_the_run_with_what_is_missing_and_what_nodes_have() -> None:
+    gave_up = threading.Event()
+    fitting = pools.sized(WorkersConfig(), having(Node(cpus=2)))
+    large = pools.sized(WorkersConfig(), having(Node(cpus=2, gpus=1)))
+    sentence = (
+        r"^Nothing was finished for 0\.3 s, and workers wait for a place, 1 for 1 GPU: [\d.]+ has free \d CPU.*"
+        r"What was committed stays; add what is missing, and run again\.$"
+    )
+
+    class Actor:
+        pass
+
+    with cluster.connected(None):
+        assert nodes.at_most() == nodes.alive()  # nobody adds nodes here
+        waiting = ray.remote(num_gpus=1, num_cpus=0)(Actor).remote()
+        with pytest.raises(ClusterError, match=sentence), pools.watched(large, 0.3, gave_up.set):
+            assert gave_up.wait(20)
+        gave_up.clear()
+        with pools.watched(large, 0.3, gave_up.set) as moved:
+            for _ in range(20):
+                time.sleep(0.05)
+                moved()
+        with pools.watched(fitting, 0.1, gave_up.set):  # another one's actor
+            time.sleep(0.5)
+        assert not gave_up.is_set()
+        del waiting
