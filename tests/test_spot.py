@@ -1,0 +1,117 @@
+"""A run on four nodes with an accelerator each, of which one after the other is taken away and replaced."""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ray.cluster_utils import Cluster
+
+from pipeline import run as running
+from tests import chaos_cluster, lakes, tracing
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("LAKELENS_EVERY_STEP" not in os.environ, reason="two minutes: a part of make soak"),
+]
+ROWS = 30_000
+KILL_S = 20.0
+COMMIT_S = 5.0
+NODE = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": chaos_cluster.STORE_BYTES}
+
+
+class Spot(threading.Thread):
+    """Kills a worker node every 20 seconds, and puts another one in its place."""
+
+    def __init__(self, cluster: Cluster, first_block: Path) -> None:
+        super().__init__(daemon=True)
+        self.kills: list[tuple[float, str]] = []
+        self.ended = threading.Event()
+        self._cluster, self._first_block = cluster, first_block
+
+    def run(self) -> None:
+        while not list(self._first_block.glob("predictor-*")) and not self.ended.wait(0.1):
+            pass
+        while not self.ended.wait(KILL_S):
+            node = next(iter(self._cluster.worker_nodes))
+            raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+            orphans = raylet.children(recursive=True)
+            raylet.kill()
+            for process in orphans:
+                if process.is_running():
+                    process.kill()
+            self.kills.append((time.time(), node.node_id))
+            self._cluster.remove_node(node, allow_graceful=False)
+            self._cluster.add_node(**NODE)
+
+
+@pytest.fixture
+def four_nodes() -> Iterator[Cluster]:
+    with patch.dict(os.environ, chaos_cluster.ENVIRONMENT):
+        cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+        try:
+            for _ in range(3):
+                cluster.add_node(**NODE)
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+def test_all_accelerators_are_busy_at_once_and_nodes_that_are_taken_away_cost_what_they_had_in_work(
+    four_nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = lakes.folder_of_images(tmp_path / "images", 4)
+    rows = {"uri": [str(images[n % 4]) for n in range(ROWS)], "image_id": [f"{n:06}" for n in range(ROWS)]}
+    pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")
+    overrides = (f"output.commit_interval_s={COMMIT_S}", "labels.top_k=1")
+    model = lakes.tiny_vit(tmp_path / "model")
+    settings = lakes.settings(tmp_path / "manifest.parquet", model, tmp_path / "out", *overrides)
+    monkeypatch.setattr(running, "Decoder", tracing.TracedDecoder)
+    monkeypatch.setattr(running, "Predictor", tracing.TracedPredictor)
+    spot = Spot(four_nodes, tmp_path / "out.trace")
+    spot.start()
+    try:
+        summary = running.run(settings, address=four_nodes.address)
+    finally:
+        spot.ended.set()
+        spot.join()
+    assert len(spot.kills) >= 3
+    assert summary.account.total.ok == ROWS
+    ids = [row["image_id"] for row in lakes.predictions(tmp_path / "out", "image_id")]
+    assert ids == rows["image_id"]
+    predicted, decoded = tracing.read(tmp_path / "out", "predictor"), tracing.read(tmp_path / "out", "decoder")
+    begun = [line for line in predicted if line["what"] == "begun"]
+    firsts = {line["node"]: line["at"] for line in reversed(begun)}
+    first_four = sorted(firsts.values())[:4]
+    print("busy after", [round(at - decoded[0]["at"], 2) for at in first_four])
+    assert first_four[-1] - decoded[0]["at"] < 10
+    check_what_was_lost(predicted, dict((node, at) for at, node in spot.kills))
+
+
+def check_what_was_lost(predicted: list[dict[str, Any]], died: dict[str, float]) -> None:
+    """Of what a dead node had begun, one block is lost; of what it had ended, what a commit had not reached."""
+    ended = {(line["worker"], line["ids"][0]) for line in predicted if line["what"] == "ended"}
+    begun = [line for line in predicted if line["what"] == "begun"]
+    open_blocks = Counter(line["node"] for line in begun if (line["worker"], line["ids"][0]) not in ended)
+    print("blocks lost in work by node", dict(open_blocks))
+    assert all(count <= 1 for count in open_blocks.values())
+    assert set(open_blocks) <= set(died)
+    last: dict[str, float] = {}
+    again = 0
+    for line in [line for line in predicted if line["what"] == "ended"]:
+        for image_id in line["ids"]:
+            if image_id in last:
+                again += 1
+                kills = [at for at in died.values() if at > last[image_id]]
+                # A block, the interval, a block's write: what the commit rule allows.
+                assert min(at - last[image_id] for at in kills) < COMMIT_S + 5
+            last[image_id] = line["at"]
+    print("predicted again after they had ended", again, "rows in", len(died), "kills")
