@@ -1,9 +1,9 @@
 """What the driver of a long run needs: `python -m benchmarks.driver [--rows 2000000] [--rate 5500]`.
 
-A real run on a Ray cluster of this machine (plan, two pools, blocks by reference, files, commits), but for the images:
-the stages make up their results, with short vectors, so that thousands of rows a second pass two cores. Every second
-the resident memory of the driver and what is predicted and committed are noted. Printed: rows/s, the slope of the
-driver's memory over the second half of the rows, and how far commits were behind.
+A real run on a Ray cluster of this machine (plan, two pools, blocks by reference, files, commits), but for the
+images: the stages make up their results, with short vectors, so that thousands of rows a second pass two cores.
+Every second the resident memory of the driver and what is predicted and committed are noted. Printed: rows/s, the
+slope of the driver's memory over all rows and over their second half, and how far commits were behind.
 """
 
 import argparse

@@ -1,20 +1,28 @@
 """The head of a Ray cluster as `ray start` starts one, with its dashboard and a token, on 127.0.0.1."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 TOKEN = "5f0c3a9e7d1b4c2f8a6e0d9b7c5a3f1e"
 START_S = 60
+SCALING = {
+    **{"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "1"},
+    **{"RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID},
+}
+"""For an autoscaler that adds processes for nodes."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,7 @@ class Head:
     address: str
     environment: dict[str, str]
     metrics_url: str
+    gcs: str
 
 
 def free_port() -> int:
@@ -33,10 +42,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(*, cpus: int = 2) -> Iterator[Head]:
-    """At the end its processes are killed, by their ids."""
+def running(*, cpus: int = 2, adds: Mapping[str, Any] | None = None) -> Iterator[Head]:
+    """At the end its processes are killed, by their ids. With `adds`, kinds of nodes by their names, it is without
+    a token, and Ray's autoscaler adds such nodes, as processes, and ends them when they were idle for six seconds.
+    """
     port, dashboard, agent, metrics = (free_port() for _ in range(4))
-    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {"RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= SCALING if adds else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     # Idle workers wait for the next task, and metrics are soon seen.
     quick = {"RAY_num_workers_soft_limit": "16", "RAY_metrics_report_interval_ms": "1000"}
     binaries = str(Path(sys.executable).parent)
@@ -45,17 +57,44 @@ def running(*, cpus: int = 2) -> Iterator[Head]:
     ports += ["--dashboard-agent-listen-port", str(agent), "--metrics-export-port", str(metrics)]
     with tempfile.TemporaryDirectory(prefix="lakelens-head-") as folder:
         command = [f"{binaries}/ray", "start", "--head", "--block", *ports, "--num-cpus", str(cpus)]
+        if adds:
+            config = Path(folder) / "autoscaling.json"
+            config.write_text(json.dumps(_autoscaling(f"127.0.0.1:{port}", cpus, adds)))
+            command += ["--autoscaling-config", str(config)]
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = subprocess.Popen([*command, "--temp-dir", folder], env=everything, **silent)  # type: ignore[call-overload]
         try:
             _answers(dashboard, process)
-            yield Head(f"http://127.0.0.1:{dashboard}", environment, f"http://127.0.0.1:{metrics}/metrics")
+            metrics_url = f"http://127.0.0.1:{metrics}/metrics"
+            yield Head(f"http://127.0.0.1:{dashboard}", environment, metrics_url, f"127.0.0.1:{port}")
         finally:
             started = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
             for one in started:
                 with suppress(psutil.NoSuchProcess):
                     one.kill()
             process.wait(START_S)
+
+
+def _autoscaling(gcs: str, cpus: int, adds: Mapping[str, Any]) -> dict[str, Any]:
+    """A config for `ray start`; the one that Ray's own AutoscalingCluster reads is not in the wheel."""
+    head = {"resources": {"CPU": cpus}, "node_config": {}, "max_workers": 0}
+    lists = ("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands")
+    lists += ("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files")
+    return {
+        "cluster_name": "fake",
+        "max_workers": sum(kind["max_workers"] for kind in adds.values()),
+        "provider": {
+            **{"type": "fake_multinode", "gcs_address": gcs},
+            **{"launch_multiple": True, "head_node_id": FAKE_HEAD_NODE_ID},
+        },
+        "available_node_types": {"ray.head.default": head, **adds},
+        "head_node_type": "ray.head.default",
+        "upscaling_speed": 1.0,
+        "idle_timeout_minutes": 0.1,
+        "auth": {},
+        "file_mounts": {},
+        **{name: [] for name in lists},
+    }
 
 
 def _answers(port: int, process: "subprocess.Popen[bytes]") -> None:

@@ -72,7 +72,9 @@ def test_every_image_is_exactly_one_row_and_the_account_balances(finished: Path,
     assert "again" not in {row["caption"] for row in rows}  # the first of the duplicates won
 
     (summary,) = finished.glob("runs/*/summary.json")
-    account = json.loads(summary.read_text())["account"]
+    facts = json.loads(summary.read_text())
+    account, seconds = facts["account"], facts["worker_seconds"]
+    assert min(seconds["fetch"], seconds["decode"], seconds["predict"]) > 0
     expected = {"input": 80, "already_done": 0, "ok": 70, "failed": 5, "duplicates": 3, "invalid": 2}
     assert account["total"] == {**expected, "not_selected": 0, "left": 0}
     assert account["datasets"][""] == {**dict.fromkeys(account["total"], 0), "input": 1, "invalid": 1}

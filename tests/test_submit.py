@@ -1,7 +1,11 @@
 """Runs as jobs of a real Ray head with a dashboard and a token."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +19,7 @@ from ray._private.authentication_test_utils import reset_auth_token_state
 from pipeline import config
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, ClusterError, ConfigError
-from pipeline.submission import Submissions
+from pipeline.submission import Submissions, runtime_env
 from tests import heads, lakes
 
 ROWS = 5_000
@@ -90,9 +94,12 @@ def test_a_run_that_cannot_start_ends_with_its_own_exit_code_and_sentence(
     submissions: Submissions, lake: RunConfig
 ) -> None:
     log: list[str] = []
-    job_id = submissions.submit(lake, ["--require", "LAKELENS_NO_SUCH_VARIABLE"])
+    environment = {"env_vars": {"LAKELENS_LOG_FORMAT": "json"}}
+    job_id = submissions.submit(lake, ["--require", "LAKELENS_NO_SUCH_VARIABLE"], environment)
     assert submissions.follow(job_id, log.append) == 2
-    assert "The environment variable LAKELENS_NO_SUCH_VARIABLE is required" in "".join(log)
+    (line,) = (json.loads(line) for line in "".join(log).splitlines() if line.startswith("{"))
+    assert (line["event"], line["level"], line["run_id"]) == ("failed", "error", None)
+    assert line["message"].startswith("The environment variable LAKELENS_NO_SUCH_VARIABLE is required")
     job = submissions.find(job_id)
     assert (job.status, job.exit_code, job.output) == ("FAILED", 2, lake.output.path)
 
@@ -101,7 +108,8 @@ def test_a_run_that_cannot_start_ends_with_its_own_exit_code_and_sentence(
 def test_a_run_is_submitted_once_tells_prometheus_of_it_is_stopped_and_resumed(
     submissions: Submissions, head: heads.Head, lake: RunConfig
 ) -> None:
-    first = submissions.submit(lake)
+    following = submit(head.address, lake)
+    first = shown(following)
     assert re.fullmatch(r"[0-9a-f]{12}-0", first)
     with pytest.raises(BusyError, match=rf"^This run is submitted already, as job {first}"):
         submissions.submit(lake)
@@ -113,18 +121,84 @@ def test_a_run_is_submitted_once_tells_prometheus_of_it_is_stopped_and_resumed(
     while exported(head) != documented() - {"ray_lakelens_out_of_memory_total"}:
         assert submissions.find(first).exit_code is None
         time.sleep(0.2)
+    following.send_signal(signal.SIGINT)  # which ends the following, and not the job
+    assert following.wait(60) == 130
     assert submissions.stop(first)
     assert submissions.follow(first, lambda text: None) == 130
     stopped = lakes.predictions(lake.output.path)
     assert 0 < len(stopped) < ROWS
     assert not submissions.stop(first)
 
-    second, said = submissions.submit(lake), list[str]()
+    following = submit(head.address, lake)
+    second, (said, _) = shown(following), following.communicate(timeout=120)
+    assert following.returncode == 0
     assert second == first[:-1] + "1"
-    assert submissions.follow(second, said.append) == 0
-    assert re.search(rf"images +{ROWS:,} +{len(stopped):,} +{ROWS - len(stopped):,}", "".join(said))
+    assert re.search(rf"images +{ROWS:,} +{len(stopped):,} +{ROWS - len(stopped):,}", said)
     assert [row["image_id"] for row in lakes.predictions(lake.output.path)] == [f"{n:05}" for n in range(ROWS)]
     assert [job.id for job in submissions.all()][:2] == [second, first]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("LAKELENS_EVERY_STEP" not in os.environ, reason="a minute: a part of make soak")
+def test_a_run_whose_head_died_goes_on_where_it_was_when_another_head_gets_it(
+    lake: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, committed = Path(lake.output.path, "predictions/_delta_log"), 0
+    for count in (2, 1):
+        with heads.running() as head:
+            for name, value in head.environment.items():
+                monkeypatch.setenv(name, value)
+            reset_auth_token_state()
+            job_id = Submissions(head.address).submit(lake)
+            assert job_id.endswith("-0")  # a new head remembers no job
+            if count == 1:
+                assert Submissions(head.address).follow(job_id, lambda text: None) == 0
+            while len(list(log.glob("*.json"))) < 4:
+                time.sleep(0.1)
+        committed = committed or len(lakes.predictions(lake.output.path))
+    monkeypatch.undo()
+    reset_auth_token_state()
+    assert 0 < committed < ROWS
+    assert [row["image_id"] for row in lakes.predictions(lake.output.path)] == [f"{n:05}" for n in range(ROWS)]
+
+
+def submit(address: str, lake: RunConfig) -> "subprocess.Popen[str]":
+    """`lakelens submit --wait`, as a person types it."""
+    config_file = Path(f"{lake.output.path}.yaml")
+    config_file.write_text(lake.to_yaml())
+    words = [sys.executable, "-m", "jobs", "submit", str(config_file), "--address", address, "--wait"]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def shown(submitted: "subprocess.Popen[str]") -> str:
+    """The id that its first line tells."""
+    assert submitted.stdout is not None
+    return submitted.stdout.readline().split()[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[1]", "must be a YAML mapping"),
+        ("env_vars: [A]", "must be a YAML mapping, and its env_vars one of names"),
+        ("working_dir: .", "working_dir is LakeLens's own"),
+        ("env_vars: {AWS_SECRET_ACCESS_KEY: x}", "AWS_SECRET_ACCESS_KEY looks like a secret.*--require"),
+        ("env_vars: {HF_TOKEN: x}", "HF_TOKEN looks like a secret"),
+    ],
+)
+def test_a_runtime_environment_that_cannot_go_with_a_job_is_refused(
+    text: str, sentence: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "environment.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        runtime_env(str(path))
+
+
+def test_a_runtime_environment_keeps_what_it_says_with_variables_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "environment.yaml"
+    path.write_text("pip: [tqdm]\nenv_vars: {OMP_NUM_THREADS: 4}")
+    assert runtime_env(str(path)) == {"pip": ["tqdm"], "env_vars": {"OMP_NUM_THREADS": "4"}}
 
 
 def exported(head: heads.Head) -> set[str]:

@@ -1,0 +1,55 @@
+"""A run on a cluster that an autoscaler grows from one node to four, and makes small again."""
+
+import os
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from pipeline import run as running
+from tests import heads, lakes, tracing
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("LAKELENS_EVERY_STEP" not in os.environ, reason="a minute and a half: a part of make soak"),
+]
+ROWS = 20_000
+SPOT = {"resources": {"CPU": 1, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 3}
+RELEASED_S = 60
+
+
+def alive(address: str) -> int:
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    try:
+        return sum(1 for node in ray.nodes() if node["Alive"])
+    finally:
+        ray.shutdown()
+
+
+def test_pools_grow_with_the_nodes_that_are_added_for_them_and_idle_nodes_are_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = lakes.folder_of_images(tmp_path / "images", 4)
+    rows = {"uri": [str(images[n % 4]) for n in range(ROWS)], "image_id": [f"{n:06}" for n in range(ROWS)]}
+    pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")
+    model = lakes.tiny_vit(tmp_path / "model")
+    settings = lakes.settings(tmp_path / "manifest.parquet", model, tmp_path / "out", "labels.top_k=1")
+    monkeypatch.setattr(running, "Decoder", tracing.TracedDecoder)
+    monkeypatch.setattr(running, "Predictor", tracing.TracedPredictor)
+    with heads.running(cpus=1, adds={"spot": SPOT}) as head:
+        assert alive(head.gcs) == 1
+        summary = running.run(settings, address=head.gcs)
+        begun = [line for line in tracing.read(tmp_path / "out", "predictor") if line["what"] == "begun"]
+        print({line["node"][-4:]: round(line["at"] - begun[0]["at"], 1) for line in reversed(begun)})
+        assert len({line["node"] for line in begun}) == 3  # the head has no accelerator
+        assert alive(head.gcs) > 1
+        until = time.monotonic() + RELEASED_S
+        while alive(head.gcs) > 1:
+            assert time.monotonic() < until
+            time.sleep(1)
+    assert (summary.account.total.ok, summary.device, summary.engine) == (ROWS, "GPU", "torch")
+    ids = [row["image_id"] for row in lakes.predictions(tmp_path / "out", "image_id")]
+    assert ids == rows["image_id"]
