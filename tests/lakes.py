@@ -28,10 +28,11 @@ SMALL: dict[str, Any] = {
 """A small ViT of any type."""
 
 
-def tiny_vit(folder: Path, *, seed: int = 0, labels: int = 7, resample: int = 2) -> Path:
-    """A ViT with random weights that takes 32x32 images, saved as a Hugging Face folder."""
+def tiny_vit(folder: Path, *, seed: int = 0, labels: int = 7, resample: int = 2, spread: float = 0.2) -> Path:
+    """A ViT with random weights, of that standard deviation, for 32x32 images, saved as a Hugging Face folder."""
     torch.manual_seed(seed)
-    settings = ViTConfig(**SMALL, id2label={i: f"label-{i}" for i in range(labels)})
+    names = {i: f"label-{i}" for i in range(labels)}
+    settings = ViTConfig(**SMALL | {"initializer_range": spread}, id2label=names)
     ViTForImageClassification(settings).eval().save_pretrained(folder)
     ViTImageProcessorPil(size={"height": SIZE, "width": SIZE}, resample=resample).save_pretrained(folder)
     return folder
