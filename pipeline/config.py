@@ -129,11 +129,13 @@ Pool = Annotated[
 
 
 class WorkersConfig(_Section):
-    """How many actors decode and predict; `auto` fits them to the cluster. A run in which nothing was finished for
-    `wait_s` seconds, while actors wait for a place, ends."""
+    """How many actors decode and predict; `auto` fits them to the cluster. `device` is what predictors compute on,
+    `auto` the best that a node has when the run starts. A run in which nothing was finished for `wait_s` seconds,
+    while actors wait for a place, ends."""
 
     decoders: Pool = "auto"
     predictors: Pool = "auto"
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     gpus_per_predictor: float = Field(default=1.0, gt=0, le=1)
     wait_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
 

@@ -1,19 +1,13 @@
-"""What the nodes of a Ray cluster have, what an autoscaler could add, and which actors wait for a place.
-
-It does not know what the actors are for. The last two are no public API of Ray: this is the one place that asks.
-"""
+"""What the nodes of a Ray cluster have, and which actors wait for a place. It does not know what those are for."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import ray
-from ray._private.state import state
 from ray.autoscaler.v2.sdk import get_cluster_status
 
 Accelerator = Literal["GPU", "TPU"]
-GROWTH = 1000
-"""Nodes that a group is taken to grow to where it has no limit; KubeRay's default is 2^31."""
 SHOWN = 5
 """Nodes that a sentence names."""
 
@@ -33,59 +27,43 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Group:
-    """So many nodes that are alike."""
-
-    node: Node
-    count: int = 1
-
-
-@dataclass(frozen=True)
 class Resources:
-    """Nodes, as groups of them."""
+    """The nodes of a cluster."""
 
-    groups: tuple[Group, ...] = ()
+    every: tuple[Node, ...] = ()
 
     @property
     def cpus(self) -> float:
         """CPUs of all nodes."""
-        return sum(group.count * group.node.cpus for group in self.groups)
+        return sum(node.cpus for node in self.every)
 
     @property
     def nodes(self) -> int:
         """Nodes that have CPUs."""
-        return sum(group.count for group in self.groups if group.node.cpus > 0)
+        return len(self._able)
 
     @property
     def smallest(self) -> Node:
         """The least CPUs, and the least memory, of nodes that have CPUs."""
-        able = [group.node for group in self.groups if group.node.cpus > 0 and group.count]
         return Node(
-            cpus=min((node.cpus for node in able), default=1.0),
-            memory=min((node.memory for node in able), default=0.0),
+            cpus=min((node.cpus for node in self._able), default=1.0),
+            memory=min((node.memory for node in self._able), default=0.0),
         )
+
+    @property
+    def _able(self) -> list[Node]:
+        return [node for node in self.every if node.cpus > 0]
 
     def of(self, accelerator: Accelerator | None, share: float = 1.0) -> int:
         """How many actors that take this share of an accelerator each have a place."""
-        places = (group.count * int(group.node.of(accelerator) / share + 1e-6) for group in self.groups)
-        return sum(places)
+        return sum(int(node.of(accelerator) / share + 1e-6) for node in self.every)
 
 
 def alive() -> Resources:
     """The nodes that are alive."""
-    return Resources(tuple(Group(_node(node["Resources"])) for node in ray.nodes() if node["Alive"]))
-
-
-def at_most() -> Resources:
-    """What an autoscaler may make of the cluster; without one, the nodes that are alive."""
-    now, config = alive(), state.get_cluster_config()
-    groups = config.node_group_configs if config else ()
-    if not any(group.max_count < 0 or group.max_count > group.min_count for group in groups):
-        return now
-    possible = Resources(tuple(Group(_node(group.resources), _count(group.max_count)) for group in groups))
-    # A cluster that nobody scales has its own nodes for groups, without the head.
-    larger = possible.cpus > now.cpus or any(possible.of(kind) > now.of(kind) for kind in ("GPU", "TPU"))
-    return possible if larger else now
+    names = ("CPU", "GPU", "TPU", "memory")
+    found = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return Resources(tuple(Node(*(float(has.get(name, 0)) for name in names)) for has in found))
 
 
 def waiting(shapes: Iterable[dict[str, float]]) -> str | None:
@@ -124,11 +102,3 @@ def _listed(amounts: dict[str, float]) -> str:
     return ", ".join(
         [f"{amount:g} {name}" for name, amount in shown.items()] + [f"{memory / 1e9:.2g} GB"] * (memory > 0)
     )
-
-
-def _node(resources: "dict[str, float]") -> Node:
-    return Node(*(float(dict(resources).get(name, 0.0)) for name in ("CPU", "GPU", "TPU", "memory")))
-
-
-def _count(limit: int) -> int:
-    return GROWTH if limit < 0 else min(limit, GROWTH)

@@ -20,7 +20,7 @@ READERS = 2
 PREDICTOR_BYTES = 50e6
 """Memory that a CPU predictor asks Ray for: a token, for which Ray spreads them evenly over the nodes."""
 NODE_SHARE = 0.51
-"""Share of a node's memory that a CPU predictor asks for where nodes may be added, so that each gets its own."""
+"""Share of a node's memory that a CPU predictor asks for where the pool is to grow with the nodes."""
 DECODERS = 2
 """At least so many: while a file that hangs its decoder runs into the time limit, the others go on."""
 LOOK_S = 5.0
@@ -58,47 +58,58 @@ class Pools:
     predictor_threads: int
 
 
-def sized(
-    workers: WorkersConfig,
-    now: Resources,
-    accelerator: Accelerator | None = "GPU",
-    most: Resources | None = None,
-) -> Pools:
-    """Pools for the stages, from the config or from what the nodes have `now`, and may have at `most`.
+def offers(workers: WorkersConfig, now: Resources, kind: Accelerator) -> bool:
+    """Whether predictors can have such accelerators: by the config, else by what the nodes have now."""
+    return workers.device == kind.lower() or (workers.device == "auto" and now.of(kind) > 0)
+
+
+def sized(workers: WorkersConfig, now: Resources, accelerator: Accelerator | None = "GPU") -> Pools:
+    """Pools for the stages, from the config or from what the nodes have now, for an engine that uses such an
+    `accelerator` where there is one.
 
     One predictor for each of the engine's accelerators, or share of one, else for each node; a decoder for each
     CPU. Only decoders ask for CPUs, so that no stage takes what another one needs to start, wherever Ray places
     them. On CPUs decoding is a few per cent of the work: that the operating system shares the cores loses less
-    than splitting them. Raises: ClusterError if there is no CPU at all, and none to come.
+    than splitting them. Raises: ClusterError if there is no CPU, or if `auto` has nothing to go by.
     """
-    most = most or now
-    if not most.nodes:
-        raise ClusterError("The Ray cluster has no node with a CPU yet; start one, and run again.")
-    predictors = _predictors(workers, now, accelerator, most)
-    size = _size(workers.decoders, int(now.cpus), max(DECODERS, int(most.cpus)))
-    # Ray counts in hundredths of a CPU.
-    num_cpus = min(1.0, math.floor(100 * most.cpus / size.max_size) / 100)
-    threads = (now if now.nodes else most).smallest.cpus
-    return Pools(Pool(size, num_cpus), predictors, max(1, int(threads)))
+    if not now.nodes and "auto" in (workers.decoders, workers.predictors):
+        raise ClusterError(
+            "The Ray cluster has no node with a CPU yet; start one, or give workers.decoders and "
+            "workers.predictors sizes for the nodes that it will have."
+        )
+    decoders = _size(workers.decoders, max(DECODERS, int(now.cpus)))
+    # All that the pool starts with have a place; more come with more nodes. Ray counts in hundredths of a CPU.
+    at_first = decoders.initial_size or decoders.min_size
+    num_cpus = min(1.0, math.floor(100 * now.cpus / at_first) / 100) or 1.0
+    threads = max(1, int(now.smallest.cpus))
+    used = accelerator if accelerator and offers(workers, now, accelerator) else None
+    if workers.device in ("gpu", "tpu") and not used:
+        raise ClusterError(f"workers.device is {workers.device}, which the engine of this run does not use.")
+    return Pools(Pool(decoders, num_cpus), _predictors(workers, now, used), threads)
 
 
-def _predictors(workers: WorkersConfig, now: Resources, accelerator: Accelerator | None, most: Resources) -> Pool:
+def _predictors(workers: WorkersConfig, now: Resources, accelerator: Accelerator | None) -> Pool:
     share = workers.gpus_per_predictor if accelerator == "GPU" else 1.0
-    places = most.of(accelerator, share)
-    if not places:
-        memory = NODE_SHARE * most.smallest.memory if most != now else 0.0
-        return Pool(_size(workers.predictors, now.nodes, most.nodes), memory=memory or PREDICTOR_BYTES)
-    size = _size(workers.predictors, now.of(accelerator, share), places)
+    places = now.of(accelerator, share) if accelerator else now.nodes
+    if not places and workers.predictors == "auto":
+        raise ClusterError(
+            f"The Ray cluster has no node with a {accelerator} yet; start one, or give workers.predictors a "
+            "size for the nodes that it will have."
+        )
+    size = _size(workers.predictors, places)
     if accelerator == "TPU" and workers.predictors == "auto":  # Ray Data does not count them: nothing to scale by
         size = PoolConfig(min_size=size.max_size, max_size=size.max_size)
-    return Pool(size, accelerator=accelerator, share=share)
+    if accelerator:
+        return Pool(size, accelerator=accelerator, share=share)
+    grows = (size.initial_size or size.min_size) <= places < size.max_size
+    return Pool(size, memory=NODE_SHARE * now.smallest.memory if grows else PREDICTOR_BYTES)
 
 
-def _size(asked: PoolConfig | str, now: int, most: int) -> PoolConfig:
-    """What was asked for, else all that there is place for, and as many more as nodes are added for."""
+def _size(asked: PoolConfig | str, places: int) -> PoolConfig:
+    """What was asked for, else one for each place, from the start."""
     if isinstance(asked, PoolConfig):
         return asked
-    return PoolConfig(min_size=1, max_size=most, initial_size=min(max(1, now), most))
+    return PoolConfig(min_size=1, max_size=places, initial_size=places)
 
 
 _WHOLE_BLOCKS = {"batch_size": None, "batch_format": "pyarrow"}

@@ -128,9 +128,10 @@ class _Run:
         orphans.remove(self.table, range(self.assignment.epoch))
         try:
             with cluster.connected(address), cluster.explained():
-                now, most = nodes.alive(), nodes.at_most()
-                engine = engines.choose(self.config.model, gpus=most.of("GPU") > 0, tpus=most.of("TPU") > 0)
-                sizes = pools.sized(self.config.workers, now, engines.ACCELERATORS[engine], most)
+                now, workers = nodes.alive(), self.config.workers
+                gpus, tpus = pools.offers(workers, now, "GPU"), pools.offers(workers, now, "TPU")
+                engine = engines.choose(self.config.model, gpus=gpus, tpus=tpus)
+                sizes = pools.sized(workers, now, engines.ACCELERATORS[engine])
                 if self.config.model.precision == INT8:
                     calibration.ensure(self.config, self.assignment.target.output, self.assignment.files)
                 rows = block_rows(self._known_rate(engine), accelerator=sizes.predictors.accelerator is not None)

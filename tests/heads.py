@@ -12,12 +12,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
+from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 TOKEN = "5f0c3a9e7d1b4c2f8a6e0d9b7c5a3f1e"
 START_S = 60
+FAKE_PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 SCALING = {
     **{"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "1"},
     **{"RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID},
@@ -43,15 +46,15 @@ def free_port() -> int:
 
 @contextmanager
 def running(*, cpus: int = 2, adds: Mapping[str, Any] | None = None) -> Iterator[Head]:
-    """At the end its processes are killed, by their ids. With `adds`, kinds of nodes by their names, it is without
-    a token, and Ray's autoscaler adds such nodes, as processes, and ends them when they were idle for six seconds.
+    """At the end its processes are killed, by their ids. With `adds`, kinds of nodes by their names, an autoscaler
+    adds such nodes, as processes, and ends them when they were idle for six seconds.
     """
     port, dashboard, agent, metrics = (free_port() for _ in range(4))
-    environment = {"RAY_USAGE_STATS_ENABLED": "0"}
-    environment |= SCALING if adds else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
     # Idle workers wait for the next task, and metrics are soon seen.
     quick = {"RAY_num_workers_soft_limit": "16", "RAY_metrics_report_interval_ms": "1000"}
     binaries = str(Path(sys.executable).parent)
+    quick |= SCALING if adds else {}
     everything = {**os.environ, **environment, **quick, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
     ports = ["--port", str(port), "--dashboard-port", str(dashboard), "--node-ip-address", "127.0.0.1"]
     ports += ["--dashboard-agent-listen-port", str(agent), "--metrics-export-port", str(metrics)]
@@ -76,7 +79,7 @@ def running(*, cpus: int = 2, adds: Mapping[str, Any] | None = None) -> Iterator
 
 
 def _autoscaling(gcs: str, cpus: int, adds: Mapping[str, Any]) -> dict[str, Any]:
-    """A config for `ray start`; the one that Ray's own AutoscalingCluster reads is not in the wheel."""
+    """A config for `ray start`; a provider of its own kind would read files that are not in Ray's wheel."""
     head = {"resources": {"CPU": cpus}, "node_config": {}, "max_workers": 0}
     lists = ("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands")
     lists += ("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files")
@@ -84,7 +87,7 @@ def _autoscaling(gcs: str, cpus: int, adds: Mapping[str, Any]) -> dict[str, Any]
         "cluster_name": "fake",
         "max_workers": sum(kind["max_workers"] for kind in adds.values()),
         "provider": {
-            **{"type": "fake_multinode", "gcs_address": gcs},
+            **{"type": "external", "module": FAKE_PROVIDER, "gcs_address": gcs},
             **{"launch_multiple": True, "head_node_id": FAKE_HEAD_NODE_ID},
         },
         "available_node_types": {"ray.head.default": head, **adds},
@@ -105,3 +108,12 @@ def _answers(port: int, process: "subprocess.Popen[bytes]") -> None:
                 return
         time.sleep(0.1)
     raise TimeoutError("the dashboard does not answer")
+
+
+@contextmanager
+def client_of(head: Head) -> Iterator[None]:
+    """This process has the head's token."""
+    with patch.dict(os.environ, head.environment):
+        reset_auth_token_state()  # Ray remembers the variables of its first look
+        yield
+    reset_auth_token_state()

@@ -39,7 +39,7 @@ def test_pools_grow_with_the_nodes_that_are_added_for_them_and_idle_nodes_are_re
     settings = lakes.settings(tmp_path / "manifest.parquet", model, tmp_path / "out", "labels.top_k=1")
     monkeypatch.setattr(running, "Decoder", tracing.TracedDecoder)
     monkeypatch.setattr(running, "Predictor", tracing.TracedPredictor)
-    with heads.running(cpus=1, adds={"spot": SPOT}) as head:
+    with heads.running(cpus=1, adds={"spot": SPOT}) as head, heads.client_of(head):
         assert alive(head.gcs) == 1
         summary = running.run(settings, address=head.gcs)
         begun = [line for line in tracing.read(tmp_path / "out", "predictor") if line["what"] == "begun"]

@@ -32,7 +32,10 @@ DEFAULTS = {
         **{"timeout_s": 30.0, "truncated": "error"},
     },
     "batching": {"max_batch_size": 512},
-    "workers": {"decoders": "auto", "predictors": "auto", "gpus_per_predictor": 1.0, "wait_s": 600.0},
+    "workers": {
+        **{"decoders": "auto", "predictors": "auto", "device": "auto"},
+        **{"gpus_per_predictor": 1.0, "wait_s": 600.0},
+    },
     "output": {"path": "out", "rows_per_file": 32768, "commit_interval_s": 30.0},
     "storage": {"endpoint_url": None, "region": None, "anonymous": False},
 }

@@ -24,8 +24,7 @@ from jobs.__main__ import COMMANDS, _app
 from pipeline import __version__, config, engines, fetch, pools
 from pipeline.config import PoolConfig, RunConfig
 from pipeline.decode_child import memory_limit
-from pipeline.errors import ClusterError
-from pipeline.nodes import Group, Node, Resources
+from pipeline.nodes import Node, Resources
 from pipeline.pools import Pools
 from pipeline.submission import STOP_S
 from tests import kuberay
@@ -89,7 +88,7 @@ class Manifest:
             gpus=quantity(limits.get("nvidia.com/gpu", "0")),
             tpus=quantity(limits.get("google.com/tpu", "0")),
         )
-        return Resources((Group(node, pods),))
+        return Resources((node,) * int(pods))
 
     def pools(self, resources: Resources) -> Pools:
         return pools.sized(self.run.workers, resources, engines.ACCELERATORS[self.run.model.engine])
@@ -336,8 +335,7 @@ def test_the_first_pods_hold_the_pools_that_the_run_starts_with(manifest: Manife
     # What the autoscaler may take away before the run has started was given long enough.
     options = manifest.ray.get("autoscalerOptions", {})
     assert manifest.workers["minReplicas"] == start.nodes or options["idleTimeoutSeconds"] >= 600
-    with pytest.raises(ClusterError, match="no node with a CPU yet"):
-        manifest.pools(manifest.at_start(0))
+    assert manifest.pools(manifest.at_start(0)).predictors.accelerator == sizes.predictors.accelerator
 
 
 def test_rays_own_autoscaler_reads_the_groups_as_they_are_meant(manifest: Manifest) -> None:
@@ -352,12 +350,9 @@ def test_rays_own_autoscaler_reads_the_groups_as_they_are_meant(manifest: Manife
     assert (group["min_workers"], group["max_workers"]) == limits
 
 
-def test_accelerators_that_come_only_later_are_used_where_the_autoscaler_tells_of_them() -> None:
+def test_accelerators_that_come_only_later_are_used() -> None:
     gpu = loaded(FOLDER / "rayjob-gpu.yaml")
-    now, most = Resources((Group(Node(cpus=8)),)), gpu.at_start(gpu.workers["maxReplicas"])
-    assert pools.sized(gpu.run.workers, now, "GPU", most).predictors.accelerator == "GPU"
-    assert gpu.pools(now).predictors.accelerator is None  # as a cluster of fixed size is
-    assert gpu.ray["autoscalerOptions"]["version"] == "v2"  # the first one does not
+    assert gpu.pools(Resources((Node(cpus=8),))).predictors.accelerator == "GPU"
 
 
 def test_the_memory_of_a_pod_is_enough_for_its_worst_minute(manifest: Manifest) -> None:

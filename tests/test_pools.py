@@ -6,14 +6,14 @@ import time
 import pytest
 import ray
 
-from pipeline import cluster, nodes, pools
+from pipeline import cluster, pools
 from pipeline.config import PoolConfig, WorkersConfig
 from pipeline.errors import ClusterError
-from pipeline.nodes import Group, Node, Resources
+from pipeline.nodes import Node, Resources
 
 
 def having(*kinds: Node, count: int = 1) -> Resources:
-    return Resources(tuple(Group(node, count) for node in kinds))
+    return Resources(kinds * count)
 
 
 NOTHING = Resources()
@@ -59,13 +59,16 @@ def test_an_engine_that_uses_no_accelerator_asks_for_none() -> None:
 @pytest.mark.parametrize("count", [1, 2, 10])
 @pytest.mark.parametrize(
     "workers",
-    [WorkersConfig(), WorkersConfig(predictors=PoolConfig(max_size=50), decoders=PoolConfig(max_size=7))],
+    [
+        WorkersConfig(),
+        WorkersConfig(predictors=PoolConfig(max_size=50), decoders=PoolConfig(max_size=7, initial_size=7)),
+    ],
 )
 def test_all_decoders_have_a_place_and_nothing_else_asks_for_cpus(
     workers: WorkersConfig, cpus: int, count: int
 ) -> None:
     sizes = pools.sized(workers, having(Node(cpus=cpus), count=count))
-    assert 0 < sizes.decoders.num_cpus * sizes.decoders.size.max_size <= cpus * count + 1e-9
+    assert 0 < sizes.decoders.num_cpus * sizes.decoders.at_first <= cpus * count + 1e-9
     assert sizes.decoders.num_cpus <= 1
     assert sizes.predictors.num_cpus == pools.reading(9)["num_cpus"] == 0
 
@@ -78,30 +81,40 @@ def test_sizes_from_the_config_are_kept() -> None:
     assert (strategy.min_size, strategy.max_size, strategy.initial_size) == (2, 5, 2)
 
 
-def test_a_cluster_without_cpus_that_will_have_none_is_one_sentence() -> None:
-    with pytest.raises(ClusterError, match=r"^The Ray cluster has no node with a CPU yet; start one"):
+def test_a_cluster_without_nodes_is_one_sentence_unless_sizes_are_given() -> None:
+    with pytest.raises(ClusterError, match=r"^The Ray cluster has no node with a CPU yet; start one, or give"):
         pools.sized(WorkersConfig(), NOTHING)
+    workers = WorkersConfig(decoders=PoolConfig(max_size=24), predictors=PoolConfig(max_size=6), device="gpu")
+    sizes = pools.sized(workers, NOTHING)
+    assert (sizes.decoders.num_cpus, sizes.predictors.accelerator) == (1, "GPU")
 
 
-def test_where_nodes_may_be_added_pools_start_with_what_there_is_and_may_grow() -> None:
-    now, most = having(Node(cpus=4, gpus=1)), having(Node(cpus=4, gpus=1), count=8)
-    sizes = pools.sized(WorkersConfig(), now, "GPU", most)
-    assert sizes.predictors.size == PoolConfig(min_size=1, max_size=8, initial_size=1)
-    assert sizes.decoders.size == PoolConfig(min_size=1, max_size=32, initial_size=4)
-    assert sizes.decoders.num_cpus == 1
+def test_accelerators_that_come_later_are_asked_for_where_the_config_names_them_and_gives_sizes() -> None:
+    cpus = having(Node(cpus=4))
+    workers = WorkersConfig(predictors=PoolConfig(max_size=8), device="gpu")
+    assert pools.offers(workers, cpus, "GPU")
+    assert not pools.offers(WorkersConfig(), cpus, "GPU")
+    assert not pools.offers(WorkersConfig(device="cpu"), having(Node(gpus=1)), "GPU")
+    sizes = pools.sized(workers, cpus)
+    assert (sizes.predictors.accelerator, sizes.predictors.at_first) == ("GPU", 1)
+    with pytest.raises(ClusterError, match=r"^The Ray cluster has no node with a GPU yet; start one, or give"):
+        pools.sized(WorkersConfig(device="gpu"), cpus)
+    with pytest.raises(ClusterError, match=r"^workers\.device is gpu, which the engine of this run does not"):
+        pools.sized(workers, cpus, None)
 
 
-def test_where_no_node_is_there_yet_each_pool_starts_with_one_actor_for_which_one_is_added() -> None:
-    sizes = pools.sized(WorkersConfig(), NOTHING, "GPU", having(Node(cpus=16, gpus=1), count=8))
-    assert (sizes.predictors.at_first, sizes.predictors.size.max_size) == (1, 8)
-    assert (sizes.decoders.at_first, sizes.predictor_threads) == (1, 16)
+def test_decoders_that_come_with_more_nodes_ask_for_a_cpu_each() -> None:
+    workers = WorkersConfig(decoders=PoolConfig(max_size=64, initial_size=4))
+    assert pools.sized(workers, having(Node(cpus=4))).decoders.num_cpus == 1
 
 
-def test_a_cpu_predictor_takes_most_of_a_node_where_nodes_may_be_added_so_that_each_gets_one() -> None:
-    node = Node(cpus=4, memory=8e9)
-    sizes = pools.sized(WorkersConfig(), having(node), None, having(node, count=3))
-    assert sizes.predictors.memory == pytest.approx(0.51 * 8e9)
-    assert pools.sized(WorkersConfig(), having(node), None).predictors.memory < 1e8
+def test_a_cpu_predictor_takes_most_of_a_node_where_the_pool_is_to_grow_so_that_each_node_gets_one() -> None:
+    node = having(Node(cpus=4, memory=8e9))
+    growing = WorkersConfig(predictors=PoolConfig(max_size=3))
+    assert pools.sized(growing, node, None).predictors.memory == pytest.approx(0.51 * 8e9)
+    two_a_node = WorkersConfig(predictors=PoolConfig(max_size=2, initial_size=2))
+    for workers in (WorkersConfig(), two_a_node):
+        assert pools.sized(workers, node, None).predictors.memory < 1e8
 
 
 def test_actors_that_wait_for_what_no_node_has_end_the_run_with_what_is_missing_and_what_nodes_have() -> None:
@@ -117,7 +130,6 @@ def test_actors_that_wait_for_what_no_node_has_end_the_run_with_what_is_missing_
         pass
 
     with cluster.connected(None):
-        assert nodes.at_most() == nodes.alive()  # nobody adds nodes here
         waiting = ray.remote(num_gpus=1, num_cpus=0)(Actor).remote()
         with pytest.raises(ClusterError, match=sentence), pools.watched(large, 0.3, gave_up.set):
             assert gave_up.wait(20)

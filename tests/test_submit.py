@@ -33,13 +33,9 @@ def head() -> Iterator[heads.Head]:
 
 
 @pytest.fixture
-def submissions(head: heads.Head, monkeypatch: pytest.MonkeyPatch) -> Iterator[Submissions]:
-    for name, value in head.environment.items():
-        monkeypatch.setenv(name, value)
-    reset_auth_token_state()  # Ray remembers the variables of its first look
-    yield Submissions(head.address)
-    monkeypatch.undo()
-    reset_auth_token_state()
+def submissions(head: heads.Head) -> Iterator[Submissions]:
+    with heads.client_of(head):
+        yield Submissions(head.address)
 
 
 @pytest.fixture
@@ -140,15 +136,10 @@ def test_a_run_is_submitted_once_tells_prometheus_of_it_is_stopped_and_resumed(
 
 @pytest.mark.slow
 @pytest.mark.skipif("LAKELENS_EVERY_STEP" not in os.environ, reason="a minute: a part of make soak")
-def test_a_run_whose_head_died_goes_on_where_it_was_when_another_head_gets_it(
-    lake: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_whose_head_died_goes_on_where_it_was_when_another_head_gets_it(lake: RunConfig) -> None:
     log, committed = Path(lake.output.path, "predictions/_delta_log"), 0
     for count in (2, 1):
-        with heads.running() as head:
-            for name, value in head.environment.items():
-                monkeypatch.setenv(name, value)
-            reset_auth_token_state()
+        with heads.running() as head, heads.client_of(head):
             job_id = Submissions(head.address).submit(lake)
             assert job_id.endswith("-0")  # a new head remembers no job
             if count == 1:
@@ -156,8 +147,6 @@ def test_a_run_whose_head_died_goes_on_where_it_was_when_another_head_gets_it(
             while len(list(log.glob("*.json"))) < 4:
                 time.sleep(0.1)
         committed = committed or len(lakes.predictions(lake.output.path))
-    monkeypatch.undo()
-    reset_auth_token_state()
     assert 0 < committed < ROWS
     assert [row["image_id"] for row in lakes.predictions(lake.output.path)] == [f"{n:05}" for n in range(ROWS)]
 
