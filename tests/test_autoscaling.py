@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
+from ray.autoscaler.v2.sdk import get_cluster_status
 
 from pipeline import run as running
 from tests import heads, lakes, tracing
@@ -16,17 +16,14 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif("LAKELENS_EVERY_STEP" not in os.environ, reason="a minute and a half: a part of make soak"),
 ]
-ROWS = 20_000
+ROWS = 12_000
 SPOT = {"resources": {"CPU": 1, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 3}
 RELEASED_S = 60
 
 
-def alive(address: str) -> int:
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    try:
-        return sum(1 for node in ray.nodes() if node["Alive"])
-    finally:
-        ray.shutdown()
+def alive(head: heads.Head) -> int:
+    status = get_cluster_status(head.gcs)
+    return len(status.active_nodes) + len(status.idle_nodes)
 
 
 def test_pools_grow_with_the_nodes_that_are_added_for_them_and_idle_nodes_are_released(
@@ -35,21 +32,25 @@ def test_pools_grow_with_the_nodes_that_are_added_for_them_and_idle_nodes_are_re
     images = lakes.folder_of_images(tmp_path / "images", 4)
     rows = {"uri": [str(images[n % 4]) for n in range(ROWS)], "image_id": [f"{n:06}" for n in range(ROWS)]}
     pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")
+    overrides = (
+        *("labels.top_k=1", "workers.device=gpu"),
+        *("workers.predictors={max_size: 3}", "workers.decoders={max_size: 4}"),
+    )
     model = lakes.tiny_vit(tmp_path / "model")
-    settings = lakes.settings(tmp_path / "manifest.parquet", model, tmp_path / "out", "labels.top_k=1")
+    settings = lakes.settings(tmp_path / "manifest.parquet", model, tmp_path / "out", *overrides)
     monkeypatch.setattr(running, "Decoder", tracing.TracedDecoder)
     monkeypatch.setattr(running, "Predictor", tracing.TracedPredictor)
     with heads.running(cpus=1, adds={"spot": SPOT}) as head, heads.client_of(head):
-        assert alive(head.gcs) == 1
+        while alive(head) != 1:
+            time.sleep(0.1)
         summary = running.run(settings, address=head.gcs)
-        begun = [line for line in tracing.read(tmp_path / "out", "predictor") if line["what"] == "begun"]
-        print({line["node"][-4:]: round(line["at"] - begun[0]["at"], 1) for line in reversed(begun)})
-        assert len({line["node"] for line in begun}) == 3  # the head has no accelerator
-        assert alive(head.gcs) > 1
+        assert alive(head) == 4
         until = time.monotonic() + RELEASED_S
-        while alive(head.gcs) > 1:
+        while alive(head) > 1:
             assert time.monotonic() < until
             time.sleep(1)
+    begun = [line for line in tracing.read(tmp_path / "out", "predictor") if line["what"] == "begun"]
+    assert len({line["node"] for line in begun}) == 3  # the head has no accelerator
     assert (summary.account.total.ok, summary.device, summary.engine) == (ROWS, "GPU", "torch")
     ids = [row["image_id"] for row in lakes.predictions(tmp_path / "out", "image_id")]
     assert ids == rows["image_id"]

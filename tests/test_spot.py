@@ -1,10 +1,11 @@
 """A run on four nodes with an accelerator each, of which one after the other is taken away and replaced."""
 
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -28,29 +29,19 @@ COMMIT_S = 5.0
 NODE = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": chaos_cluster.STORE_BYTES}
 
 
-class Spot(threading.Thread):
-    """Kills a worker node every 20 seconds, and puts another one in its place."""
-
-    def __init__(self, cluster: Cluster, first_block: Path) -> None:
-        super().__init__(daemon=True)
-        self.kills: list[tuple[float, str]] = []
-        self.ended = threading.Event()
-        self._cluster, self._first_block = cluster, first_block
-
-    def run(self) -> None:
-        while not list(self._first_block.glob("predictor-*")) and not self.ended.wait(0.1):
-            pass
-        while not self.ended.wait(KILL_S):
-            node = next(iter(self._cluster.worker_nodes))
-            raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-            orphans = raylet.children(recursive=True)
-            raylet.kill()
-            for process in orphans:
-                if process.is_running():
-                    process.kill()
-            self.kills.append((time.time(), node.node_id))
-            self._cluster.remove_node(node, allow_graceful=False)
-            self._cluster.add_node(**NODE)
+def replace_a_node(cluster: Cluster) -> tuple[float, str]:
+    """Kill a worker node with all that it runs, and put another one in its place; when that was, and which."""
+    node = next(iter(cluster.worker_nodes))
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    orphans = raylet.children(recursive=True)
+    raylet.kill()
+    died = time.time(), node.node_id
+    for process in orphans:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    cluster.remove_node(node, allow_graceful=False)
+    cluster.add_node(**NODE)
+    return died
 
 
 @pytest.fixture
@@ -76,14 +67,15 @@ def test_all_accelerators_are_busy_at_once_and_nodes_that_are_taken_away_cost_wh
     settings = lakes.settings(tmp_path / "manifest.parquet", model, tmp_path / "out", *overrides)
     monkeypatch.setattr(running, "Decoder", tracing.TracedDecoder)
     monkeypatch.setattr(running, "Predictor", tracing.TracedPredictor)
-    spot = Spot(four_nodes, tmp_path / "out.trace")
-    spot.start()
-    try:
-        summary = running.run(settings, address=four_nodes.address)
-    finally:
-        spot.ended.set()
-        spot.join()
-    assert len(spot.kills) >= 3
+    kills = []
+    with ThreadPoolExecutor() as pool:  # nodes are started by the main thread alone
+        job = pool.submit(running.run, settings, address=four_nodes.address)
+        while not job.done() and not list(tmp_path.glob("out.trace/predictor-*")):
+            time.sleep(0.1)
+        while not wait([job], KILL_S).done:
+            kills.append(replace_a_node(four_nodes))
+        summary = job.result()
+    assert len(kills) >= 3
     assert summary.account.total.ok == ROWS
     ids = [row["image_id"] for row in lakes.predictions(tmp_path / "out", "image_id")]
     assert ids == rows["image_id"]
@@ -93,7 +85,7 @@ def test_all_accelerators_are_busy_at_once_and_nodes_that_are_taken_away_cost_wh
     first_four = sorted(firsts.values())[:4]
     print("busy after", [round(at - decoded[0]["at"], 2) for at in first_four])
     assert first_four[-1] - decoded[0]["at"] < 10
-    check_what_was_lost(predicted, dict((node, at) for at, node in spot.kills))
+    check_what_was_lost(predicted, {node: at for at, node in kills})
 
 
 def check_what_was_lost(predicted: list[dict[str, Any]], died: dict[str, float]) -> None:
