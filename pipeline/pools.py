@@ -23,6 +23,8 @@ NODE_SHARE = 0.51
 """Share of a node's memory that a CPU predictor asks for where the pool is to grow with the nodes."""
 DECODERS = 2
 """At least so many: while a file that hangs its decoder runs into the time limit, the others go on."""
+NEVER = -1.0
+"""Share of its places in use below which a pool is made smaller while it may still get work."""
 LOOK_S = 5.0
 """How often it is looked whether anything was finished."""
 
@@ -131,7 +133,10 @@ def stage(pool: Pool) -> dict[str, Any]:
 def pooled(rows: Dataset, actor: type, pool: Pool, **settings: Any) -> Dataset:
     """The rows as blocks that went through `actor(**settings)`, one of the pool's."""
     # `map_batches` itself refuses whole blocks for actors with GPUs.
-    return rows.map_batches_internal(actor, fn_constructor_kwargs=settings, **stage(pool))
+    fed = rows.map_batches_internal(actor, fn_constructor_kwargs=settings, **stage(pool))
+    # Else all but one end as soon as the first block is there, and start again, models and all, as more come.
+    fed.context.autoscaling_config.actor_pool_util_downscaling_threshold = NEVER
+    return fed
 
 
 def reading(files: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A run on four nodes with an accelerator each, of which one after the other is taken away and replaced."""
 
+import importlib
 import os
 import time
 from collections import Counter
@@ -14,7 +15,9 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import run as running
 from tests import chaos_cluster, lakes, tracing
@@ -26,6 +29,7 @@ pytestmark = [
 ROWS = 30_000
 KILL_S = 20.0
 COMMIT_S = 5.0
+WARM, IMPORT_S = 3, 10.0
 NODE = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": chaos_cluster.STORE_BYTES}
 
 
@@ -44,6 +48,20 @@ def replace_a_node(cluster: Cluster) -> tuple[float, str]:
     return died
 
 
+def warmed(cluster: Cluster) -> None:
+    """Join the cluster, whose nodes then have processes that wait for actors: four nodes share two cores here, on
+    which a process takes seconds to start."""
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes()]
+    ray.get([imported.options(scheduling_strategy=place).remote() for place in places for _ in range(WARM)])
+
+
+@ray.remote(num_cpus=0)
+def imported() -> None:
+    importlib.import_module("tests.tracing")
+    time.sleep(IMPORT_S)  # so that each is a process of its own
+
+
 @pytest.fixture
 def four_nodes() -> Iterator[Cluster]:
     with patch.dict(os.environ, chaos_cluster.ENVIRONMENT):
@@ -53,6 +71,7 @@ def four_nodes() -> Iterator[Cluster]:
                 cluster.add_node(**NODE)
             yield cluster
         finally:
+            ray.shutdown()
             cluster.shutdown()
 
 
@@ -67,9 +86,10 @@ def test_all_accelerators_are_busy_at_once_and_nodes_that_are_taken_away_cost_wh
     settings = lakes.settings(tmp_path / "manifest.parquet", model, tmp_path / "out", *overrides)
     monkeypatch.setattr(running, "Decoder", tracing.TracedDecoder)
     monkeypatch.setattr(running, "Predictor", tracing.TracedPredictor)
+    warmed(four_nodes)
     kills = []
     with ThreadPoolExecutor() as pool:  # nodes are started by the main thread alone
-        job = pool.submit(running.run, settings, address=four_nodes.address)
+        job = pool.submit(running.run, settings)
         while not job.done() and not list(tmp_path.glob("out.trace/predictor-*")):
             time.sleep(0.1)
         while not wait([job], KILL_S).done:

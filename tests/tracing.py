@@ -41,9 +41,11 @@ class Trace:
         folder.mkdir(exist_ok=True)
         self._path = folder / f"{kind}-{os.getpid()}.jsonl"
         self._node = ray.get_runtime_context().get_node_id()
+        self.note("ready")
 
-    def note(self, what: str, rows: pa.Table) -> None:
-        line = {"what": what, "at": time.time(), "node": self._node, "ids": rows["image_id"].to_pylist()}
+    def note(self, what: str, rows: pa.Table | None = None) -> None:
+        ids = rows["image_id"].to_pylist() if rows is not None else []
+        line = {"what": what, "at": time.time(), "node": self._node, "ids": ids}
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
