@@ -104,7 +104,7 @@ def _predictors(workers: WorkersConfig, now: Resources, accelerator: Accelerator
     if accelerator:
         return Pool(size, accelerator=accelerator, share=share)
     grows = (size.initial_size or size.min_size) <= places < size.max_size
-    return Pool(size, memory=NODE_SHARE * now.smallest.memory if grows else PREDICTOR_BYTES)
+    return Pool(size, memory=max(PREDICTOR_BYTES, NODE_SHARE * now.smallest.memory if grows else 0.0))
 
 
 def _size(asked: PoolConfig | str, places: int) -> PoolConfig:
