@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
@@ -58,6 +58,10 @@ class Pools:
     decoders: Pool
     predictors: Pool
     predictor_threads: int
+
+    def for_blocks(self, count: int) -> "Pools":
+        """Without the actors for which there would be no block: each takes seconds of a core to start."""
+        return replace(self, decoders=_cut(self.decoders, count), predictors=_cut(self.predictors, count))
 
 
 def offers(workers: WorkersConfig, now: Resources, kind: Accelerator) -> bool:
@@ -112,6 +116,11 @@ def _size(asked: PoolConfig | str, places: int) -> PoolConfig:
     if isinstance(asked, PoolConfig):
         return asked
     return PoolConfig(min_size=1, max_size=places, initial_size=places)
+
+
+def _cut(pool: Pool, count: int) -> Pool:
+    sizes = pool.size.model_dump().items()
+    return replace(pool, size=PoolConfig(**{name: size and min(size, max(1, count)) for name, size in sizes}))
 
 
 _WHOLE_BLOCKS = {"batch_size": None, "batch_format": "pyarrow"}

@@ -5,6 +5,7 @@
 It decides nothing about images, models or tables; it connects those that do.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -135,6 +136,7 @@ class _Run:
                 if self.config.model.precision == INT8:
                     calibration.ensure(self.config, self.assignment.target.output, self.assignment.files)
                 rows = block_rows(self._known_rate(engine), accelerator=sizes.predictors.accelerator is not None)
+                sizes = sizes.for_blocks(math.ceil(self.pending / rows))
                 self._process(dataset(self.config, self.assignment, sizes, engine, rows), sizes)
         except BaseException as error:
             # Where its last commit may have landed unseen, the next run, which reads the log, clears up.

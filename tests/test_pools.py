@@ -81,6 +81,16 @@ def test_sizes_from_the_config_are_kept() -> None:
     assert (strategy.min_size, strategy.max_size, strategy.initial_size) == (2, 5, 2)
 
 
+def test_no_actor_is_started_for_which_there_is_no_block() -> None:
+    sizes = pools.sized(WorkersConfig(), having(Node(cpus=32, gpus=4), count=2))
+    assert sizes.for_blocks(1000) == sizes
+    few = sizes.for_blocks(3)
+    assert few.predictors.size == few.decoders.size == PoolConfig(min_size=1, max_size=3, initial_size=3)
+    fixed = pools.sized(WorkersConfig(predictors=PoolConfig(min_size=4, max_size=4)), having(Node(cpus=2)))
+    assert fixed.for_blocks(0).predictors.size == PoolConfig(min_size=1, max_size=1)
+    assert few.decoders.num_cpus == 1
+
+
 def test_a_cluster_without_nodes_is_one_sentence_unless_sizes_are_given() -> None:
     with pytest.raises(ClusterError, match=r"^The Ray cluster has no node with a CPU yet; start one, or give"):
         pools.sized(WorkersConfig(), NOTHING)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
+from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from pipeline import schema
 from pipeline.config import RunConfig
@@ -52,6 +53,15 @@ def test_a_decoder_gives_every_row_back_in_order(
     codes = decoded.column("error_code").to_pylist()
     assert codes == ["unsupported_format" if i % 7 == 3 else None for i in range(count)]
     assert decoded.column_names == [*schema.PENDING.names, *schema.DECODED.names, schema.PIXELS]
+
+
+def test_weights_that_lack_the_classifier_are_refused(settings: RunConfig, tmp_path: Path) -> None:
+    headless = AutoModelForImageClassification.from_pretrained(settings.model.name).vit
+    headless.save_pretrained(tmp_path)
+    AutoImageProcessor.from_pretrained(settings.model.name, backend="pil").save_pretrained(tmp_path)
+    lacking = settings.model_copy(update={"model": settings.model.model_copy(update={"name": str(tmp_path)})})
+    with pytest.raises(ModelError, match="not a trained image classifier"):
+        predictor(lacking, resolve(lacking.model, Storage()))(pending([]))
 
 
 class Small(Engine):
