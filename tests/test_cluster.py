@@ -4,17 +4,20 @@ import os
 import threading
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 from ray.exceptions import RayError
 
 from pipeline import cluster, nodes
+from pipeline import run as running
 from pipeline.errors import ClusterError, ModelError
 from pipeline.run import run
-from tests import chaos_cluster, lakes
+from tests import chaos_cluster, lakes, tracing
 
 ROWS = 5000
 
@@ -55,6 +58,34 @@ def test_a_cluster_with_gpus_has_a_predictor_on_each_and_they_get_whole_blocks(t
     finally:
         ray.shutdown()
     assert [row["image_id"] for row in lakes.predictions(tmp_path / "out")] == rows["image_id"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("LAKELENS_EVERY_STEP" not in os.environ, reason="half a minute: a part of make soak")
+def test_each_chip_of_a_tpu_node_gets_a_predictor_and_other_nodes_get_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Placement only: chips are logical, and the engine is a stand-in."""
+    images = lakes.folder_of_images(tmp_path / "images", 4)
+    rows = {"uri": [str(images[n % 4]) for n in range(2000)], "image_id": [f"{n:04}" for n in range(2000)]}
+    pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")
+    model = lakes.tiny_vit(tmp_path / "model")
+    settings = lakes.settings(tmp_path / "manifest.parquet", model, tmp_path / "out", "workers.device=tpu")
+    monkeypatch.setattr(running, "Decoder", tracing.TracedDecoder)
+    monkeypatch.setattr(running, "Predictor", tracing.TracedPredictor)
+    with patch.dict(os.environ, chaos_cluster.ENVIRONMENT):
+        nodes_of = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+        try:
+            chips = nodes_of.add_node(num_cpus=1, resources={"TPU": 2}).node_id
+            summary = run(settings, address=nodes_of.address)
+        finally:
+            nodes_of.shutdown()
+    assert (summary.engine, summary.device) == ("xla", "TPU")
+    begun = [line for line in tracing.read(tmp_path / "out", "predictor") if line["what"] == "begun"]
+    assert {line["node"] for line in begun} == {chips}
+    assert len({line["worker"] for line in begun}) == 2
+    ids = [row["image_id"] for row in lakes.predictions(tmp_path / "out", "image_id")]
+    assert ids == rows["image_id"]
 
 
 @pytest.mark.slow

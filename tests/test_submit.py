@@ -23,6 +23,7 @@ from pipeline.submission import Submissions, runtime_env
 from tests import heads, lakes
 
 ROWS = 5_000
+METRIC = re.compile(r"ray_lakelens_\w+|ray_data_num_external_inqueue_blocks")
 ROOT = Path(__file__).parents[1]
 
 
@@ -191,19 +192,19 @@ def test_a_runtime_environment_keeps_what_it_says_with_variables_as_text(tmp_pat
 
 
 def exported(head: heads.Head) -> set[str]:
-    """Names of the metrics that Ray's agent gives to Prometheus."""
+    """Names of the metrics that Ray's agent gives to Prometheus: LakeLens's, and Ray Data's that is documented."""
     with urllib.request.urlopen(head.metrics_url) as answer:
         lines = answer.read().decode().splitlines()
-    return {line.split()[2] for line in lines if line.startswith("# TYPE ray_lakelens_")}
+    return {name for line in lines if line.startswith("# TYPE ") and METRIC.fullmatch(name := line.split()[2])}
 
 
 def documented() -> set[str]:
     """Names of the metrics in the README's table."""
-    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `ray_lakelens")]
-    return {name for row in rows for name in re.findall(r"ray_lakelens_\w+", row.split("|")[1])}
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `ray_")]
+    return {name for row in rows for name in METRIC.findall(row.split("|")[1])}
 
 
 def test_the_dashboard_shows_the_documented_metrics_and_no_others() -> None:
     dashboard = (ROOT / "configs/grafana/lakelens.json").read_text()
     assert json.loads(dashboard)["panels"]
-    assert {name.removesuffix("_bucket") for name in re.findall(r"ray_lakelens_\w+", dashboard)} == documented()
+    assert {name.removesuffix("_bucket") for name in METRIC.findall(dashboard)} == documented()
