@@ -47,14 +47,16 @@ def test_an_address_where_no_cluster_is_is_one_sentence_at_once(address: str, se
 
 
 @pytest.mark.slow
-def test_a_cluster_with_gpus_has_a_predictor_on_each_and_they_get_whole_blocks(tmp_path: Path) -> None:
+def test_two_predictors_share_a_gpu_where_they_are_to_and_get_whole_blocks(tmp_path: Path) -> None:
     images = lakes.folder_of_images(tmp_path / "images", 4)
     rows = {"uri": [str(images[n % 4]) for n in range(1000)], "image_id": [f"{n:03}" for n in range(1000)]}
     pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")
-    settings = lakes.settings(tmp_path / "manifest.parquet", lakes.tiny_vit(tmp_path / "model"), tmp_path / "out")
-    ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    model, share = lakes.tiny_vit(tmp_path / "model"), "workers.gpus_per_predictor=0.5"
+    settings = lakes.settings(tmp_path / "manifest.parquet", model, tmp_path / "out", share)
+    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     try:
-        assert run(settings).engine == "torch"
+        summary = run(settings)
+        assert (summary.engine, summary.device) == ("torch", "GPU")
     finally:
         ray.shutdown()
     assert [row["image_id"] for row in lakes.predictions(tmp_path / "out")] == rows["image_id"]
