@@ -81,6 +81,7 @@ def busy(settings: RunConfig, image_s: float, log: Path) -> float:
             weights_sha256=assignment.target.model.weights_sha256,
             engine="torch",
             threads=1,
+            share=1.0,
             block_rows=feed.ROWS,
             output=assignment.target.output,
             run_id=run_id,

@@ -109,7 +109,6 @@ class _Lines:
         if not logs.as_json():
             print(self._rate.describe(progress), file=sys.stderr, flush=True)
             return
-        logs.of_run(progress.run_id)
         rate, total = self._rate.of(progress), progress.account.total
         logs.event(
             "progress",

@@ -27,4 +27,5 @@ def event(name: str, level: str = "info", **facts: Any) -> None:
     """One object: time (UTC), level, event, run_id (null before there is one), and what belongs to the event."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     line = {"time": now, "level": level, "event": name, "run_id": _run_id, **facts}
-    print(json.dumps(line), file=sys.stderr, flush=True)
+    sys.stderr.write(json.dumps(line) + "\n")  # in one piece: several threads tell things
+    sys.stderr.flush()

@@ -43,23 +43,15 @@ def show_run(
             take_over=take_over,
             address=address,
             stop=stop,
+            on_start=logs.of_run,
             on_progress=on_progress,
             say=console.note,
         )
     if logs.as_json():
         logs.event("finished", **summary.facts())
-    if summary.run_id is None:
-        console.say("Nothing to do: no row is pending. Nothing was committed.")
     console.show_account(summary.account)
-    if summary.run_id is not None:
-        word = "stopped" if summary.stopped else "finished"
-        console.say(
-            f"{word} in {summary.seconds:,.1f} s, {summary.images_per_s:,.1f} images/s, "
-            f"engine {summary.engine}, run {summary.run_id}"
-        )
-        if summary.advice:
-            console.say(summary.advice)
-    console.say(f"output: {summary.output}")
+    for line in summary.lines:
+        console.say(line)
     if summary.stopped:
         raise typer.Exit(STOPPED)
     return summary

@@ -81,9 +81,8 @@ class Account:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: its id, pending rows in all, rows predicted so far, and the account of what is committed."""
+    """Where a run is: pending rows in all, rows predicted so far, and the account of what is committed."""
 
-    run_id: str
     pending: int
     predicted: int
     account: Account

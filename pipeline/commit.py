@@ -182,6 +182,7 @@ class Committer:
         self._writing: dict[Future[list[Fragment]], ObjectRef] = {}
         self._written: queue.Queue[Future[list[Fragment]] | None] = queue.Queue()
         self._error: BaseException | None = None
+        self._abandoned = False
         self._thread = threading.Thread(target=self._work, daemon=True, name="commit")
         self._thread.start()
 
@@ -198,10 +199,13 @@ class Committer:
             self._slots.release()  # or close() would wait for it for ever
             raise
         self._writing[future] = write
+        if self._abandoned:
+            ray.cancel(write)
         future.add_done_callback(self._finished)
 
     def abandon(self) -> None:
-        """Cancel the writes in flight, which may wait for blocks that are lost: `close` will not wait for them."""
+        """Cancel the writes in flight and to come, which may wait for lost blocks: `close` will not wait for them."""
+        self._abandoned = True  # the last of them may come yet
         for write in list(self._writing.values()):
             ray.cancel(write)
 

@@ -136,7 +136,7 @@ class WorkersConfig(_Section):
     decoders: Pool = "auto"
     predictors: Pool = "auto"
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    gpus_per_predictor: float = Field(default=1.0, gt=0, le=1)
+    gpus_per_predictor: float = Field(default=1.0, ge=0.01, le=1)
     wait_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
 
 

@@ -54,6 +54,10 @@ class Resources:
     def _able(self) -> list[Node]:
         return [node for node in self.every if node.cpus > 0]
 
+    def places(self, cpus: float) -> int:
+        """How many actors that take so many CPUs each have a place."""
+        return sum(int(node.cpus / cpus + 1e-6) for node in self.every)
+
     def of(self, accelerator: Accelerator | None, share: float = 1.0) -> int:
         """How many actors that take this share of an accelerator each have a place."""
         return sum(int(node.of(accelerator) / share + 1e-6) for node in self.every)
@@ -69,7 +73,8 @@ def alive() -> Resources:
 def waiting(shapes: Iterable[dict[str, float]]) -> str | None:
     """What actors of these shapes wait for a place, and what the nodes have free; None if none do.
 
-    A shape is what an actor asks for, by Ray's names: CPU, GPU, TPU, memory.
+    A shape is what an actor asks for, by Ray's names: CPU, GPU, TPU, memory. Raises: what Ray raises if the state
+    of the cluster cannot be had.
     """
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
     asked = [_rounded(shape) for shape in shapes]

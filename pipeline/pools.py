@@ -1,10 +1,10 @@
 """The pools of actors: how many, what each asks Ray for, how Ray Data runs them. It does not know what they do."""
 
-import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from pipeline import nodes
 from pipeline.config import PoolConfig, WorkersConfig
-from pipeline.errors import ClusterError
+from pipeline.errors import ClusterError, TableError
 from pipeline.nodes import Accelerator, Resources
 
 READERS = 2
@@ -31,7 +31,8 @@ LOOK_S = 5.0
 
 @dataclass(frozen=True)
 class Pool:
-    """Actors of one stage: how many, and what each asks Ray for: `share` of a GPU, or a TPU chip."""
+    """Actors of one stage: how many, and what each asks Ray for: CPUs, the `share` of a GPU or a TPU chip, which
+    is 0 for a predictor on CPUs, and bytes of memory."""
 
     size: PoolConfig
     num_cpus: float = 0.0
@@ -46,7 +47,7 @@ class Pool:
 
     @property
     def shape(self) -> dict[str, float]:
-        """What one actor asks for, by Ray's names."""
+        """What one actor asks for, by Ray's names and in its units: CPUs, GPUs, chips, bytes."""
         asked = {"CPU": self.num_cpus, "memory": self.memory, (self.accelerator or "GPU"): 0.0}
         return asked | ({self.accelerator: self.share} if self.accelerator else {})
 
@@ -78,24 +79,29 @@ def sized(workers: WorkersConfig, now: Resources, accelerator: Accelerator | Non
     them. On CPUs decoding is a few per cent of the work: that the operating system shares the cores loses less
     than splitting them. Raises: ClusterError if there is no CPU, or if `auto` has nothing to go by.
     """
-    if not now.nodes and "auto" in (workers.decoders, workers.predictors):
-        raise ClusterError(
-            "The Ray cluster has no node with a CPU yet; start one, or give workers.decoders and "
-            "workers.predictors sizes for the nodes that it will have."
-        )
-    decoders = _size(workers.decoders, max(DECODERS, int(now.cpus)))
-    # All that the pool starts with have a place; more come with more nodes. Ray counts in hundredths of a CPU.
-    at_first = decoders.initial_size or decoders.min_size
-    num_cpus = min(1.0, math.floor(100 * now.cpus / at_first) / 100) or 1.0
-    threads = max(1, int(now.smallest.cpus))
     used = accelerator if accelerator and offers(workers, now, accelerator) else None
     if workers.device in ("gpu", "tpu") and not used:
         raise ClusterError(f"workers.device is {workers.device}, which the engine of this run does not use.")
-    return Pools(Pool(decoders, num_cpus), _predictors(workers, now, used), threads)
+    if not now.nodes and ("auto" in (workers.decoders, workers.predictors) or not used):
+        raise ClusterError(
+            "The Ray cluster has no node with a CPU yet; start one, or give workers.device, and workers.decoders "
+            "and workers.predictors sizes for the nodes that it will have."
+        )
+    threads = max(1, int(now.smallest.cpus))
+    return Pools(_decoders(workers, now), _predictors(workers, now, used), threads)
+
+
+def _decoders(workers: WorkersConfig, now: Resources) -> Pool:
+    """For a CPU each; a pool that does not grow has a place for all of them, if need be for a part of a CPU."""
+    size = _size(workers.decoders, max(DECODERS, int(now.cpus)))
+    if workers.decoders != "auto" and size.min_size < size.max_size:
+        return Pool(size, 1.0)
+    parts = (part / 100 for part in range(100, 0, -1))
+    return Pool(size, next((part for part in parts if now.places(part) >= size.max_size), 0.01))
 
 
 def _predictors(workers: WorkersConfig, now: Resources, accelerator: Accelerator | None) -> Pool:
-    share = workers.gpus_per_predictor if accelerator == "GPU" else 1.0
+    share = round(workers.gpus_per_predictor, 4) if accelerator == "GPU" else 1.0  # as Ray counts
     places = now.of(accelerator, share) if accelerator else now.nodes
     if not places and workers.predictors == "auto":
         raise ClusterError(
@@ -107,8 +113,8 @@ def _predictors(workers: WorkersConfig, now: Resources, accelerator: Accelerator
         size = PoolConfig(min_size=size.max_size, max_size=size.max_size)
     if accelerator:
         return Pool(size, accelerator=accelerator, share=share)
-    grows = (size.initial_size or size.min_size) <= places < size.max_size
-    return Pool(size, memory=max(PREDICTOR_BYTES, NODE_SHARE * now.smallest.memory if grows else 0.0))
+    most = int(NODE_SHARE * now.smallest.memory) if size.max_size > places else 0
+    return Pool(size, memory=float(max(PREDICTOR_BYTES, most)), share=0.0)
 
 
 def _size(asked: PoolConfig | str, places: int) -> PoolConfig:
@@ -177,7 +183,7 @@ def watched(pools: Pools, wait_s: float, give_up: Callable[[], None]) -> Iterato
 
     def look() -> None:
         while not ended.wait(min(wait_s, LOOK_S)):
-            if time.monotonic() > moved_s + wait_s and (said := nodes.waiting(shapes)):
+            if time.monotonic() > moved_s + wait_s and (said := _asked(shapes)):
                 lacking.append(
                     f"Nothing was finished for {wait_s:g} s, and {said}. What was committed stays; add what "
                     "is missing, and run again."
@@ -191,5 +197,13 @@ def watched(pools: Pools, wait_s: float, give_up: Callable[[], None]) -> Iterato
     finally:
         ended.set()
         watch.join()
-        if lacking:
+        # A commit that is in doubt is more than that: what may land yet is not to be cleared up.
+        if lacking and not isinstance(sys.exception(), TableError):
             raise ClusterError(lacking[0])
+
+
+def _asked(shapes: list[dict[str, float]]) -> str | None:
+    """`nodes.waiting`; None, too, if the cluster's state cannot be had just now."""
+    with suppress(Exception):
+        return nodes.waiting(shapes)
+    return None

@@ -37,7 +37,7 @@ from pipeline.timing import Seconds
 from pipeline.workers import Decoder, Predictor, read_pending, write_fragments, write_rest
 
 RATE_S = 5.0
-"""How long a run must have predicted before its rate says something."""
+"""Seconds that predictors must have worked before their rate says something."""
 REFUSED_ROWS = 10
 """A run of at least so many images in which every one is refused by its store is stopped, however small it is."""
 
@@ -49,13 +49,15 @@ def run(
     take_over: bool = False,
     address: str | None = None,
     stop: threading.Event | None = None,
+    on_start: Callable[[str], None] = lambda run_id: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     say: planning.Say = lambda sentence: None,
 ) -> Summary:
     """Label and embed the selected images of the manifest: by default those that the output does not hold yet.
 
     Setting `stop` ends it early: what is predicted is committed, the rest is `left`. With `take_over` a run that
-    is at work on the output is stopped at its next commit. `say` gets a sentence where there is something to wait
+    is at work on the output is stopped at its next commit. `on_start` gets the run's id, if there is anything to
+    do; `say` gets a sentence where there is something to wait
     for. Raises: LakeLensError, one of its kinds for each way in which a run cannot start or go on.
     """
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:6]}"
@@ -63,6 +65,7 @@ def run(
     if assignment.heartbeat is None:
         assignment.account.check()
         return Summary(assignment.target.output, assignment.account)
+    on_start(run_id)
     try:
         owned = _Run(config, assignment, stop or threading.Event(), on_progress)
         return owned.go(address) if assignment.pending else owned.only_clear_up()
@@ -96,6 +99,7 @@ def dataset(config: RunConfig, assignment: Assignment, sizes: Pools, engine: str
         weights_sha256=assignment.target.model.weights_sha256,
         engine=engine,
         threads=sizes.predictor_threads,
+        share=sizes.predictors.share,
         block_rows=rows,
         output=assignment.target.output,
         run_id=assignment.run_id,
@@ -119,7 +123,7 @@ class _Run:
         self.account, self.pending, self.predicted = assignment.account, assignment.pending, 0
         self.unassigned = assignment.account.total.left - assignment.pending
         self.started, self.reporting = time.monotonic(), threading.Lock()
-        self.first_block: tuple[float, int] | None = None
+        self.moved: Callable[[], None] = lambda: None
         self.metrics, self.seconds = DriverMetrics(assignment.run_id), Seconds()
         assert assignment.target.table is not None  # it has been claimed
         self.table, self.storage = assignment.target.table, assignment.target.storage
@@ -190,22 +194,18 @@ class _Run:
             self.stop.set()
             committer.abandon()
 
-        with pools.watched(sizes, self.config.workers.wait_s, give_up) as moved:
-            blocks = self._counted(finished_blocks(scored), sizes.predictors.size.max_size, moved)
+        with pools.watched(sizes, self.config.workers.wait_s, give_up) as self.moved:
+            blocks = self._counted(finished_blocks(scored))
             try:
                 for group in gather(blocks, rows=output.rows_per_file, age_s=age_s, stop=self.stop):
                     committer.add(write_fragments.remote(*(ref for ref, _ in group), **self._place()))
             finally:
                 committer.close()
 
-    def _counted(self, blocks: Blocks, predictors: int, moved: Callable[[], None]) -> Blocks:
+    def _counted(self, blocks: Blocks) -> Blocks:
         for block in blocks:
-            moved()
+            self.moved()
             self.predicted += block[1]
-            first_s, first_rows = self.first_block = self.first_block or (time.monotonic(), self.predicted)
-            elapsed_s = time.monotonic() - first_s
-            if elapsed_s > RATE_S:
-                self._note(images_per_s=round((self.predicted - first_rows) / elapsed_s / predictors, 3))
             self._report()
             yield block
 
@@ -224,6 +224,10 @@ class _Run:
         self.account = self._with(fragments)
         self.seconds = sum((fragment.seconds for fragment in fragments), self.seconds)
         self.metrics.committed(sum(fragment.rows for fragment in fragments))
+        self.moved()
+        if self.seconds.predict > RATE_S:
+            done = self.account.total.ok + self.account.total.failed
+            self._note(images_per_s=round(done / self.seconds.predict, 3))
         self._report()
 
     def _place(self) -> dict[str, Any]:
@@ -264,9 +268,7 @@ class _Run:
         with self.reporting:
             elapsed_s, total = time.monotonic() - self.started, self.account.total
             self.metrics.waiting(self.predicted - total.ok - total.failed)
-            self.on_progress(
-                Progress(self.assignment.run_id, self.pending, self.predicted, self.account, elapsed_s)
-            )
+            self.on_progress(Progress(self.pending, self.predicted, self.account, elapsed_s))
 
     def _check(self, summary: Summary) -> None:
         self.account.check()

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
+from ray.runtime_env import RuntimeEnv
 
 from pipeline import __version__, cluster
 from pipeline.config import RunConfig, read_yaml
@@ -30,6 +31,7 @@ from pipeline.storage import scheme
 
 ENDED = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 130}
 """Exit codes of jobs that have ended, where Ray does not know that of the process."""
+STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 STOP_S = 60
 """How long a run that is stopped has to commit what is predicted, before Ray kills it; Ray's own default is 3."""
 AGENT_S = 60.0
@@ -38,8 +40,13 @@ PAUSE_S = 1.0
 """Between two tries to submit a job, or to follow its log."""
 SHIPPED = ("pipeline", "jobs")
 """Packages that go with a job: the code is the same everywhere. What they need is in the cluster's image."""
-_SECRET = re.compile("secret|token|passw|credential|private|(access|api|account)_?key", re.IGNORECASE)
-"""Names of variables that are not sent."""
+_SECRET = re.compile(
+    r"(^|_)(secret|token|pass|password|passwd|credentials?|key|sas|connection_string)(_(?!file$|path$)|$)",
+    re.IGNORECASE,
+)
+"""Names of variables that are not sent; those of files that hold secrets are."""
+_IN_URL = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
+"""A password in a URL."""
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "demo", "demo.py")
 
 
@@ -79,12 +86,12 @@ class Submissions:
     ) -> str:
         """Submit a run with these options of `lakelens run`, in a Ray runtime environment; returns the job's id.
 
-        The id is a hash of all these, and how often they were submitted before. Raises: BusyError if that job is
+        The id is a hash of all these and how often they were submitted before. Raises: BusyError if that job is
         there and has not ended, ConfigError for a path that only this machine has, ClusterError.
         """
         _require_shared_paths(config)
         text, runtime_env = config.to_yaml(), dict(runtime_env or {})
-        variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)} | runtime_env.pop("env_vars", {})
+        variables = {STOP_VARIABLE: str(STOP_S)} | runtime_env.pop("env_vars", {})
         told = (text, *options, json.dumps([runtime_env, variables], sort_keys=True))
         digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
         before = [job for job in self.all() if job.id.rpartition("-")[0] == digest]
@@ -181,17 +188,34 @@ def runtime_env(path: str) -> dict[str, Any]:
     dashboard sees its values.
     """
     found = read_yaml(path, "the runtime environment")
-    if not isinstance(found, dict) or not isinstance(found.get("env_vars", {}), dict):
-        raise ConfigError(f"The runtime environment {path} must be a YAML mapping, and its env_vars one of names.")
+    variables = found.get("env_vars", {}) if isinstance(found, dict) else None
+    if not isinstance(variables, dict) or not all(isinstance(value, str | int) for value in variables.values()):
+        raise ConfigError(
+            f"The runtime environment {path} must be a YAML mapping, and its env_vars one of names to texts or "
+            "numbers."
+        )
     if "working_dir" in found:
         raise ConfigError(f"{path}: working_dir is LakeLens's own; use py_modules for code that goes with a job.")
-    variables = {str(name): str(value) for name, value in found.get("env_vars", {}).items()}
-    if secret := next(filter(_SECRET.search, variables), None):
+    _require_no_secret(path, found, variables)
+    if not str(variables.get(STOP_VARIABLE, STOP_S)).isdigit():
+        raise ConfigError(f"{path}: {STOP_VARIABLE} is a whole number of seconds.")
+    asked = {**found, "env_vars": {str(name): str(value) for name, value in variables.items()}}
+    try:
+        json.dumps(RuntimeEnv(**{key: value for key, value in asked.items() if key != "py_modules"}))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path} is no runtime environment of Ray's: {str(error).splitlines()[0]}") from error
+    return asked
+
+
+def _require_no_secret(path: str, found: dict[str, Any], variables: dict[str, Any]) -> None:
+    """Raises: ConfigError."""
+    if secret := next(filter(_SECRET.search, map(str, variables)), None):
         raise ConfigError(
             f"{path}: {secret} looks like a secret, and the dashboard shows a job's variables; set it in the "
             f"environment of the cluster's nodes, and give --require {secret}."
         )
-    return {**found, "env_vars": variables}
+    if _IN_URL.search(str(found)):
+        raise ConfigError(f"{path}: a URL has a password in it, and the dashboard shows it.")
 
 
 def _require_shared_paths(config: RunConfig) -> None:

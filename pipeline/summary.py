@@ -16,7 +16,7 @@ from pipeline.timing import Seconds
 class Summary:
     """What a run did. `run_id` is None if there was nothing to do: then no row was written.
 
-    `status` is finished, stopped, limited (rows that were not selected are left) or incomplete; `device` what its
+    `status` is finished, stopped, limited (rows beyond `--limit` are left) or incomplete; `device` what its
     predictors computed on: GPU, TPU or CPU; `worker_seconds` where the time of its workers went.
     """
 
@@ -44,6 +44,16 @@ class Summary:
     def advice(self) -> str | None:
         """Which stage was the bottleneck, and what would help, as a sentence; None if that is not known."""
         return self.worker_seconds.advice(self.device) if self.device else None
+
+    @property
+    def lines(self) -> list[str]:
+        """How it went, for people."""
+        where = f"output: {self.output}"
+        if self.run_id is None:
+            return ["Nothing to do: no row is pending. Nothing was committed.", where]
+        word = "stopped" if self.stopped else "finished"
+        speed = f"{word} in {self.seconds:,.1f} s, {self.images_per_s:,.1f} images/s"
+        return [f"{speed}, engine {self.engine}, run {self.run_id}", *filter(None, [self.advice]), where]
 
     def facts(self) -> dict[str, Any]:
         """For `summary.json` and the log."""

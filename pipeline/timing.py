@@ -43,8 +43,10 @@ class Seconds:
 
     @property
     def bottleneck(self) -> str | None:
-        """The stage that the other one waits for: fetch, decode or predict; None if neither is busy."""
-        if max(self.decoders_busy, self.predictors_busy) < BUSY:
+        """The stage that the other one waits for: fetch, decode or predict; None if neither is busy, or too little
+        is known of one."""
+        decoders, predictors = self.decoders_busy, self.predictors_busy
+        if not decoders or not predictors or max(decoders, predictors) < BUSY:
             return None
         if self.predictors_busy >= self.decoders_busy:
             return "predict"
@@ -61,21 +63,30 @@ class Seconds:
         if stage == "predict":
             more = "nodes" if device == "CPU" else f"{device}s"
             return f"predict was the bottleneck: predictors were busy for {busy} of their time; add {more}"
-        factor = 1 / max(self.predictors_busy, 0.01)
+        factor = 1 / self.predictors_busy
         more = f"{factor:.1f} times as many decoders (CPUs) would keep the predictors busy"
         near = "" if stage == "decode" else ", as would a store that answers faster"
         return f"{stage} was the bottleneck: predictors were busy for {busy} of their time; {more}{near}"
 
 
 def noted(block: pa.Table, seconds: Seconds) -> pa.Table:
-    """The block with these seconds on top of its own."""
-    return block.replace_schema_metadata({_KEY: json.dumps(dataclasses.asdict(of([block]) + seconds))})
+    """The block, marked with the seconds that its rows took."""
+    facts = {"rows": block.num_rows, **dataclasses.asdict(seconds)}
+    return block.replace_schema_metadata({_KEY: json.dumps(facts)})
 
 
 def of(blocks: Iterable[pa.Table]) -> Seconds:
-    """What was noted in these blocks, added up."""
-    texts = ((block.schema.metadata or {}).get(_KEY) for block in blocks)
-    return sum((Seconds(**json.loads(text)) for text in texts if text), Seconds())
+    """What these blocks are marked with, added up; of a block that Ray has cut, each part has its part of it."""
+    return sum(map(_of, blocks), Seconds())
+
+
+def _of(block: pa.Table) -> Seconds:
+    text = (block.schema.metadata or {}).get(_KEY)
+    if text is None:
+        return Seconds()
+    facts = json.loads(text)
+    part = block.num_rows / (facts.pop("rows") or 1)
+    return Seconds(**{name: part * value for name, value in facts.items()})
 
 
 def _share(working: float, waiting: float) -> float:

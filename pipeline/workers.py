@@ -110,6 +110,7 @@ class Predictor:
         weights_sha256: str,
         engine: str,
         threads: int,
+        share: float,
         block_rows: int,
         run_id: str,
         output: str,
@@ -131,6 +132,7 @@ class Predictor:
                 engine=engine,
                 top_k=config.labels.top_k,
                 threads=threads,
+                share=share,
                 graph=quantized.fetch(output, storage) if int8 else None,
             )
             kind = (engine, self._engine.device, self._engine.precision, str(block_rows))

@@ -174,6 +174,14 @@ def shown(submitted: "subprocess.Popen[str]") -> str:
         ("working_dir: .", "working_dir is LakeLens's own"),
         ("env_vars: {AWS_SECRET_ACCESS_KEY: x}", "AWS_SECRET_ACCESS_KEY looks like a secret.*--require"),
         ("env_vars: {HF_TOKEN: x}", "HF_TOKEN looks like a secret"),
+        ("env_vars: {AZURE_STORAGE_CONNECTION_STRING: x}", "STRING looks like a secret"),
+        ("env_vars: {DB_PASS: x}", "DB_PASS looks like a secret"),
+        ("env_vars: {HTTPS_PROXY: 'http://user:word@proxy'}", "a URL has a password in it"),
+        ("pip: ['--index-url https://user:word@index/simple']", "a URL has a password in it"),
+        ("env_vars: {DAY: 2026-01-01}", "one of names to texts or numbers"),
+        ("env_vars: {RAY_JOB_STOP_WAIT_TIME_S: soon}", "RAY_JOB_STOP_WAIT_TIME_S is a whole number"),
+        ("{pip: [a], conda: b}", "is no runtime environment of Ray's: "),
+        ("pip: 7", "is no runtime environment of Ray's: "),
     ],
 )
 def test_a_runtime_environment_that_cannot_go_with_a_job_is_refused(
@@ -187,8 +195,11 @@ def test_a_runtime_environment_that_cannot_go_with_a_job_is_refused(
 
 def test_a_runtime_environment_keeps_what_it_says_with_variables_as_text(tmp_path: Path) -> None:
     path = tmp_path / "environment.yaml"
-    path.write_text("pip: [tqdm]\nenv_vars: {OMP_NUM_THREADS: 4}")
-    assert runtime_env(str(path)) == {"pip": ["tqdm"], "env_vars": {"OMP_NUM_THREADS": "4"}}
+    path.write_text(
+        "pip: [tqdm]\nenv_vars: {OMP_NUM_THREADS: 4, TOKENIZERS_PARALLELISM: '1', RAY_AUTH_TOKEN_PATH: /t}"
+    )
+    variables = {"OMP_NUM_THREADS": "4", "TOKENIZERS_PARALLELISM": "1", "RAY_AUTH_TOKEN_PATH": "/t"}
+    assert runtime_env(str(path)) == {"pip": ["tqdm"], "env_vars": variables}
 
 
 def exported(head: heads.Head) -> set[str]:

@@ -11,7 +11,7 @@ from pipeline.timing import Seconds
 
 def test_seconds_travel_with_blocks_and_add_up() -> None:
     block = timing.noted(pa.table({"a": [1]}), Seconds(fetch=1, decode=2))
-    block = timing.noted(block, Seconds(decode=0.5, predict=4))
+    block = timing.noted(block, timing.of([block]) + Seconds(decode=0.5, predict=4))
     assert timing.of([block, block, pa.table({"a": [1]})]) == Seconds(fetch=2, decode=5, predict=8)
     assert block.to_pydict() == {"a": [1]}
 
@@ -36,6 +36,7 @@ def test_seconds_travel_with_blocks_and_add_up() -> None:
         ),
         (Seconds(fetch=1, decode=1, decoder_waiting=98, predict=2, predictor_waiting=98), None, None),
         (Seconds(decode=1, predict=9), None, None),  # too short to say
+        (Seconds(decode=60, predict=2, predictor_waiting=7), None, None),  # of one stage
         (Seconds(), None, None),
     ],
 )
@@ -49,4 +50,10 @@ def test_the_stage_that_is_busy_is_the_bottleneck_and_what_would_help_is_said(
 
 
 def test_on_cpus_more_nodes_are_what_a_slow_model_lacks() -> None:
-    assert str(Seconds(predict=90).advice("CPU")).endswith("add nodes")
+    assert str(Seconds(decode=20, predict=90).advice("CPU")).endswith("add nodes")
+
+
+def test_a_part_of_a_block_has_its_part_of_the_seconds() -> None:
+    block = timing.noted(pa.table({"a": range(10)}), Seconds(decode=5))
+    assert timing.of([block.slice(0, 4), block.slice(4)]) == Seconds(decode=5)
+    assert timing.of([timing.noted(pa.table({"a": []}), Seconds(decode=5))]) == Seconds()

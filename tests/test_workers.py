@@ -38,7 +38,7 @@ def pending(paths: list[Path]) -> pa.Table:
 
 
 def predictor(settings: RunConfig, model: Model) -> Predictor:
-    return Predictor(settings, model.weights_sha256, "torch", 1, 512, "run", "out")
+    return Predictor(settings, model.weights_sha256, "torch", 1, 1.0, 512, "run", "out")
 
 
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 65])
@@ -118,12 +118,12 @@ def test_an_image_that_never_fits_becomes_a_failed_row_and_its_neighbours_do_not
 def test_what_goes_wrong_while_a_predictor_starts_is_raised_by_its_first_call(
     settings: RunConfig, model: Model
 ) -> None:
-    other = Predictor(settings, "another hash", "torch", 1, 512, "run", "out")
+    other = Predictor(settings, "another hash", "torch", 1, 1.0, 512, "run", "out")
     with pytest.raises(ModelError, match="has other weights on this node"):
         other(pending([]))
     wrong = settings.model_copy(update={"model": settings.model.model_copy(update={"precision": "fp16"})})
     with pytest.raises(EngineError, match="no fp16 on the CPU"):
-        Predictor(wrong, model.weights_sha256, "torch", 1, 512, "run", "out")(pending([]))
+        Predictor(wrong, model.weights_sha256, "torch", 1, 1.0, 512, "run", "out")(pending([]))
 
 
 def test_a_fragment_is_written_for_each_dataset_and_outcome(

@@ -54,11 +54,13 @@ def load(
     engine: str,
     top_k: int,
     threads: int,
+    share: float = 1.0,
     graph: Path | None = None,
 ) -> Engine:
     """The model on this process's device, ready to predict; k is at most the model's number of labels.
 
-    `graph` is the quantised one, with precision int8. Raises: EngineError if the engine is not installed or lacks
+    `share` is the part of an accelerator that it may use if there is one: 0 keeps it to the CPU. `graph` is the
+    quantised one, with precision int8. Raises: EngineError if the engine is not installed or lacks
     the precision, ModelError.
     """
     module = _import(engine)
@@ -66,10 +68,11 @@ def load(
     if engine == "openvino":
         graph = graph or _converted(model, embedding.pooling)
         return cast(Engine, module.OpenVinoEngine(graph, precision=config.precision, top_k=k, threads=threads))
-    options = {"precision": config.precision, "pooling": embedding.pooling, "top_k": k}
+    options: dict[str, Any] = {"precision": config.precision, "pooling": embedding.pooling, "top_k": k}
     if engine == "xla":
-        return cast(Engine, module.XlaEngine(model, **options))
-    return cast(Engine, module.TorchEngine(model, **options, threads=threads, compiled=config.compile))
+        return cast(Engine, module.XlaEngine(model, **options, share=share))
+    options |= {"threads": threads, "compiled": config.compile}
+    return cast(Engine, module.TorchEngine(model, **options, share=share))
 
 
 def load_reference(model: Model, embedding: EmbeddingConfig, top_k: int) -> Engine:

@@ -21,14 +21,25 @@ class TorchEngine(Engine):
     """The classifier in PyTorch, on the first CUDA device that Ray gives, else on the CPU."""
 
     def __init__(
-        self, model: Model, *, precision: str, pooling: str, top_k: int, threads: int, compiled: bool = False
+        self,
+        model: Model,
+        *,
+        precision: str,
+        pooling: str,
+        top_k: int,
+        threads: int,
+        compiled: bool = False,
+        share: float = 1.0,
     ) -> None:
-        """`compiled` uses torch.compile, and pads batches to powers of two, for each of which it compiles once.
+        """`compiled` uses torch.compile, and pads batches to powers of two, for each of which it compiles once. It
+        takes at most the `share` of a CUDA device's memory; with 0 it computes on the CPU.
 
         Raises: ModelError, EngineError for a precision that the device does not have.
         """
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        on_cuda = self._device.type == "cuda"
+        on_cuda = share > 0 and torch.cuda.is_available()
+        self._device = torch.device("cuda" if on_cuda else "cpu")
+        if on_cuda and share < 1:
+            torch.cuda.set_per_process_memory_fraction(share)
         self.device = torch.cuda.get_device_name() if on_cuda else f"cpu ({threads} threads)"
         self.precision = _precision(precision, self._device)
         self.in_flight = 2 if on_cuda else 1

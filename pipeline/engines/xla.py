@@ -27,9 +27,9 @@ class XlaEngine(Engine):
 
     in_flight = 2  # JAX does not wait for what it has begun
 
-    def __init__(self, model: Model, *, precision: str, pooling: str, top_k: int) -> None:
-        """Raises: ModelError, EngineError."""
-        self._device = jax.devices()[0]
+    def __init__(self, model: Model, *, precision: str, pooling: str, top_k: int, share: float = 1.0) -> None:
+        """With a `share` of 0 it computes on the CPU. Raises: ModelError, EngineError."""
+        self._device = (jax.devices() if share else jax.devices("cpu"))[0]
         self.device = self._device.device_kind
         self.precision = _precision(precision, self._device.platform)
         network = Network(model, pooling)
