@@ -204,7 +204,7 @@ class Committer:
         future.add_done_callback(self._finished)
 
     def abandon(self) -> None:
-        """Cancel the writes in flight and to come, which may wait for lost blocks: `close` will not wait for them."""
+        """Cancel writes in flight and to come, which may wait for lost blocks: `close` will not wait for them."""
         self._abandoned = True  # the last of them may come yet
         for write in list(self._writing.values()):
             ray.cancel(write)
