@@ -105,8 +105,25 @@ def test_a_run_that_cannot_start_ends_with_its_own_exit_code_and_sentence(
 def test_a_run_is_submitted_once_tells_prometheus_of_it_is_stopped_and_resumed(
     submissions: Submissions, head: heads.Head, lake: RunConfig
 ) -> None:
-    following = submit(head.address, lake)
-    first = shown(following)
+    with submit(head.address, lake) as following:
+        first = shown(following)
+        taken_part_of_and_stopped(submissions, head, lake, first, following)
+    stopped = lakes.predictions(lake.output.path)
+    assert 0 < len(stopped) < ROWS
+    assert not submissions.stop(first)
+
+    with submit(head.address, lake) as following:
+        second, (said, _) = shown(following), following.communicate(timeout=120)
+    assert following.returncode == 0
+    assert second == first[:-1] + "1"
+    assert re.search(rf"images +{ROWS:,} +{len(stopped):,} +{ROWS - len(stopped):,}", said)
+    assert [row["image_id"] for row in lakes.predictions(lake.output.path)] == [f"{n:05}" for n in range(ROWS)]
+    assert [job.id for job in submissions.all()][:2] == [second, first]
+
+
+def taken_part_of_and_stopped(
+    submissions: Submissions, head: heads.Head, lake: RunConfig, first: str, following: "subprocess.Popen[str]"
+) -> None:
     assert re.fullmatch(r"[0-9a-f]{12}-0", first)
     with pytest.raises(BusyError, match=rf"^This run is submitted already, as job {first}"):
         submissions.submit(lake)
@@ -122,17 +139,6 @@ def test_a_run_is_submitted_once_tells_prometheus_of_it_is_stopped_and_resumed(
     assert following.wait(60) == 130
     assert submissions.stop(first)
     assert submissions.follow(first, lambda text: None) == 130
-    stopped = lakes.predictions(lake.output.path)
-    assert 0 < len(stopped) < ROWS
-    assert not submissions.stop(first)
-
-    following = submit(head.address, lake)
-    second, (said, _) = shown(following), following.communicate(timeout=120)
-    assert following.returncode == 0
-    assert second == first[:-1] + "1"
-    assert re.search(rf"images +{ROWS:,} +{len(stopped):,} +{ROWS - len(stopped):,}", said)
-    assert [row["image_id"] for row in lakes.predictions(lake.output.path)] == [f"{n:05}" for n in range(ROWS)]
-    assert [job.id for job in submissions.all()][:2] == [second, first]
 
 
 @pytest.mark.slow
