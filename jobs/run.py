@@ -49,6 +49,8 @@ def show_run(
         )
     if logs.as_json():
         logs.event("finished", **summary.facts())
+    if summary.run_id is None:
+        console.say("Nothing to do: no row is pending. Nothing was committed.")
     console.show_account(summary.account)
     for line in summary.lines:
         console.say(line)

@@ -50,7 +50,7 @@ class Summary:
         """How it went, for people."""
         where = f"output: {self.output}"
         if self.run_id is None:
-            return ["Nothing to do: no row is pending. Nothing was committed.", where]
+            return [where]
         word = "stopped" if self.stopped else "finished"
         speed = f"{word} in {self.seconds:,.1f} s, {self.images_per_s:,.1f} images/s"
         return [f"{speed}, engine {self.engine}, run {self.run_id}", *filter(None, [self.advice]), where]
