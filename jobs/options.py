@@ -31,11 +31,21 @@ Required = Annotated[
 TakeOver = Annotated[
     bool, typer.Option("--take-over", help="Take the output over from a run that still works on it.")
 ]
+
+
+def _log_format(chosen: str | None) -> str | None:
+    if chosen is not None and chosen not in logs.FORMATS:
+        raise typer.BadParameter(f"it is one of {', '.join(logs.FORMATS)}")
+    if chosen is not None:
+        os.environ[logs.VARIABLE] = chosen
+    return chosen
+
+
 LogFormat = Annotated[
     str | None,
     typer.Option(
         metavar="text|json",
-        callback=lambda chosen: _log_format(chosen),
+        callback=_log_format,
         help=f"How progress is told on stderr; else ${logs.VARIABLE}, else text.",
     ),
 ]
@@ -51,14 +61,6 @@ Where = Annotated[
     typer.Option(metavar="SQL", help='Only rows whose manifest columns fit this condition, as in "year > 2020".'),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Process at most so many rows; the rest is left.")]
-
-
-def _log_format(chosen: str | None) -> str | None:
-    if chosen is not None and chosen not in logs.FORMATS:
-        raise typer.BadParameter(f"it is one of {', '.join(logs.FORMATS)}")
-    if chosen is not None:
-        os.environ[logs.VARIABLE] = chosen
-    return chosen
 
 
 def require_variables(names: list[str] | None) -> None:

@@ -57,8 +57,8 @@ def run(
 
     Setting `stop` ends it early: what is predicted is committed, the rest is `left`. With `take_over` a run that
     is at work on the output is stopped at its next commit. `on_start` gets the run's id, if there is anything to
-    do; `say` gets a sentence where there is something to wait
-    for. Raises: LakeLensError, one of its kinds for each way in which a run cannot start or go on.
+    do; `say` gets a sentence where there is something to wait for. Raises: LakeLensError, one of its kinds for
+    each way in which a run cannot start or go on.
     """
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:6]}"
     assignment = planning.assign(config, run_id, selection, take_over=take_over, say=say)

@@ -48,7 +48,7 @@ class Seconds:
         decoders, predictors = self.decoders_busy, self.predictors_busy
         if not decoders or not predictors or max(decoders, predictors) < BUSY:
             return None
-        if self.predictors_busy >= self.decoders_busy:
+        if predictors >= decoders:
             return "predict"
         return "fetch" if self.fetch > self.decode else "decode"
 

@@ -78,6 +78,14 @@ def write_manifest(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def many_rows(folder: Path, rows: int, *overrides: str) -> tuple[RunConfig, list[str]]:
+    """A run's config over so many rows that share four small images, and their ids, in order."""
+    images, ids = folder_of_images(folder / "images", 4), [f"{number:06}" for number in range(rows)]
+    table = pa.table({"uri": [str(images[number % 4]) for number in range(rows)], "image_id": ids})
+    pq.write_table(table, folder / "manifest.parquet")
+    return settings(folder / "manifest.parquet", tiny_vit(folder / "model"), folder / "out", *overrides), ids
+
+
 def settings(manifest: Path | str, model: Path | str, output: Path | str, *overrides: str) -> RunConfig:
     """A run's config, with fp32 so that results can be compared closely."""
     raw = {

@@ -4,8 +4,6 @@ import os
 import time
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from ray.autoscaler.v2.sdk import get_cluster_status
 
@@ -29,15 +27,11 @@ def alive(head: heads.Head) -> int:
 def test_pools_grow_with_the_nodes_that_are_added_for_them_and_idle_nodes_are_released(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = lakes.folder_of_images(tmp_path / "images", 4)
-    rows = {"uri": [str(images[n % 4]) for n in range(ROWS)], "image_id": [f"{n:06}" for n in range(ROWS)]}
-    pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")
     overrides = (
         *("labels.top_k=1", "workers.device=gpu"),
         *("workers.predictors={max_size: 3}", "workers.decoders={max_size: 4}"),
     )
-    model = lakes.tiny_vit(tmp_path / "model")
-    settings = lakes.settings(tmp_path / "manifest.parquet", model, tmp_path / "out", *overrides)
+    settings, image_ids = lakes.many_rows(tmp_path, ROWS, *overrides)
     monkeypatch.setattr(running, "Decoder", tracing.TracedDecoder)
     monkeypatch.setattr(running, "Predictor", tracing.TracedPredictor)
     with heads.running(cpus=1, adds={"spot": SPOT}) as head, heads.client_of(head):
@@ -51,5 +45,4 @@ def test_pools_grow_with_the_nodes_that_are_added_for_them_and_idle_nodes_are_re
     begun = [line for line in tracing.read(tmp_path / "out", "predictor") if line["what"] == "begun"]
     assert len({line["node"] for line in begun}) == 3  # the head has no accelerator
     assert (summary.account.total.ok, summary.device, summary.engine) == (ROWS, "GPU", "torch")
-    ids = [row["image_id"] for row in lakes.predictions(tmp_path / "out", "image_id")]
-    assert ids == rows["image_id"]
+    assert [row["image_id"] for row in lakes.predictions(tmp_path / "out", "image_id")] == image_ids

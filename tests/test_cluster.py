@@ -48,18 +48,14 @@ def test_an_address_where_no_cluster_is_is_one_sentence_at_once(address: str, se
 
 @pytest.mark.slow
 def test_two_predictors_share_a_gpu_where_they_are_to_and_get_whole_blocks(tmp_path: Path) -> None:
-    images = lakes.folder_of_images(tmp_path / "images", 4)
-    rows = {"uri": [str(images[n % 4]) for n in range(1000)], "image_id": [f"{n:03}" for n in range(1000)]}
-    pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")
-    model, share = lakes.tiny_vit(tmp_path / "model"), "workers.gpus_per_predictor=0.5"
-    settings = lakes.settings(tmp_path / "manifest.parquet", model, tmp_path / "out", share)
+    settings, ids = lakes.many_rows(tmp_path, 1000, "workers.gpus_per_predictor=0.5")
     ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     try:
         summary = run(settings)
         assert (summary.engine, summary.device) == ("torch", "GPU")
     finally:
         ray.shutdown()
-    assert [row["image_id"] for row in lakes.predictions(tmp_path / "out")] == rows["image_id"]
+    assert [row["image_id"] for row in lakes.predictions(tmp_path / "out")] == ids
 
 
 @pytest.mark.slow
@@ -68,11 +64,7 @@ def test_each_chip_of_a_tpu_node_gets_a_predictor_and_other_nodes_get_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Placement only: chips are logical, and the engine is a stand-in."""
-    images = lakes.folder_of_images(tmp_path / "images", 4)
-    rows = {"uri": [str(images[n % 4]) for n in range(2000)], "image_id": [f"{n:04}" for n in range(2000)]}
-    pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")
-    model = lakes.tiny_vit(tmp_path / "model")
-    settings = lakes.settings(tmp_path / "manifest.parquet", model, tmp_path / "out", "workers.device=tpu")
+    settings, ids = lakes.many_rows(tmp_path, 2000, "workers.device=tpu")
     monkeypatch.setattr(running, "Decoder", tracing.TracedDecoder)
     monkeypatch.setattr(running, "Predictor", tracing.TracedPredictor)
     with patch.dict(os.environ, chaos_cluster.ENVIRONMENT):
@@ -86,8 +78,7 @@ def test_each_chip_of_a_tpu_node_gets_a_predictor_and_other_nodes_get_none(
     begun = [line for line in tracing.read(tmp_path / "out", "predictor") if line["what"] == "begun"]
     assert {line["node"] for line in begun} == {chips}
     assert len({line["worker"] for line in begun}) == 2
-    ids = [row["image_id"] for row in lakes.predictions(tmp_path / "out", "image_id")]
-    assert ids == rows["image_id"]
+    assert [row["image_id"] for row in lakes.predictions(tmp_path / "out", "image_id")] == ids
 
 
 @pytest.mark.slow

@@ -12,8 +12,6 @@ from typing import Any
 from unittest.mock import patch
 
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -78,12 +76,8 @@ def four_nodes() -> Iterator[Cluster]:
 def test_all_accelerators_are_busy_at_once_and_nodes_that_are_taken_away_cost_what_they_had_in_work(
     four_nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = lakes.folder_of_images(tmp_path / "images", 4)
-    rows = {"uri": [str(images[n % 4]) for n in range(ROWS)], "image_id": [f"{n:06}" for n in range(ROWS)]}
-    pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")
     overrides = (f"output.commit_interval_s={COMMIT_S}", "labels.top_k=1")
-    model = lakes.tiny_vit(tmp_path / "model")
-    settings = lakes.settings(tmp_path / "manifest.parquet", model, tmp_path / "out", *overrides)
+    settings, image_ids = lakes.many_rows(tmp_path, ROWS, *overrides)
     monkeypatch.setattr(running, "Decoder", tracing.TracedDecoder)
     monkeypatch.setattr(running, "Predictor", tracing.TracedPredictor)
     warmed(four_nodes)
@@ -97,8 +91,7 @@ def test_all_accelerators_are_busy_at_once_and_nodes_that_are_taken_away_cost_wh
         summary = job.result()
     assert len(kills) >= 3
     assert summary.account.total.ok == ROWS
-    ids = [row["image_id"] for row in lakes.predictions(tmp_path / "out", "image_id")]
-    assert ids == rows["image_id"]
+    assert [row["image_id"] for row in lakes.predictions(tmp_path / "out", "image_id")] == image_ids
     predicted, decoded = tracing.read(tmp_path / "out", "predictor"), tracing.read(tmp_path / "out", "decoder")
     begun = [line for line in predicted if line["what"] == "begun"]
     firsts = {line["node"]: line["at"] for line in reversed(begun)}
