@@ -16,10 +16,10 @@ from pathlib import Path
 import duckdb
 
 from pipeline.config import ManifestConfig, PlanningConfig
-from pipeline.fragment import Fragment, fragment_path
+from pipeline.fragment import FOLDER, Fragment, fragment_path
 from pipeline.pending import plan
 from pipeline.storage import Storage
-from pipeline.table import FOLDER, Predictions
+from pipeline.table import Predictions
 
 ROWS_PER_FILE = 32_768
 MILLION = 1_000_000

@@ -31,7 +31,7 @@ RECENT = 5
 
 FIRST_BLOCK_ROWS = {False: 32, True: 256}
 """Rows of a block where nothing is known yet, without and with an accelerator."""
-BLOCK_ROWS = (16, 512)
+BLOCK_ROWS = (8, 512)
 """Fewest and most rows of a block: each costs Ray some 40 ms, and each is lost with the actor that works on it."""
 BLOCK_S = 5.0
 """What one block should cost a predictor, in seconds."""

@@ -10,10 +10,8 @@ import pickle
 import resource
 import signal
 import socket
-import struct
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
 from typing import Any
@@ -23,40 +21,16 @@ from numpy.typing import NDArray
 
 from pipeline.config import DecodeConfig
 from pipeline.decode import PEAK_BYTES_PER_PIXEL, decode
+from pipeline.decode_wire import FILE, NUMBER, SLOTS, Task, receive
 from pipeline.errors import RowError
-from pipeline.preprocessing import Preprocessing
 
-SLOTS = 4
-"""Files that a process has at once: its worker never waits for the next one, and little is held."""
-FILE = struct.Struct("<IQ")
-"""A file for the worker: the slot in which its bytes are and its pixels go, and its length."""
-NUMBER = struct.Struct("<q")
 SPARE_BYTES = 256 << 20
 """What a worker may allocate besides one image's bytes and pixels."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """How a server's workers decode."""
-
-    steps: Preprocessing
-    config: DecodeConfig
 
 
 def memory_limit(config: DecodeConfig) -> int:
     """Bytes that a worker may allocate: enough for every image within the configured limits, and no more."""
     return SPARE_BYTES + 2 * config.max_bytes + PEAK_BYTES_PER_PIXEL * config.max_pixels
-
-
-def receive(connection: socket.socket, size: int) -> bytes:
-    """Exactly `size` bytes. Raises: EOFError if the other side is gone, OSError."""
-    data = connection.recv(size, socket.MSG_WAITALL) if size else b""
-    while len(data) < size:
-        more = connection.recv(size - len(data), socket.MSG_WAITALL)
-        if not more:
-            raise EOFError
-        data += more
-    return data
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ from uuid import uuid4
 from pipeline import schema
 from pipeline.timing import Seconds
 
+FOLDER = "predictions"
+"""Of an output: the table, below which they lie."""
 _NAME = re.compile(r"^\.?(\d+)-[0-9a-f]{32}\.parquet(\.[0-9a-f]{32}\.tmp)?$")
 """A fragment, or the scratch file of one whose writer was killed."""
 

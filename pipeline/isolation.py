@@ -4,7 +4,8 @@
           └───────── files ──────▶ worker   decodes file by file, under a time and a memory limit
 
 The worker answers file by file, so the one that it was at when it died is known; the next worker is forked in
-milliseconds and goes on behind it. Bytes and pixels pass through shared memory. `decode_child` is the other side.
+milliseconds and goes on behind it. Bytes and pixels pass through shared memory. `decode_child` is the other side,
+`decode_wire` what both know.
 """
 
 import json
@@ -26,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import DecodeConfig
-from pipeline.decode_child import FILE, NUMBER, SLOTS, Task, receive
+from pipeline.decode_wire import FILE, NUMBER, SLOTS, Task, receive
 from pipeline.errors import ClusterError, ErrorCode, RowError, Stage
 from pipeline.preprocessing import Preprocessing
 

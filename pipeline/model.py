@@ -16,9 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from pipeline.config import DecodeConfig, EmbeddingConfig, ModelConfig
 from pipeline.errors import ModelError
 from pipeline.preprocessing import Preprocessing, read_preprocessing
@@ -145,8 +142,15 @@ def _fetch(config: ModelConfig, storage: Storage) -> tuple[Path, str]:
         return path.absolute(), "-"
     if path.is_absolute() or name.startswith((".", "~")):
         raise ModelError(f"The model folder {name} does not exist on this machine.")
+    return _from_hub(name, config.revision)
+
+
+def _from_hub(name: str, revision: str) -> tuple[Path, str]:
+    from huggingface_hub import snapshot_download  # 0.3 s, for those whose model is not in a folder
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
-        folder = Path(snapshot_download(name, revision=config.revision, allow_patterns=list(FILES)))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
     except (HFValidationError, ValueError) as error:
         raise ModelError(f"The model {name!r} is neither a folder nor a hub id.") from error
     except LocalEntryNotFoundError as error:
@@ -156,7 +160,7 @@ def _fetch(config: ModelConfig, storage: Storage) -> tuple[Path, str]:
         ) from error
     except HfHubHTTPError as error:
         raise ModelError(
-            f"The Hugging Face hub has no model {name} at revision {config.revision}, or denies access to it "
+            f"The Hugging Face hub has no model {name} at revision {revision}, or denies access to it "
             "(private and gated models need HF_TOKEN)."
         ) from error
     except OSError as error:

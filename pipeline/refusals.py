@@ -5,9 +5,9 @@ exceptions has a code of the closed list.
 """
 
 import errno
+import sys
 import zipfile
 
-import aiohttp
 import botocore.exceptions as boto
 
 from pipeline.errors import ErrorCode
@@ -26,8 +26,9 @@ def known(error: BaseException) -> ErrorCode | None:
     found = answer(error)
     if found is not None:
         return _NAMES.get(found[1]) or _of_status(found[0])
-    if isinstance(error, aiohttp.ClientResponseError):
-        return _of_response(error)
+    # Nothing raises an exception of a package that was not imported, and every worker would wait for the import.
+    if "aiohttp" in sys.modules and (code := _of_http(error)):
+        return code
     for kinds, code in _KINDS:
         if isinstance(error, kinds):
             return code
@@ -51,12 +52,21 @@ def is_no_bucket(error: BaseException) -> bool:
     return (answer(error) or (0, ""))[1] == "NoSuchBucket"
 
 
-def _of_response(error: aiohttp.ClientResponseError) -> ErrorCode:
+def _of_http(error: BaseException) -> ErrorCode | None:
+    import aiohttp
+
     if isinstance(error, aiohttp.TooManyRedirects):
         return ErrorCode.BAD_URI
-    if isinstance(error.__cause__, aiohttp.http_exceptions.HttpProcessingError):  # no HTTP; its status is made up
+    if isinstance(error, aiohttp.ClientResponseError):
+        made_up = isinstance(error.__cause__, aiohttp.http_exceptions.HttpProcessingError)  # it was no HTTP
+        return ErrorCode.UNAVAILABLE if made_up else _of_status(getattr(error, "status", 0))
+    if isinstance(error, aiohttp.ServerTimeoutError):
+        return ErrorCode.TIMEOUT
+    if isinstance(error, aiohttp.ClientSSLError):  # some are ValueErrors, too
         return ErrorCode.UNAVAILABLE
-    return _of_status(getattr(error, "status", 0))
+    if isinstance(error, (aiohttp.InvalidURL, aiohttp.RedirectClientError, aiohttp.NonHttpUrlClientError)):
+        return ErrorCode.BAD_URI
+    return ErrorCode.UNAVAILABLE if isinstance(error, aiohttp.ClientError) else None
 
 
 def _of_status(status: int) -> ErrorCode:
@@ -110,21 +120,9 @@ _KINDS: tuple[tuple[tuple[type[BaseException], ...], ErrorCode], ...] = (
         ),
         ErrorCode.ACCESS_DENIED,
     ),
-    (
-        (TimeoutError, boto.ConnectTimeoutError, boto.ReadTimeoutError, aiohttp.ServerTimeoutError),
-        ErrorCode.TIMEOUT,
-    ),
-    # Certificate errors of aiohttp and ssl are ValueErrors, too.
-    (
-        (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, aiohttp.ClientSSLError),
-        ErrorCode.UNAVAILABLE,
-    ),
-    (
-        (aiohttp.InvalidURL, aiohttp.RedirectClientError, aiohttp.NonHttpUrlClientError, boto.BotoCoreError),
-        ErrorCode.BAD_URI,
-    ),
-    ((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError), ErrorCode.UNAVAILABLE),
-    ((aiohttp.ClientError,), ErrorCode.UNAVAILABLE),
+    ((TimeoutError, boto.ConnectTimeoutError, boto.ReadTimeoutError), ErrorCode.TIMEOUT),
+    ((boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError), ErrorCode.UNAVAILABLE),
+    ((boto.BotoCoreError,), ErrorCode.BAD_URI),
 )
 _ERRNOS = {
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO), ErrorCode.NOT_FOUND),

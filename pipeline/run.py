@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-import pyarrow as pa
 import ray
 from ray.data import Dataset
 
@@ -76,7 +75,9 @@ def run(
 def pending(assignment: Assignment, rows: int) -> Dataset:
     """In blocks of `rows`: image_id, uri, dataset, version, offset, length, where its bytes and its old row are,
     and the kept columns."""
-    files = ray.data.from_arrow([pa.table({schema.URI: [uri]}) for uri in assignment.files])
+    # `from_arrow` would start a task for each of them, which waits for a CPU.
+    named = [{schema.URI: uri} for uri in assignment.files]
+    files = ray.data.from_items(named, override_num_blocks=len(named))
     reading = pools.reading(len(assignment.files))
     read = files.map_batches(read_pending, fn_kwargs={"storage": assignment.target.storage}, **reading)
     return pools.in_blocks(read, rows)

@@ -26,7 +26,6 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, StorageError
-from pipeline.http import TIMEOUT, RangedHTTP
 from pipeline.refusals import answer, classify
 
 RETRIES = {"total_max_attempts": 4, "mode": "standard"}
@@ -64,6 +63,8 @@ class Storage:
         named = scheme(uri)
         try:
             if named in ("http", "https"):
+                from pipeline.http import TIMEOUT, RangedHTTP  # aiohttp: 0.3 s, for those who read by HTTP
+
                 return RangedHTTP(client_kwargs={"timeout": TIMEOUT}), uri
             fs, path = fsspec.core.url_to_fs(absolute(uri), **(self._s3_options() if named in _S3 else {}))
             if named in _S3 and not self.patient:

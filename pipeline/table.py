@@ -19,11 +19,11 @@ from deltalake.transaction import AddAction, RemoveAction
 from pipeline import delta_log, schema
 from pipeline.delta_log import APPLICATION
 from pipeline.errors import MovedError, OvertakenError, StorageError, TableError
-from pipeline.fragment import Fragment
+from pipeline.fragment import FOLDER, Fragment
 from pipeline.storage import Storage, absolute, delta_uri, join
 
-FOLDER, RUNS = "predictions", "runs"
-"""Of an output: the table, and a folder for each run."""
+RUNS = "runs"
+"""Of an output: the folder with a folder for each run."""
 COMMIT_ATTEMPTS = 6
 """Tries of one commit against a store that fails; the waits between them double from 0.5 s."""
 

@@ -24,14 +24,13 @@ from pipeline.batching import BatchSizer, in_micro_batches
 from pipeline.config import RunConfig
 from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, RowError, StorageError
 from pipeline.fetch import NO_BUCKET, Fetcher, Request
-from pipeline.fragment import Fragment, Rest, fragment_path
+from pipeline.fragment import FOLDER, Fragment, Rest, fragment_path
 from pipeline.isolation import IsolatedDecoder, Report
 from pipeline.learned import Shelf
 from pipeline.model import resolve
 from pipeline.outputs import Outputs, parquet_bytes
 from pipeline.preprocessing import Preprocessing
 from pipeline.storage import Storage, join, shown
-from pipeline.table import FOLDER
 from pipeline.timing import Seconds
 
 WRITES = 8

@@ -10,6 +10,7 @@ from tests import seaweed
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+os.environ.setdefault("RAY_worker_niceness", "0")  # else all that this machine does besides comes first
 os.environ.setdefault("RAY_num_workers_soft_limit", "16")  # as a run's own cluster has it
 
 

@@ -83,15 +83,19 @@ def many_rows(folder: Path, rows: int, *overrides: str) -> tuple[RunConfig, list
     images, ids = folder_of_images(folder / "images", 4), [f"{number:06}" for number in range(rows)]
     table = pa.table({"uri": [str(images[number % 4]) for number in range(rows)], "image_id": ids})
     pq.write_table(table, folder / "manifest.parquet")
-    return settings(folder / "manifest.parquet", tiny_vit(folder / "model"), folder / "out", *overrides), ids
+    where = (folder / "manifest.parquet", tiny_vit(folder / "model"), folder / "out")
+    return settings(*where, "workers.decoders=auto", *overrides), ids
 
 
 def settings(manifest: Path | str, model: Path | str, output: Path | str, *overrides: str) -> RunConfig:
-    """A run's config, with fp32 so that results can be compared closely."""
+    """A run's config, with fp32 so that results can be compared closely, and one decoder: each takes a core for
+    seconds to start.
+    """
     raw = {
         "manifest": {"path": str(manifest)},
         "model": {"name": str(model), "precision": "fp32"},
         "output": {"path": str(output)},
+        "workers": {"decoders": {"max_size": 1}},
     }
     return config.parse(raw, overrides)
 

@@ -12,10 +12,9 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline import schema
-from pipeline.fragment import Fragment, fragment_path
+from pipeline.fragment import FOLDER, Fragment, fragment_path
 from pipeline.outputs import parquet_bytes
 from pipeline.storage import Storage, join
-from pipeline.table import FOLDER
 
 STORAGE = Storage()
 

@@ -222,7 +222,8 @@ def test_the_next_batches_begin_before_the_first_result_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images_per_s", "rows"), [(0.1, 16), (3.5, 16), (6.4, 32), (25, 64), (26, 128), (102, 256), (9999, 512)]
+    ("images_per_s", "rows"),
+    [(0.1, 8), (3.1, 8), (3.5, 16), (6.4, 32), (25, 64), (26, 128), (102, 256), (9999, 512)],
 )
 def test_a_block_is_at_most_five_seconds_of_work_in_a_power_of_two(images_per_s: float, rows: int) -> None:
     assert block_rows(images_per_s, accelerator=False) == rows

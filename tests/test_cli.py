@@ -138,10 +138,15 @@ def test_brackets_in_an_error_are_shown_and_not_taken_for_markup(
     assert "[red]none[/red].yaml" in capsys.readouterr().err
 
 
-def test_a_run_and_its_actors_start_without_torch_and_transformers() -> None:
-    script = (
-        "import sys, pipeline.run, pipeline.workers; print({'torch', 'transformers', 'openvino'} & {*sys.modules})"
-    )
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("pipeline.run", {"torch", "transformers", "openvino"}),
+        ("pipeline.workers", {"aiohttp", "deltalake", "duckdb", "huggingface_hub", "openvino", "PIL", "torch"}),
+    ],
+)
+def test_a_run_and_its_actors_start_without_what_they_may_not_need(module: str, heavy: set[str]) -> None:
+    script = f"import sys, {module}; print({heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -90,7 +90,7 @@ def test_a_node_that_dies_and_is_not_replaced_does_not_hold_a_run_up_for_ever(
     (image,) = lakes.folder_of_images(tmp_path / "images", 1)
     rows = {"uri": [str(image)] * ROWS, "image_id": [f"{number:05}" for number in range(ROWS)]}
     pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")
-    overrides = ("workers.wait_s=6", "output.commit_interval_s=1")
+    overrides = ("workers.decoders=auto", "workers.wait_s=6", "output.commit_interval_s=1")
     manifest, model = tmp_path / "manifest.parquet", lakes.tiny_vit(tmp_path / "model")
     settings = lakes.settings(manifest, model, tmp_path / "out", *overrides)
     with chaos_cluster.mortal() as mortal:

@@ -25,8 +25,8 @@ def test_a_lake_of_hostile_files_is_accounted_for_row_by_row(
     for name, (text, _) in HOSTILE.items():
         (tmp_path / "lake" / name).write_text(text)
     model = lakes.tiny_vit(tmp_path / "model")
-    overrides = ("decode.timeout_s=1", "decode.max_pixels=1000000")
-    local = {"address": "local", "num_cpus": 4, "include_dashboard": False}
+    overrides = ("workers.decoders={max_size: 2}", "decode.timeout_s=1", "decode.max_pixels=1000000")
+    local = {"address": "local", "num_cpus": 2, "include_dashboard": False}
     with ray.init(**local, log_to_driver=False, logging_level="ERROR"):
         whole = run(lakes.settings(tmp_path / "lake", model, tmp_path / "out", *overrides)).account.total
         for name in HOSTILE:

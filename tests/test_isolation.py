@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pipeline import isolation
 from pipeline.config import DecodeConfig
 from pipeline.decode import decode
-from pipeline.decode_child import SLOTS, memory_limit
+from pipeline.decode_child import memory_limit
+from pipeline.decode_wire import SLOTS
 from pipeline.errors import ErrorCode, RowError, Stage
 from pipeline.isolation import IsolatedDecoder, Report
 from pipeline.preprocessing import read_preprocessing

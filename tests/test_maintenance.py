@@ -10,9 +10,10 @@ from deltalake import DeltaTable
 
 from pipeline import maintenance, orphans
 from pipeline.errors import OvertakenError, TableError
+from pipeline.fragment import FOLDER
 from pipeline.heartbeat import Heartbeat
 from pipeline.storage import join
-from pipeline.table import FOLDER, Predictions
+from pipeline.table import Predictions
 from tests.making import STORAGE, write_fragment
 
 DATASETS = ("007", "a b%/=ü", "c")

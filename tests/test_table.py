@@ -12,7 +12,8 @@ from deltalake.exceptions import DeltaError
 
 from pipeline import orphans, schema, table
 from pipeline.errors import MovedError, OvertakenError, TableError
-from pipeline.table import FOLDER, Predictions
+from pipeline.fragment import FOLDER
+from pipeline.table import Predictions
 from tests.making import STORAGE, write_fragment
 
 CAPTION = pa.field("caption", pa.string())

@@ -10,8 +10,8 @@ from deltalake import DeltaTable
 
 from pipeline import orphans, schema
 from pipeline.errors import LakeLensError, TableError
-from pipeline.fragment import fragment_path
-from pipeline.table import FOLDER, Predictions
+from pipeline.fragment import FOLDER, fragment_path
+from pipeline.table import Predictions
 from tests.making import STORAGE, write_fragment
 
 CAPTION = pa.field("caption", pa.string())
