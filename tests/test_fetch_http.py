@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from pipeline import fetch as fetching
-from pipeline import storage
+from pipeline import http
 from pipeline.errors import ErrorCode, RowError
 from pipeline.fetch import ATTEMPTS, Fetched, Fetcher, Request
 from tests.making import STORAGE
@@ -23,7 +23,7 @@ def web() -> Iterator[Web]:
 @pytest.fixture(autouse=True)
 def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     timeout = aiohttp.ClientTimeout(total=1.0, sock_connect=0.5, sock_read=0.5)
-    monkeypatch.setattr(storage, "TIMEOUT", timeout)
+    monkeypatch.setattr(http, "TIMEOUT", timeout)
     monkeypatch.setattr(fetching, "FIRST_PAUSE_S", 0.01)
 
 
