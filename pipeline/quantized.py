@@ -19,7 +19,7 @@ from pipeline.storage import Storage, join
 
 INT8 = "int8"
 """The precision that has a model of its own."""
-RECIPE = "nncf-transformer-int8-portable"
+RECIPE = "nncf-transformer-int8-portable-minmax-0.5"
 """Part of the fingerprint."""
 FOLDER, FILE = "model", "int8.json"
 PARTS = ("graph.xml", "graph.bin")
