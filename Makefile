@@ -27,8 +27,8 @@ check: setup
 
 # Hours of kills and faults; `make test` has a few rounds of it.
 soak: setup
-	LAKELENS_EVERY_STEP=1 $(BIN)/python -m pytest --timeout 3600 tests/test_suspended.py tests/test_cluster.py \
-		tests/test_spot.py tests/test_autoscaling.py tests/test_submit.py
+	LAKELENS_EVERY_STEP=1 $(BIN)/python -m pytest --timeout 3600 -o faulthandler_timeout=4000 \
+		tests/test_suspended.py tests/test_cluster.py tests/test_spot.py tests/test_autoscaling.py tests/test_submit.py
 	$(BIN)/python -m tests.chaos --store local --rounds 100
 	$(BIN)/python -m tests.chaos --store s3 --rounds 40
 

@@ -20,7 +20,7 @@ from pipeline.storage import Storage, join
 INT8 = "int8"
 """The precision that has a model of its own."""
 RECIPE = "nncf-transformer-int8-portable-minmax-0.5"
-"""Part of the fingerprint."""
+"""Part of the fingerprint: another one for every change of what `engines.quantize` does."""
 FOLDER, FILE = "model", "int8.json"
 PARTS = ("graph.xml", "graph.bin")
 

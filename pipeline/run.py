@@ -75,7 +75,7 @@ def run(
 def pending(assignment: Assignment, rows: int) -> Dataset:
     """In blocks of `rows`: image_id, uri, dataset, version, offset, length, where its bytes and its old row are,
     and the kept columns."""
-    # `from_arrow` would start a task for each of them, which waits for a CPU.
+    # `from_arrow` would start a task for each file, which waits for a CPU.
     named = [{schema.URI: uri} for uri in assignment.files]
     files = ray.data.from_items(named, override_num_blocks=len(named))
     reading = pools.reading(len(assignment.files))

@@ -138,11 +138,14 @@ def test_brackets_in_an_error_are_shown_and_not_taken_for_markup(
     assert "[red]none[/red].yaml" in capsys.readouterr().err
 
 
+ENGINES = {"torch", "transformers", "openvino"}
+
+
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("pipeline.run", {"torch", "transformers", "openvino"}),
-        ("pipeline.workers", {"aiohttp", "deltalake", "duckdb", "huggingface_hub", "openvino", "PIL", "torch"}),
+        ("pipeline.run", ENGINES),
+        ("pipeline.workers", ENGINES | {"aiohttp", "deltalake", "duckdb", "huggingface_hub", "PIL"}),
     ],
 )
 def test_a_run_and_its_actors_start_without_what_they_may_not_need(module: str, heavy: set[str]) -> None:
