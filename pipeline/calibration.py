@@ -1,15 +1,13 @@
 """The int8 model of a space, made by its first run from its own images, and refused if it is not good enough."""
 
 import os
-import tempfile
-from pathlib import Path
 
 import duckdb
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from pipeline import agreement, engines, manifest, quantized, schema
+from pipeline import agreement, engines, manifest, quantized, schema, scratch
 from pipeline.agreement import Judged, Limits
 from pipeline.config import RunConfig
 from pipeline.engines.base import Engine
@@ -37,7 +35,8 @@ def ensure(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
         ray.get(_made.remote(config, output, files))
 
 
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+# One call: with NNCF, its process holds some 700 MB.
+@ray.remote(num_cpus=0, max_calls=1)  # type: ignore[untyped-decorator]
 def _made(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
     storage = Storage(config.storage)
     model = resolve(config.model, storage)
@@ -48,8 +47,8 @@ def _made(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
             "one's could be decoded; use another precision."
         )
     checked = images[IMAGES:] if len(images) >= IMAGES + CHECKED else images
-    with tempfile.TemporaryDirectory(prefix="lakelens-int8-") as scratch:
-        engines.write_int8(model, config.embedding.pooling, images[:IMAGES], Path(scratch))
+    with scratch.folder() as made:
+        engines.write_int8(model, config.embedding.pooling, images[:IMAGES], made)
         engine = engines.load(
             model,
             config.model,
@@ -57,7 +56,7 @@ def _made(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
             engine="openvino",
             top_k=agreement.TOP,
             threads=os.cpu_count() or 1,
-            graph=Path(scratch) / "graph.xml",
+            graph=made / "graph.xml",
         )
         reference = engines.load_reference(model, config.embedding, agreement.TOP)
         names = [""] * len(checked)
@@ -68,7 +67,7 @@ def _made(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
                 f"The int8 model of {model.name} is too far from float32: {missed} on {len(checked)} images; use "
                 "another precision."
             )
-        quantized.store(output, storage, Path(scratch), IMAGES, found)
+        quantized.store(output, storage, made, IMAGES, found)
 
 
 def _images(config: RunConfig, storage: Storage, files: tuple[str, ...], model: Model) -> NDArray[np.uint8]:

@@ -5,19 +5,16 @@ tells every row's fate, one takes the rows that are pending. DuckDB spills to di
 needs no more memory than it is given. It does not know who claims the table.
 """
 
-import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import manifest, schema
+from pipeline import manifest, schema, scratch
 from pipeline.account import Account, Counts
 from pipeline.config import ManifestConfig, PlanningConfig
 from pipeline.errors import ConfigError, ManifestError, MovedError, TableError
@@ -114,14 +111,13 @@ def plan(
     The plan can be written for as long as the context lasts. Raises: ManifestError, StorageError, TableError,
     ConfigError.
     """
-    scratch = Path(tempfile.mkdtemp(prefix="lakelens-plan-"))
     limits = limits or PlanningConfig()
     try:
-        with duckdb.connect(scratch / "plan.duckdb") as connection:
+        with scratch.folder() as room, duckdb.connect(room / "plan.duckdb") as connection:
             connection.execute("SET TimeZone = 'UTC'")  # Delta knows no other
             connection.execute(f"SET memory_limit = '{limits.memory_gb * 1e9:.0f} B'")
-            connection.execute(f"SET temp_directory = {manifest.literal(str(scratch / 'spilled'))}")
-            manifest.create_input(connection, config, storage, scratch, selection.where)
+            connection.execute(f"SET temp_directory = {manifest.literal(str(room / 'spilled'))}")
+            manifest.create_input(connection, config, storage, room, selection.where)
             connection.execute("SET preserve_insertion_order = false")  # what is written is sorted
             with _told_apart(table):
                 _read_committed(connection, table, storage, selection)
@@ -133,8 +129,6 @@ def plan(
         ) from error
     except duckdb.Error as error:
         raise manifest.unreadable(error, config) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _read_committed(

@@ -2,10 +2,7 @@
 transformers in float32. It reads committed rows only, writes nothing, and needs no cluster.
 """
 
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -13,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import agreement, config, engines, manifest, quantized, schema, space
+from pipeline import agreement, config, engines, manifest, quantized, schema, scratch, space
 from pipeline.agreement import Agreement, Judged
 from pipeline.config import RunConfig
 from pipeline.engines.base import Engine
@@ -102,14 +99,13 @@ def _require_same(output: str, storage: Storage, description: dict[str, Any]) ->
 
 def _located(rows: pa.Table, settings: RunConfig) -> pa.Table:
     """The rows that the manifest still has, with the columns of `schema.PENDING`."""
-    scratch = Path(tempfile.mkdtemp(prefix="lakelens-verify-"))
     null = {schema.TRIES: "NULL::INTEGER", schema.REPLACES: "NULL::VARCHAR"}
     columns = ", ".join(
         null.get(name, f"input.{manifest.quoted(name)}") + f" AS {name}" for name in schema.PENDING.names
     )
     try:
-        with duckdb.connect() as connection:
-            manifest.create_input(connection, settings.manifest, Storage(settings.storage), scratch)
+        with scratch.folder() as kept, duckdb.connect() as connection:
+            manifest.create_input(connection, settings.manifest, Storage(settings.storage), kept)
             connection.register("held", rows)
             return connection.sql(
                 f"SELECT {columns}, held.dataset AS of, labels, embedding, held.content_sha256 AS then_sha256 "
@@ -118,8 +114,6 @@ def _located(rows: pa.Table, settings: RunConfig) -> pa.Table:
             ).to_arrow_table()
     except duckdb.Error as error:
         raise manifest.unreadable(error, settings.manifest) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @dataclass(frozen=True)

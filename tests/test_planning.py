@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import maintenance, pending, planning, schema
+from pipeline import maintenance, pending, planning, schema, scratch
 from pipeline.account import Account, Counts
 from pipeline.config import ManifestConfig, PlanningConfig, RunConfig
 from pipeline.errors import BusyError, ConfigError, ManifestError, SpaceError
@@ -177,13 +177,13 @@ def test_a_large_plan_is_cut_into_files_in_order(tmp_path: Path, monkeypatch: py
 
 
 def test_a_plan_leaves_no_scratch_behind_even_if_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setattr(pending.tempfile, "tempdir", str(scratch))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(scratch.tempfile, "tempdir", str(temporary))
     outcome(config(tmp_path, [{"uri": "/a"}]), tmp_path / "pending")
     with pytest.raises(ManifestError), plan(ManifestConfig(path=(str(tmp_path / "no.csv"),)), STORAGE, None):
         pass
-    assert list(scratch.iterdir()) == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_manifest_that_breaks_off_half_way_is_one_sentence(tmp_path: Path) -> None:

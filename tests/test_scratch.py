@@ -1,0 +1,69 @@
+"""Temporary folders go with their process, however it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import scratch
+
+HOLD = """
+from pipeline import scratch
+with scratch.folder() as room:
+    (room / "spilled").touch()
+    print(room, flush=True)
+    input()
+"""
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go, for this process and its children."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(scratch.tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def another() -> Iterator["subprocess.Popen[str]"]:
+    """A process that has a folder."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HOLD], text=True, **pipes) as process:  # type: ignore[call-overload]
+        yield process
+        process.kill()
+
+
+def test_a_folder_is_gone_at_the_end_even_if_its_user_fails(temporary: Path) -> None:
+    with pytest.raises(FileExistsError), scratch.folder() as room:
+        os.mkdir(room / "file", (room / "file").write_text("x"))
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_a_killed_process_has_left_is_deleted_and_what_a_living_one_uses_is_not(
+    another: "subprocess.Popen[str]",
+) -> None:
+    assert another.stdout is not None
+    theirs = Path(another.stdout.readline().strip())
+    with scratch.folder() as ours:
+        assert ours != theirs
+        assert (theirs / "spilled").exists()
+        another.send_signal(signal.SIGKILL)
+        another.wait()
+        with scratch.folder():
+            assert not theirs.exists()
+            assert ours.exists()
+
+
+def test_folders_of_other_programs_and_files_and_links_are_let_be(temporary: Path) -> None:
+    outside = temporary / "outside"
+    outside.mkdir()
+    (temporary / f"{scratch.PREFIX}file").touch()
+    (temporary / f"{scratch.PREFIX}link").symlink_to(outside)
+    before = set(os.listdir(temporary))
+    with scratch.folder():
+        pass
+    assert set(os.listdir(temporary)) == before
