@@ -11,7 +11,8 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import torch
 import transformers
 from PIL import Image
 
-from benchmarks import documented, feed, plot, steady
+from benchmarks import documented, feed, plot, steady, store
 from pipeline import config, engines
 from pipeline.account import Progress
 from pipeline.batching import BatchSizer, in_micro_batches
@@ -42,11 +43,12 @@ Contestants = dict[str, Callable[[], dict[str, float]]]
 
 def main() -> None:
     options = _options()
-    work = Path(tempfile.mkdtemp(prefix="lakelens-bench-"))
-    try:
+    with ExitStack() as places:
+        work = Path(places.enter_context(tempfile.TemporaryDirectory(prefix="lakelens-bench-")))
         model = options.model or vit_b16(work / "model")
         images = images_in(options.images, work, max(options.count, options.feed_count))
-        contestants = _contestants(model, images, options, work)
+        uris = places.enter_context(store.on_s3(images, work / "s3")) if options.s3 else [*map(str, images)]
+        contestants = _contestants(model, images, uris, options, work)
         rates: dict[str, list[float]] = {}
         for _ in range(options.repeats):
             for contestant in contestants.values():
@@ -54,13 +56,12 @@ def main() -> None:
                     rates.setdefault(name, []).append(rate)
                     print(f"{name:32} {rate:9.2f} images/s", flush=True)
         _report(rates, options)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="a folder of images; drawn if not given")
+    parser.add_argument("--s3", action="store_true", help="read them from an S3 server on this machine")
     parser.add_argument("--model", help="a Hugging Face folder or hub id; else a ViT-B/16 with random weights")
     parser.add_argument("--count", type=int, default=256, help="images of a whole job")
     parser.add_argument("--feed-count", type=int, default=4096, help="images where only the feed is measured")
@@ -90,9 +91,12 @@ def images_in(folder: Path | None, work: Path, count: int) -> list[Path]:
     return [found[i % len(found)].absolute() for i in range(count)]
 
 
-def _contestants(model: str, images: list[Path], options: argparse.Namespace, work: Path) -> Contestants:
+def _contestants(
+    model: str, images: list[Path], uris: list[str], options: argparse.Namespace, work: Path
+) -> Contestants:
     whole, fed = images[: options.count], images[: options.feed_count]
-    settings, feeding = (settings_for(rows, model, options.precision, work) for rows in (whole, fed))
+    lakes = (uris[: options.count], uris[: options.feed_count])
+    settings, feeding = (settings_for(rows, model, options.precision, work) for rows in lakes)
     resolved = resolve(settings.model, Storage())
     folder, size, threads = str(resolved.folder), resolved.preprocessing.height, os.cpu_count() or 1
     manifests = [Path(one.manifest.path[0]) for one in (settings, feeding)]
@@ -108,7 +112,9 @@ def _contestants(model: str, images: list[Path], options: argparse.Namespace, wo
     }
     contestants: Contestants = {name: _named(name, rate) for name, rate in one.items()}
     contestants["job: LakeLens"] = lambda: _whole_job(settings)
-    contestants["feed: Daft"] = lambda: feed.daft(fed, size)
+    contestants["feed: Daft"] = lambda: feed.daft(lakes[1], size)
+    if options.s3:  # they read files
+        del contestants["job: HF pipeline()"], contestants["feed: bare Pillow processes"]
     return {name: contestants[name] for name in sorted(contestants) if options.only in name}
 
 
@@ -122,8 +128,8 @@ def _once(load: Callable[[], Callable[[], float]]) -> Callable[[], float]:
     return lambda: loaded()()
 
 
-def settings_for(images: list[Path], model: str, precision: str, work: Path) -> RunConfig:
-    rows = [{"uri": str(path), "image_id": f"{i:06}"} for i, path in enumerate(images)]
+def settings_for(uris: Sequence[str | Path], model: str, precision: str, work: Path) -> RunConfig:
+    rows = [{"uri": str(uri), "image_id": f"{i:06}"} for i, uri in enumerate(uris)]
     manifest = work / f"manifest-{len(rows)}.parquet"
     pq.write_table(pa.Table.from_pylist(rows), manifest)
     return config.parse(

@@ -62,13 +62,12 @@ def _decoded(work: tuple[str, int]) -> int:
     return int(pixels.shape[2] == 3)
 
 
-def daft(paths: Sequence[Path], size: int) -> dict[str, float]:
+def daft(uris: Sequence[str], size: int) -> dict[str, float]:
     """Images/s of Daft, in an environment of its own; nothing if that is not there."""
     if not PEERS.exists():
         return {}
     script = Path(__file__).with_name("daft_feed.py")
-    names = json.dumps([str(path) for path in paths])
     command = [str(PEERS), str(script), str(size)]
-    done = subprocess.run(command, input=names, capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run(command, input=json.dumps(uris), capture_output=True, text=True, check=True)  # noqa: S603
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {"feed: Daft": float(said["images_per_s"])}

@@ -37,9 +37,19 @@ def known(error: BaseException) -> ErrorCode | None:
     return ErrorCode.BAD_URI if isinstance(error, _FSSPEC_ASTRAY) else None
 
 
+class RefusedError(Exception):
+    """An S3 store's answer that is not the object: its HTTP status, and its error code, "" if it named none."""
+
+    def __init__(self, status: int, code: str) -> None:
+        super().__init__(f"{status} {code}".strip())
+        self.status, self.code = status, code
+
+
 def answer(error: BaseException) -> tuple[int, str] | None:
     """HTTP status and S3 error code behind an exception, if an S3 store answered at all."""
     for cause in (error, error.__cause__):
+        if isinstance(cause, RefusedError):
+            return cause.status, cause.code
         if isinstance(cause, boto.ClientError):
             response = getattr(cause, "response", {})
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)

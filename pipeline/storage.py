@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
+import botocore.credentials
 import botocore.session
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -40,8 +41,9 @@ DELETES = 16
 SHOWN_CHARS = 200
 """How much of a URI a message shows."""
 
+_LOCAL = LocalFileSystem()
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
-_S3 = ("s3", "s3a")
+S3 = ("s3", "s3a")
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,10 @@ class Storage:
                 from pipeline.http import TIMEOUT, RangedHTTP  # aiohttp: 0.3 s, for those who read by HTTP
 
                 return RangedHTTP(client_kwargs={"timeout": TIMEOUT}), uri
-            fs, path = fsspec.core.url_to_fs(absolute(uri), **(self._s3_options() if named in _S3 else {}))
-            if named in _S3 and not self.patient:
+            if not _SCHEME.match(uri):  # a path, as it is: fsspec takes ten times as long, and would cut it at ::
+                return _LOCAL, LocalFileSystem._strip_protocol(absolute(uri))
+            fs, path = fsspec.core.url_to_fs(absolute(uri), **(self._s3_options() if named in S3 else {}))
+            if named in S3 and not self.patient:
                 fs.retries = 1  # s3fs's own, on top of botocore's
             return fs, path
         except Exception as error:  # fsspec imports and constructs whatever the scheme names
@@ -145,31 +149,39 @@ class Storage:
 
     def delta_options(self, uri: str) -> dict[str, str]:
         """What delta-rs needs to open the same store: it cannot read profiles or roles itself."""
-        if scheme(uri) not in _S3:
+        if scheme(uri) not in S3:
             return {}
-        session = botocore.session.get_session()
+        credentials = self.credentials()
+        frozen = credentials.get_frozen_credentials() if credentials else None
+        secrets = {
+            "AWS_ACCESS_KEY_ID": frozen.access_key if frozen else None,
+            "AWS_SECRET_ACCESS_KEY": frozen.secret_key if frozen else None,
+            "AWS_SESSION_TOKEN": frozen.token if frozen else None,
+        }
+        return self.s3_place() | {key: value for key, value in secrets.items() if value}
+
+    def s3_place(self) -> dict[str, str]:
+        """Where the S3 store is, as the Rust crate object_store takes it: for delta-rs and obstore."""
         endpoint = self._endpoint()
         options = {
-            "AWS_REGION": self._region(session),
+            "AWS_REGION": self._region(),
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_ALLOW_HTTP": "true" if endpoint and endpoint.startswith("http://") else None,
             "AWS_SKIP_SIGNATURE": "true" if self.config.anonymous else None,
         }
-        credentials = None if self.config.anonymous else session.get_credentials()
-        if credentials is not None:
-            frozen = credentials.get_frozen_credentials()
-            options["AWS_ACCESS_KEY_ID"] = frozen.access_key
-            options["AWS_SECRET_ACCESS_KEY"] = frozen.secret_key
-            options["AWS_SESSION_TOKEN"] = frozen.token
         return {key: value for key, value in options.items() if value}
+
+    def credentials(self) -> botocore.credentials.Credentials | None:
+        """Those that botocore finds, which renew themselves; None if there are none, or none are wanted."""
+        return None if self.config.anonymous else botocore.session.get_session().get_credentials()
 
     def _endpoint(self) -> str | None:
         """The configured S3 endpoint: the config's, else that of the environment or of the AWS profile."""
         names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_CONFIG_FILE")
         return self.config.endpoint_url or _found_endpoint(tuple(os.environ.get(name) for name in names))
 
-    def _region(self, session: botocore.session.Session) -> str:
-        return self.config.region or session.get_config_variable("region") or "us-east-1"
+    def _region(self) -> str:
+        return self.config.region or botocore.session.get_session().get_config_variable("region") or "us-east-1"
 
     def _s3_options(self) -> dict[str, Any]:
         return {

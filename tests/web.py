@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BODY = bytes(range(256)) * 40
+SIGNED = "signed"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -20,6 +21,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         self.asked[path] += 1
+        self.asked[SIGNED] += "Authorization" in self.headers
         _, kind, value, *_ = [*path.split("/"), ""]
         with suppress(OSError):
             getattr(self, f"_{kind}")(value)
@@ -113,6 +115,11 @@ class Web(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    @property
+    def signed(self) -> int:
+        """Requests that came with a signature or password."""
+        return self.asked[SIGNED]
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients may leave when they like."""
