@@ -10,11 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline import aws
 from pipeline.carried import CarriedBytes
 from pipeline.errors import ErrorCode, RowError, Stage, StorageError
 from pipeline.objects import Objects
 from pipeline.refusals import RETRYABLE, classify, is_no_bucket
-from pipeline.storage import S3, Storage, scheme
+from pipeline.storage import Storage, scheme
 
 LOOK_AHEAD = 32
 """Images that are fetched, or wait to be decoded, at once."""
@@ -72,7 +75,7 @@ class Fetcher:
         self._storage = storage.impatient()
         self._max_bytes = max_bytes
         self._ahead = min(LOOK_AHEAD, max(2, WINDOW_BYTES // max_bytes))
-        self._objects = Objects(storage)
+        self._objects = Objects(storage.config)
         self._carried = CarriedBytes(storage)
         self._files_are_quick = True
         # fsspec runs object stores on an event loop of its own: a thread here only waits for its answer.
@@ -118,10 +121,14 @@ class Fetcher:
         start, length = request.offset or 0, request.length
         if length is not None and length > self._max_bytes:
             raise self._too_large()
+        if length == 0:
+            raise _error(ErrorCode.EMPTY, _MESSAGES[ErrorCode.EMPTY])
         most = self._max_bytes + 1 if length is None else length
-        if scheme(request.uri) != "file":
-            return self._checked(self._read_object(request.uri, start, start + most), length)
-        path = self._opened(request.uri)[1]
+        if scheme(request.uri) in aws.SCHEMES:
+            return self._checked(self._read_s3(request.uri, start, start + most), length)
+        fs, path = self._opened(request.uri)
+        if not isinstance(fs, LocalFileSystem):
+            return self._checked(bytes(fs.cat_file(path, start=start, end=start + most)), length)
         size = _size_of_file(path) - start
         if length is None and size >= most:
             raise self._too_large()
@@ -129,12 +136,12 @@ class Fetcher:
             file.seek(start)
             return self._checked(file.read(max(0, min(most, size))), length)
 
-    def _read_object(self, uri: str, start: int, end: int) -> bytes:
-        def by_fsspec() -> bytes:
+    def _read_s3(self, uri: str, start: int, end: int) -> bytes:
+        def by_s3fs() -> bytes:
             fs, path = self._opened(uri)
             return bytes(fs.cat_file(path, start=start, end=end))
 
-        return self._objects.read(uri, start, end, by_fsspec) if scheme(uri) in S3 else by_fsspec()
+        return self._objects.read(uri, start, end, by_s3fs)
 
     def _opened(self, uri: str) -> tuple[Any, str]:
         try:

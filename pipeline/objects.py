@@ -6,33 +6,40 @@ read from yet, because of a region that a bucket redirects to, an access point, 
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import obstore
 from obstore.store import S3Store
 
+from pipeline import aws
+from pipeline.config import StorageConfig
 from pipeline.refusals import RefusedError
-from pipeline.storage import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Storage
 
 TRANSFER_TIMEOUT = timedelta(minutes=10)
 """For one object: the largest that are read, 50 MB, at 80 kB/s."""
-CREDENTIALS_LAST = timedelta(minutes=5)
-"""After which botocore is asked again; it renews its own 10 minutes or more before they expire."""
+CREDENTIALS_LAST = timedelta(minutes=10)
+"""What botocore has is good for that long; obstore asks again five minutes before."""
 PROBES = 3
 """A bucket from which s3fs can read and obstore could not so many times is left to s3fs."""
 
-_ANSWERED = re.compile(r"status code: (\d{3})(?:.*?<Code>(\w+)</Code>)?", re.DOTALL)
-_TIMED_OUT = re.compile(r"kind: Timeout\b")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Not an access point, and nothing that a URL would read as more than a name."""
+_ANSWERED = (
+    r"(?:Generic S3 error|Object at location {key} not found|The operation lacked [a-z ]+ for path {key}): "
+    r"Error performing GET \S+ in \S+ - Server returned non-2xx status code: (\d\d\d)(?:.*?<Code>(\w+)</Code>)?"
+)
+_CONNECTION, _TIMED_OUT = "HttpError {", "kind: Timeout,"
 Otherwise = Callable[[], bytes]
 
 
 class Objects:
     """Reads S3 objects. Safe for threads."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, config: StorageConfig) -> None:
+        self._config = config
         self._buckets: dict[str, _Bucket] = {}
         self._opening = threading.Lock()
 
@@ -42,22 +49,22 @@ class Objects:
         Raises: RefusedError for what the store answers, TimeoutError, ConnectionError; what `otherwise` raises.
         """
         name, _, key = uri.partition("://")[2].partition("/")
-        if not is_plain(key):
+        if not _BUCKET.fullmatch(name) or not is_plain(key):
             return otherwise()
         return self._bucket(name).read(key, start, end, otherwise)
 
     def _bucket(self, name: str) -> "_Bucket":
         with self._opening:
             if name not in self._buckets:
-                self._buckets[name] = _Bucket(name, self._storage)
+                self._buckets[name] = _Bucket(name, self._config)
             return self._buckets[name]
 
 
 class _Bucket:
     """One bucket. It is left to s3fs but for one probing request at a time, until one of them has gone well."""
 
-    def __init__(self, name: str, storage: Storage) -> None:
-        self._name, self._storage = name, storage
+    def __init__(self, name: str, config: StorageConfig) -> None:
+        self._name, self._config = name, config
         self._proved, self._failed, self._probing = False, 0, threading.Lock()
         self._store: S3Store | None = None
 
@@ -65,9 +72,9 @@ class _Bucket:
         if self._proved:
             try:
                 return self._get(key, start, end)
-            except ValueError:  # a key that obstore refuses
+            except _Unfit:
                 return otherwise()
-        if self._failed == PROBES or not self._probing.acquire(blocking=False):
+        if self._failed >= PROBES or not self._probing.acquire(blocking=False):
             return otherwise()
         try:
             return self._probe(key, start, end, otherwise)
@@ -75,6 +82,12 @@ class _Bucket:
             self._probing.release()
 
     def _probe(self, key: str, start: int, end: int, otherwise: Otherwise) -> bytes:
+        try:
+            with _no_panic():
+                self._store = self._store or _opened(self._name, self._config)
+        except Exception:
+            self._failed += 1
+            return otherwise()
         try:
             found = self._get(key, start, end)
         except Exception:  # s3fs says what it is, or reads it
@@ -85,13 +98,17 @@ class _Bucket:
         return found
 
     def _get(self, key: str, start: int, end: int) -> bytes:
-        self._store = self._store or _opened(self._name, self._storage)
+        """Raises: _Unfit where s3fs may know more, RefusedError, TimeoutError, ConnectionError."""
+        assert self._store is not None
         try:
-            return bytes(obstore.get(self._store, key, options={"range": (start, end)}).bytes())
-        except ValueError:
-            raise
+            with _no_panic():
+                return bytes(obstore.get(self._store, key, options={"range": (start, end)}).bytes())
         except Exception as error:
-            raise _told(str(error)) from None
+            raise _told(str(error), key) from None
+
+
+class _Unfit(Exception):  # noqa: N818 - nobody sees it
+    """obstore cannot read this, which says nothing of whether it can be read."""
 
 
 def is_plain(key: str) -> bool:
@@ -103,18 +120,32 @@ def is_plain(key: str) -> bool:
     return not {"", ".", ".."} & set(names) and key.isprintable() and "?versionId=" not in key
 
 
-def _told(text: str) -> Exception:
-    """What obstore tells only in words."""
-    if found := _ANSWERED.search(text):
+@contextmanager
+def _no_panic() -> Iterator[None]:
+    """What Rust did not expect is raised as no Exception, and would end the actor."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":
+            raise _Unfit from None
+        raise
+
+
+def _told(text: str, key: str) -> Exception:
+    """What obstore tells only in words, of which some are the key's."""
+    found = re.match(_ANSWERED.format(key=re.escape(key)), text.partition("\n\nDebug source:")[0], re.DOTALL)
+    if found:
         return RefusedError(int(found[1]), found[2] or "")
-    return TimeoutError() if _TIMED_OUT.search(text) else ConnectionError()
+    if _CONNECTION not in text:
+        return _Unfit()
+    return TimeoutError() if _TIMED_OUT in text else ConnectionError()
 
 
-def _opened(bucket: str, storage: Storage) -> S3Store:
-    """A client that asks once. Its credentials are botocore's: obstore cannot read profiles or roles itself."""
-    credentials = storage.credentials()
-    if credentials is None and not storage.config.anonymous:
-        raise PermissionError("no credentials")
+def _opened(bucket: str, config: StorageConfig) -> S3Store:
+    """A client that asks once."""
+    credentials = aws.credentials(config)
+    if credentials is None and not config.anonymous:
+        raise _Unfit  # obstore would go on looking for some
 
     def current() -> Any:
         assert credentials is not None
@@ -126,14 +157,14 @@ def _opened(bucket: str, storage: Storage) -> S3Store:
             "expires_at": datetime.now(UTC) + CREDENTIALS_LAST,
         }
 
-    place: Any = storage.s3_place()
+    options: Any = aws.obstore_options(config)
     return S3Store(
         bucket,
-        config=place,
+        config=options,
         credential_provider=current if credentials else None,
         client_options={
-            "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
-            "read_timeout": timedelta(seconds=READ_TIMEOUT_S),
+            "connect_timeout": timedelta(seconds=aws.CONNECT_TIMEOUT_S),
+            "read_timeout": timedelta(seconds=aws.READ_TIMEOUT_S),
             "timeout": TRANSFER_TIMEOUT,
         },
         retry_config={"max_retries": 0},

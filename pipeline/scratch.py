@@ -5,13 +5,16 @@ A plan of a large lake can spill many gigabytes there. It does not know what the
 
 import fcntl
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
-PREFIX = "lakelens-scratch-"
+PREFIX = f"lakelens-scratch-{quote(platform.node(), safe='')}-"
+"""With the machine's name: some file systems that machines share have locks on each of them alone."""
 
 
 @contextmanager
@@ -30,7 +33,10 @@ def _locked() -> tuple[Path, int]:
     """A new folder, and the descriptor by which this process has it locked for as long as it lives."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX))
-        lock = os.open(path, os.O_RDONLY)
+        try:
+            lock = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
         with suppress(OSError):  # a file system without locks: nobody can take the folder for abandoned there
             fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():  # nobody swept it away before it was locked
@@ -42,7 +48,7 @@ def _sweep(parent: Path) -> None:
     """Delete the folders of this user that no process has locked: theirs was killed."""
     for path in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 if os.fstat(lock).st_uid == os.getuid():
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

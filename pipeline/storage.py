@@ -1,8 +1,6 @@
-"""URI -> fsspec filesystem, and the same credentials for delta-rs and DuckDB.
+"""URI -> fsspec filesystem, and what delta-rs needs to open the same store.
 
-A URI without a scheme is a local path. Credentials come from the usual AWS variables, profiles and
-roles (botocore finds them); delta-rs is given those of the moment in which a table is opened. Nothing here
-writes them anywhere, or knows what the files mean.
+A URI without a scheme is a local path. It does not know what the files mean.
 """
 
 import json
@@ -14,26 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
-import botocore.credentials
-import botocore.session
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from pipeline import aws
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, StorageError
 from pipeline.refusals import answer, classify
-
-RETRIES = {"total_max_attempts": 4, "mode": "standard"}
-"""botocore's retry policy for each request: exponential backoff with jitter, a few seconds in all."""
-ONCE = {"total_max_attempts": 1, "mode": "standard"}
-CONNECT_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 60.0
 
 DELETES = 16
 """Objects that are deleted at once."""
@@ -43,7 +33,6 @@ SHOWN_CHARS = 200
 
 _LOCAL = LocalFileSystem()
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
-S3 = ("s3", "s3a")
 
 
 @dataclass(frozen=True)
@@ -70,10 +59,12 @@ class Storage:
                 return RangedHTTP(client_kwargs={"timeout": TIMEOUT}), uri
             if not _SCHEME.match(uri):  # a path, as it is: fsspec takes ten times as long, and would cut it at ::
                 return _LOCAL, LocalFileSystem._strip_protocol(absolute(uri))
-            fs, path = fsspec.core.url_to_fs(absolute(uri), **(self._s3_options() if named in S3 else {}))
-            if named in S3 and not self.patient:
+            if named not in aws.SCHEMES:
+                return fsspec.core.url_to_fs(absolute(uri))  # type: ignore[no-any-return]
+            fs = fsspec.filesystem(named, **aws.s3fs_options(self.config, patient=self.patient))
+            if not self.patient:
                 fs.retries = 1  # s3fs's own, on top of botocore's
-            return fs, path
+            return fs, fs._strip_protocol(uri)  # whatever is in the key
         except Exception as error:  # fsspec imports and constructs whatever the scheme names
             raise StorageError(
                 f"Cannot open {uri}: no store of the scheme {scheme(uri)!r} can be opened here; "
@@ -148,61 +139,8 @@ class Storage:
             raise failure(error, uri) from error
 
     def delta_options(self, uri: str) -> dict[str, str]:
-        """What delta-rs needs to open the same store: it cannot read profiles or roles itself."""
-        if scheme(uri) not in S3:
-            return {}
-        credentials = self.credentials()
-        frozen = credentials.get_frozen_credentials() if credentials else None
-        secrets = {
-            "AWS_ACCESS_KEY_ID": frozen.access_key if frozen else None,
-            "AWS_SECRET_ACCESS_KEY": frozen.secret_key if frozen else None,
-            "AWS_SESSION_TOKEN": frozen.token if frozen else None,
-        }
-        return self.s3_place() | {key: value for key, value in secrets.items() if value}
-
-    def s3_place(self) -> dict[str, str]:
-        """Where the S3 store is, as the Rust crate object_store takes it: for delta-rs and obstore."""
-        endpoint = self._endpoint()
-        options = {
-            "AWS_REGION": self._region(),
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_ALLOW_HTTP": "true" if endpoint and endpoint.startswith("http://") else None,
-            "AWS_SKIP_SIGNATURE": "true" if self.config.anonymous else None,
-        }
-        return {key: value for key, value in options.items() if value}
-
-    def credentials(self) -> botocore.credentials.Credentials | None:
-        """Those that botocore finds, which renew themselves; None if there are none, or none are wanted."""
-        return None if self.config.anonymous else botocore.session.get_session().get_credentials()
-
-    def _endpoint(self) -> str | None:
-        """The configured S3 endpoint: the config's, else that of the environment or of the AWS profile."""
-        names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_CONFIG_FILE")
-        return self.config.endpoint_url or _found_endpoint(tuple(os.environ.get(name) for name in names))
-
-    def _region(self) -> str:
-        return self.config.region or botocore.session.get_session().get_config_variable("region") or "us-east-1"
-
-    def _s3_options(self) -> dict[str, Any]:
-        return {
-            "anon": self.config.anonymous,
-            "endpoint_url": self._endpoint(),
-            "client_kwargs": {"region_name": self.config.region} if self.config.region else {},
-            "config_kwargs": {
-                "retries": RETRIES if self.patient else ONCE,
-                "connect_timeout": CONNECT_TIMEOUT_S,
-                "read_timeout": READ_TIMEOUT_S,
-                "max_pool_connections": 64,
-            },
-            "use_listings_cache": False,
-        }
-
-
-@cache
-def _found_endpoint(environment: tuple[str | None, ...]) -> str | None:
-    """What botocore makes of the environment, None for AWS itself; kept, since it takes a tenth of a second."""
-    found: str = botocore.session.get_session().create_client("s3", region_name="us-east-1").meta.endpoint_url
-    return None if found.endswith((".amazonaws.com", ".amazonaws.com.cn")) else found
+        """What delta-rs needs to open the same store."""
+        return aws.delta_options(self.config) if scheme(uri) in aws.SCHEMES else {}
 
 
 def delta_uri(uri: str) -> str:

@@ -165,3 +165,14 @@ def test_a_scheme_that_no_store_here_has_is_a_bad_uri_with_a_stable_message(uri:
     (found,) = fetch([Request(uri)], STORAGE, max_bytes=100)
     assert isinstance(found, RowError)
     assert (found.code, found.message) == (ErrorCode.BAD_URI, "the uri does not lead to a file")
+
+
+@pytest.mark.parametrize("scheme", ["", "file://", "local://"])
+def test_a_pipe_is_not_waited_for_however_it_is_named(scheme: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert fetch_one(Request(f"{scheme}{tmp_path}/pipe")) is ErrorCode.BAD_URI
+
+
+@pytest.mark.parametrize("uri", ["file", "s3://bucket/key", "memory://key"])
+def test_a_range_of_no_bytes_is_empty_wherever_it_is(uri: str, file: str) -> None:
+    assert fetch_one(Request(file if uri == "file" else uri, 5, 0)) is ErrorCode.EMPTY

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from botocore.credentials import ReadOnlyCredentials
 
+from pipeline import aws
 from pipeline import objects as objects_module
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, RowError
@@ -43,13 +44,23 @@ def uri(key: str) -> str:
     return f"s3://{BUCKET}/{key}"
 
 
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys that obstore is asked for from now on."""
+    keys: list[str] = []
+    get = objects_module.obstore.get
+    monkeypatch.setattr(
+        objects_module.obstore, "get", lambda store, key, **how: keys.append(key) or get(store, key, **how)
+    )
+    return keys
+
+
 def never() -> bytes:
     raise AssertionError("this is for obstore to read")
 
 
 def proved(storage: Storage | None = None) -> Objects:
     """One that has read from the bucket."""
-    found = Objects(storage or Storage())
+    found = Objects((storage or Storage()).config)
     assert found.read(uri("there"), 0, 9999, never) == DATA
     return found
 
@@ -71,6 +82,82 @@ def test_odd_keys_lead_to_their_own_objects(key: str, s3_server: seaweed.S3Serve
     s3_server.filesystem().pipe_file(f"{BUCKET}/{key}", key.encode())
     assert is_plain(key)
     assert proved().read(uri(key), 0, 9999, never) == key.encode()
+
+
+@pytest.mark.parametrize("bucket", ["my bucket", "new\nline", "..", "a\\b", "a%2Fb", "b?c", "#x", "arn:aws:s3:x"])
+def test_names_that_are_no_buckets_are_left_to_s3fs(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = asked(monkeypatch)
+    assert Objects(StorageConfig()).read(f"s3://{bucket}/there", 0, 9, lambda: b"by s3fs") == b"by s3fs"
+    (found,) = Fetcher(Storage(), 9999)([Request(f"s3://{bucket}/{BUCKET}/there")])
+    assert isinstance(found.data, RowError)
+    assert keys == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("AWS_ACCESS_KEY_ID", "a\n"), ("AWS_SESSION_TOKEN", "a\n"), ("AWS_ENDPOINT_URL", "127.0.0.1:80")],
+)
+def test_what_makes_rust_panic_is_left_to_s3fs(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    assert Objects(StorageConfig(region="us-east-1")).read(uri("there"), 0, 9, lambda: b"by s3fs") == b"by s3fs"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9"),
+        ("AWS_ENDPOINT", "http://127.0.0.1:9"),
+        ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true"),
+        ("AWS_SKIP_SIGNATURE", "true"),
+        ("AWS_S3_EXPRESS", "true"),
+    ],
+)
+def test_variables_that_mean_nothing_to_botocore_or_less_than_the_config_change_nothing(
+    name: str, value: str, s3_server: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert proved(Storage(StorageConfig(endpoint_url=s3_server.endpoint_url)))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "status code: 200 x",
+        "a<Code>SlowDown</Code>",
+        "x not found: Error performing GET a in b - Server returned c",
+    ],
+)
+def test_a_key_cannot_forge_an_answer(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RefusedError) as refused:
+        proved().read(uri(key), 0, 9999, never)
+    assert (refused.value.status, refused.value.code) == (404, "NoSuchKey")
+    with web.serving() as server:
+        anonymous = StorageConfig(endpoint_url=server.url, anonymous=True)
+        found = Objects(anonymous)
+        assert found.read("s3://status/200", 0, 1, lambda: b"x")
+        found._bucket("status")._proved = True
+        with pytest.raises(RefusedError) as refused:
+            found.read(f"s3://status/403/{key}", 0, 9, never)
+    assert (refused.value.status, refused.value.code) == (403, "")
+
+
+@pytest.mark.parametrize("key", ["plain/x", "empty/x", "norange/x"])
+def test_an_answer_that_only_obstore_does_not_take_is_for_s3fs_to_read(key: str) -> None:
+    bucket, _, key = key.partition("/")
+    with web.serving() as server:
+        found = Objects(StorageConfig(endpoint_url=server.url, anonymous=True))
+        found._bucket(bucket)._proved = True
+        found._bucket(bucket)._store = objects_module._opened(bucket, found._config)
+        assert found.read(f"s3://{bucket}/{key}", 0, 9, lambda: b"by s3fs") == b"by s3fs"
+
+
+def test_credentials_that_cannot_be_renewed_are_for_s3fs_to_complain_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    credentials = Renewed()
+    monkeypatch.setattr(aws, "credentials", lambda config: credentials)
+    monkeypatch.setattr(objects_module, "CREDENTIALS_LAST", objects_module.timedelta(0))
+    found = proved()
+    monkeypatch.setattr(Renewed, "get_frozen_credentials", lambda self: 1 / 0)
+    assert found.read(uri("there"), 0, 9, lambda: b"by s3fs") == b"by s3fs"
 
 
 @pytest.mark.parametrize("key", [*SHIFTY, "there?versionId=1"])
@@ -103,7 +190,7 @@ def test_what_the_store_answers_is_told_with_status_and_code(
 def test_what_goes_wrong_later_is_asked_once_and_has_its_code(
     fault: Fault, code: ErrorCode, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects_module, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(aws, "READ_TIMEOUT_S", 0.5)
     found = proved(through(proxy))
     before = proxy.seen().faults.get(fault, 0)
     proxy.set(Weather({fault: 1.0}, silence_s=2.0))
@@ -136,29 +223,21 @@ def test_a_fetch_tries_again_what_may_pass_and_counts_it(proxy: Proxy) -> None:
     assert proxy.seen().faults[Fault.ERROR_503] - before == ATTEMPTS
 
 
-class Elsewhere(Storage):
-    """s3fs finds the store, obstore does not: as if only the one could follow where the bucket leads."""
-
-    def s3_place(self) -> dict[str, str]:
-        return super().s3_place() | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
-
-
 def test_a_bucket_that_only_s3fs_can_read_is_read_by_it_and_soon_not_probed_any_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    probed: list[str] = []
-    get = objects_module.obstore.get
-    monkeypatch.setattr(
-        objects_module.obstore, "get", lambda store, key, **how: probed.append(key) or get(store, key, **how)
-    )
-    fetcher = Fetcher(Elsewhere(), 9999)
+    """As if only s3fs could follow where the bucket leads."""
+    options, probed = aws.obstore_options, asked(monkeypatch)
+    nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}
+    monkeypatch.setattr(aws, "obstore_options", lambda config: options(config) | nowhere)
+    fetcher = Fetcher(Storage(), 9999)
     for _ in range(2 * PROBES):
         assert [one.data for one in fetcher([Request(uri("there"))])] == [DATA]
-    assert len(probed) == PROBES
+    assert probed == ["there"] * PROBES
 
 
 def test_a_store_that_fails_both_is_not_held_against_obstore(proxy: Proxy) -> None:
-    found = Objects(through(proxy))
+    found = Objects(through(proxy).config)
     proxy.set(Weather({Fault.ERROR_503: 1.0}))
 
     def fails() -> bytes:
@@ -172,12 +251,13 @@ def test_a_store_that_fails_both_is_not_held_against_obstore(proxy: Proxy) -> No
 
 
 def test_until_it_has_worked_one_request_at_a_time_probes(proxy: Proxy) -> None:
-    found = Objects(through(proxy))
+    found = Objects(through(proxy).config)
     proxy.set(Weather({Fault.SILENCE: 1.0}, silence_s=3.0))
     read: list[bytes] = []
     probing = threading.Thread(target=lambda: read.append(found.read(uri("there"), 0, 9999, lambda: b"first")))
     probing.start()
-    while not proxy.seen().in_flight:
+    deadline = time.monotonic() + 2
+    while not proxy.seen().in_flight and time.monotonic() < deadline:
         time.sleep(0.02)
     started = time.monotonic()
     assert found.read(uri("there"), 0, 9999, lambda: b"second") == b"second"
@@ -200,7 +280,7 @@ class Renewed:
 
 def test_credentials_are_asked_for_again_when_they_may_have_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     credentials = Renewed()
-    monkeypatch.setattr(Storage, "credentials", lambda self: credentials)
+    monkeypatch.setattr(aws, "credentials", lambda config: credentials)
     monkeypatch.setattr(objects_module, "CREDENTIALS_LAST", objects_module.timedelta(0))
     found = proved()
     with pytest.raises(RefusedError, match="InvalidAccessKeyId"):
@@ -213,17 +293,17 @@ def test_without_credentials_nobody_else_is_asked_for_some(monkeypatch: pytest.M
     """obstore would look for a machine's role, and wait."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    started = time.monotonic()
-    assert Objects(Storage()).read(uri("there"), 0, 9999, lambda: b"by s3fs") == b"by s3fs"
-    assert time.monotonic() - started < 1
+    keys = asked(monkeypatch)
+    assert Objects(StorageConfig()).read(uri("there"), 0, 9999, lambda: b"by s3fs") == b"by s3fs"
+    assert keys == []
 
 
 def test_nothing_is_signed_for_a_store_that_is_read_anonymously() -> None:
     with web.serving() as server:
         public = Storage(StorageConfig(endpoint_url=server.url, anonymous=True))
-        assert Objects(public).read("s3://ranges/x", 5, 9, never) == web.BODY[5:9]
+        assert Objects(public.config).read("s3://ranges/x", 5, 9, never) == web.BODY[5:9]
         assert server.signed == 0
-        assert Objects(Storage(StorageConfig(endpoint_url=server.url))).read("s3://ranges/x", 0, 1, never)
+        assert Objects(StorageConfig(endpoint_url=server.url)).read("s3://ranges/x", 0, 1, never)
         assert server.signed == 1
 
 

@@ -61,9 +61,38 @@ def test_what_a_killed_process_has_left_is_deleted_and_what_a_living_one_uses_is
 def test_folders_of_other_programs_and_files_and_links_are_let_be(temporary: Path) -> None:
     outside = temporary / "outside"
     outside.mkdir()
+    os.mkfifo(temporary / f"{scratch.PREFIX}pipe")  # to open it would wait for ever
     (temporary / f"{scratch.PREFIX}file").touch()
     (temporary / f"{scratch.PREFIX}link").symlink_to(outside)
     before = set(os.listdir(temporary))
     with scratch.folder():
         pass
     assert set(os.listdir(temporary)) == before
+
+
+def test_folders_of_other_users_are_let_be(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (temporary / f"{scratch.PREFIX}theirs").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getuid", lambda: 12345)
+        with scratch.folder():
+            assert (temporary / f"{scratch.PREFIX}theirs").exists()
+    with scratch.folder():  # it was abandoned, by this one
+        assert not (temporary / f"{scratch.PREFIX}theirs").exists()
+
+
+def test_a_folder_that_was_swept_away_before_it_was_locked_is_made_again(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    mkdtemp = scratch.tempfile.mkdtemp
+
+    def swept(**how: str) -> str:
+        made.append(mkdtemp(**how))
+        if len(made) == 1:
+            os.rmdir(made[0])
+        return made[-1]
+
+    monkeypatch.setattr(scratch.tempfile, "mkdtemp", swept)
+    with scratch.folder() as room:
+        assert str(room) == made[1]
+        assert room.exists()

@@ -158,6 +158,7 @@ def test_delta_gets_what_s3_needs_from_the_environment(monkeypatch: pytest.Monke
     storage = Storage(StorageConfig(endpoint_url="http://127.0.0.1:1", region="eu-1"))
     assert storage.delta_options("s3://lake/a") == {
         **{"AWS_REGION": "eu-1", "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ALLOW_HTTP": "true"},
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
         **{"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"},
     }
 
@@ -245,6 +246,29 @@ def test_the_endpoint_of_an_aws_profile_is_the_one_of_fsspec_and_of_delta(
     assert options["AWS_ENDPOINT_URL"] == "http://127.0.0.1:9999"
     assert options["AWS_REGION"] == "eu-west-3"
     assert STORAGE.filesystem("s3://bucket/x")[0].endpoint_url == "http://127.0.0.1:9999"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "endpoint"),
+    [
+        ("AWS_REGION", "eu-west-3", None),
+        ("AWS_REGION", "cn-north-1", "https://s3.cn-north-1.amazonaws.com.cn"),
+        ("AWS_USE_FIPS_ENDPOINT", "true", "https://s3-fips.us-east-1.amazonaws.com"),
+        ("AWS_ENDPOINT_URL", "https://bucket.vpce-1.s3.us-east-1.vpce.amazonaws.com", "the same"),
+    ],
+)
+def test_delta_is_told_of_endpoints_that_it_would_not_find(
+    name: str, value: str, endpoint: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    expected = value if endpoint == "the same" else endpoint
+    assert STORAGE.delta_options("s3://bucket/table").get("AWS_ENDPOINT_URL") == expected
+
+
+def test_a_path_or_key_with_two_colons_is_itself(tmp_path: Path) -> None:
+    (tmp_path / "a::b").write_bytes(b"x")
+    assert STORAGE.read(str(tmp_path / "a::b")) == b"x"
+    assert STORAGE.filesystem("s3://bucket/a::b")[1] == "bucket/a::b"
 
 
 def test_opening_a_store_is_cheap_enough_to_be_done_for_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
