@@ -8,6 +8,9 @@ import pytest
 
 from tests import seaweed
 
+SHARING = pytest.StashKey[set[Path]]()
+"""Files whose tests use `local_cluster`."""
+
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 os.environ.setdefault("RAY_worker_niceness", "0")  # else all that this machine does besides comes first
@@ -42,14 +45,28 @@ def s3(s3_server: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch) -> seaweed.
     return s3_server
 
 
-@pytest.fixture(scope="module")
-def local_cluster() -> Iterator[None]:
-    """A Ray cluster of two logical CPUs, for all tests of a file."""
+@pytest.fixture(scope="session")
+def local_cluster() -> None:
+    """A Ray cluster of two logical CPUs, for the files that come first because they use it."""
     import ray
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files whose tests share a cluster come first, one behind the other."""
+    sharing = {item.path for item in items if "local_cluster" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in sharing)
+    config.stash[SHARING] = sharing
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The cluster ends with the last of them: others start their own."""
+    sharing = item.config.stash[SHARING]
+    if item.path in sharing and (nextitem is None or nextitem.path not in sharing):
+        import ray
+
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,12 @@ from pipeline.storage import Storage
 from pipeline.verify import verify
 from tests import lakes
 
+pytestmark = pytest.mark.usefixtures("local_cluster")
 COUNT = calibration.IMAGES + 20
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+def finished(local_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     folder = tmp_path_factory.mktemp("int8")
     lakes.folder_of_images(folder / "images", COUNT)
     # Weights of the usual size, where int8 stays well within the limits: a mean cosine of 0.9997 without VNNI.

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import yaml
 from deltalake import DeltaTable
 
@@ -14,7 +13,7 @@ from pipeline import config
 from pipeline.run import run
 from tests import lakes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_cluster")]
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -28,14 +27,15 @@ def recipe(title: str) -> str:
     return found[1]
 
 
-def executed(title: str) -> dict[str, Any]:
+def executed(title: str, folder: str = "") -> dict[str, Any]:
+    """What a recipe's names stand for, once it has run on the output below `folder`, by default the current one."""
     names: dict[str, Any] = {}
-    exec(recipe(title), names)
+    exec(recipe(title).replace('"lakelens-demo', f'"{folder}lakelens-demo'), names)
     return names
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _demo_output(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _demo_output(local_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A small output where the README says that the demo's is: 12 ok rows and 3 failed ones."""
     folder = tmp_path_factory.mktemp("readme")
     paths = [*lakes.folder_of_images(folder / "images", 12), *(Path("none") / f"{i}.jpg" for i in range(3))]
@@ -45,11 +45,9 @@ def _demo_output(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     output = folder / "lakelens-demo" / "output"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         run(lakes.settings(manifest, lakes.tiny_vit(folder / "model"), output))
         DeltaTable(str(output / "predictions")).create_checkpoint()  # a Parquet file that is no data
         yield
-        ray.shutdown()
 
 
 def test_duckdb_counts_labels_by_dataset(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +71,8 @@ def test_pandas_and_pyarrow_read_the_failed_rows() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_ray_data_reads_the_vectors() -> None:
-    vectors = executed("Ray Data")["vectors"].take_all()
+    # The workers of a cluster that was there before are in another folder.
+    vectors = executed("Ray Data", f"{Path.cwd()}/")["vectors"].take_all()
     assert len(vectors) == 12
     assert {len(row["embedding"]) for row in vectors} == {48}
 

@@ -118,12 +118,20 @@ def test_a_grown_manifest_processes_only_the_new_rows(model: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("engine", "pooling"), [("openvino", "cls"), ("torch", "mean")])
-def test_labels_and_embeddings_are_those_of_transformers(engine: str, pooling: str, tmp_path: Path) -> None:
+def test_labels_and_embeddings_are_those_of_transformers_and_every_space_has_its_folder(
+    engine: str, pooling: str, tmp_path: Path
+) -> None:
     model = lakes.tiny_vit(tmp_path / "model", resample=3)  # bicubic: its pixels are Pillow's to the last bit
     paths = lakes.folder_of_images(tmp_path / "images", 12)
     overrides = (f"model.engine={engine}", f"embedding.pooling={pooling}", "labels.top_k=4")
-    run(lakes.settings(tmp_path / "images", model, tmp_path / "out", *overrides))
-    rows = {row["uri"]: row for row in lakes.predictions(tmp_path / "out")}
+    where = (tmp_path / "images", model, tmp_path / "out" / "{space}")
+    run(lakes.settings(*where, *overrides))
+    (space,) = (tmp_path / "out").iterdir()
+    assert planning.target(lakes.settings(*where, *overrides)).output == str(space)
+    other = planning.target(lakes.settings(*where, f"embedding.pooling={'mean' if pooling == 'cls' else 'cls'}"))
+    assert Path(other.output).parent == space.parent
+    assert (other.output != str(space), other.table) == (True, None)
+    rows = {row["uri"]: row for row in lakes.predictions(space)}
 
     processor = AutoImageProcessor.from_pretrained(model, backend="pil")
     network = AutoModelForImageClassification.from_pretrained(model).eval()
@@ -154,18 +162,6 @@ def test_an_output_of_another_space_is_refused_and_both_are_named(
     assert held["fingerprint"] in str(refused.value)
     assert held["model"] in str(refused.value)
     assert str(other) in str(refused.value)
-
-
-def test_space_in_the_output_path_separates_spaces(model: Path, tmp_path: Path) -> None:
-    lakes.folder_of_images(tmp_path / "images", 2)
-    where = (tmp_path / "images", model, tmp_path / "out" / "{space}")
-    run(lakes.settings(*where, "embedding.pooling=mean"))
-    (space,) = (tmp_path / "out").iterdir()
-    assert len(lakes.predictions(space)) == 2
-    assert planning.target(lakes.settings(*where, "embedding.pooling=mean")).output == str(space)
-    other = planning.target(lakes.settings(*where, "embedding.pooling=cls"))
-    assert Path(other.output).parent == space.parent
-    assert (other.output != str(space), other.table) == (True, None)
 
 
 def test_a_stopped_run_leaves_rows_and_the_next_one_finishes_them(model: Path, tmp_path: Path) -> None:

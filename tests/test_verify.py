@@ -15,11 +15,12 @@ from pipeline.storage import Storage
 from pipeline.verify import verify
 from tests import lakes
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_cluster")]
 COUNT = 40
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(local_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake of two datasets, one of them small and of images that its manifest carries, and its output."""
     folder = tmp_path_factory.mktemp("verify")
     paths = lakes.folder_of_images(folder / "images", COUNT)
