@@ -67,7 +67,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--feed-count", type=int, default=4096, help="images where only the feed is measured")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each contestant")
     parser.add_argument("--precision", default="auto", help="of LakeLens: auto, fp32, bf16, fp16 or int8")
-    parser.add_argument("--only", default="", help="contestants whose names contain this")
+    parser.add_argument(
+        "--only", default="", help="contestants whose names contain this, or one of these, with | between"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="without its .json and .png")
     return parser.parse_args()
 
@@ -115,7 +117,8 @@ def _contestants(
     contestants["feed: Daft"] = lambda: feed.daft(lakes[1], size)
     if options.s3:  # they read files
         del contestants["job: HF pipeline()"], contestants["feed: bare Pillow processes"]
-    return {name: contestants[name] for name in sorted(contestants) if options.only in name}
+    wanted = options.only.split("|")
+    return {name: contestants[name] for name in sorted(contestants) if any(part in name for part in wanted)}
 
 
 def _named(name: str, rate: Callable[[], float]) -> Callable[[], dict[str, float]]:
