@@ -28,7 +28,7 @@ def recipe(title: str) -> str:
 
 
 def executed(title: str, folder: str = "") -> dict[str, Any]:
-    """What a recipe's names stand for once it has run, on the output below `folder`: by default the current one."""
+    """What a recipe's names stand for once it has run, on the output below `folder`, else the current one."""
     names: dict[str, Any] = {}
     exec(recipe(title).replace('"lakelens-demo', f'"{folder}lakelens-demo'), names)
     return names
