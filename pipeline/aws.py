@@ -5,6 +5,7 @@ Nothing here opens a store, or writes a secret anywhere.
 """
 
 import os
+import threading
 from functools import cache
 from typing import Any
 
@@ -21,11 +22,15 @@ ONCE = {"total_max_attempts": 1, "mode": "standard"}
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 
+_FINDING = threading.Lock()
+"""A fetcher's threads all want to know at once, and one of them is to find out."""
+
 
 def place(config: StorageConfig) -> tuple[str, str]:
     """Endpoint and region: the config's, else what botocore makes of the environment and the AWS profile."""
     environment = tuple((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
-    endpoint, region = _found(config.region, environment)
+    with _FINDING:
+        endpoint, region = _found(config.region, environment)
     return config.endpoint_url or endpoint, region
 
 

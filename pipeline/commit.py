@@ -50,9 +50,19 @@ def finished_blocks(dataset: Dataset) -> Blocks:
                 yield block.ref, block.metadata.num_rows
     finally:
         del bundles  # lets go of the executor, which waits for its thread, but not long
-        for thread in threading.enumerate():
-            if thread.name.startswith("StreamingExecutor"):
-                thread.join(END_S)
+        for executor in _executors():
+            executor.join(END_S)
+
+
+def _executors() -> list[threading.Thread]:
+    """Ray Data's running ones: each is a thread."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("StreamingExecutor")]
+
+
+def _end_stages() -> None:
+    """Who waits for the next block is told that there is none."""
+    for executor in _executors():
+        executor.shutdown(force=False)  # type: ignore[attr-defined]
 
 
 def gather(blocks: Blocks, *, rows: int, age_s: float, stop: threading.Event) -> Iterator[list[Block]]:
@@ -85,6 +95,9 @@ def gather(blocks: Blocks, *, rows: int, age_s: float, stop: threading.Event) ->
                 raise item
     finally:
         ended.set()
+        puller.join(2 * POLL_S)
+        if puller.is_alive():  # it waits for a block, which may never come
+            _end_stages()
         puller.join(END_S)
 
 

@@ -24,6 +24,8 @@ CREDENTIALS_LAST = timedelta(minutes=10)
 """What botocore has is good for that long; obstore asks again five minutes before."""
 PROBES = 3
 """A bucket from which s3fs can read and obstore could not so many times is left to s3fs."""
+PATIENCE_S = 1.0
+"""How long other requests wait for one that probes: s3fs is not even opened where that goes well."""
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Not an access point, and nothing that a URL would read as more than a name."""
@@ -61,7 +63,7 @@ class Objects:
 
 
 class _Bucket:
-    """One bucket. It is left to s3fs but for one probing request at a time, until one of them has gone well."""
+    """One bucket. It is left to s3fs, but for one probing request at a time, until one of them has gone well."""
 
     def __init__(self, name: str, config: StorageConfig) -> None:
         self._name, self._config = name, config
@@ -69,17 +71,18 @@ class _Bucket:
         self._store: S3Store | None = None
 
     def read(self, key: str, start: int, end: int, otherwise: Otherwise) -> bytes:
-        if self._proved:
+        if not self._proved and self._failed < PROBES and self._probing.acquire(timeout=PATIENCE_S):
             try:
-                return self._get(key, start, end)
-            except _Unfit:
-                return otherwise()
-        if self._failed >= PROBES or not self._probing.acquire(blocking=False):
+                if not self._proved and self._failed < PROBES:
+                    return self._probe(key, start, end, otherwise)
+            finally:
+                self._probing.release()
+        if not self._proved:
             return otherwise()
         try:
-            return self._probe(key, start, end, otherwise)
-        finally:
-            self._probing.release()
+            return self._get(key, start, end)
+        except _Unfit:
+            return otherwise()
 
     def _probe(self, key: str, start: int, end: int, otherwise: Otherwise) -> bytes:
         try:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
 from jobs import __main__ as cli
 from jobs import console
@@ -230,14 +231,17 @@ def test_the_first_signal_asks_for_a_stop_and_the_second_one_ends_it(number: sig
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("local_cluster")
 def test_an_interrupted_run_commits_what_it_has_and_exits_with_130(
     model: Path, config_file: Path, tmp_path: Path
 ) -> None:
     (path,) = lakes.folder_of_images(tmp_path / "one", 1)
     rows = [{"uri": str(path), "image_id": f"{i:06}"} for i in range(60_000)]
     manifest = lakes.write_manifest(tmp_path / "many.parquet", rows)
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-m", "jobs", "run", config_file, "--address", address]
     process = subprocess.Popen(
-        [sys.executable, "-m", "jobs", "run", config_file, "--set", f"manifest.path={manifest}"],
+        [*command, "--set", f"manifest.path={manifest}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

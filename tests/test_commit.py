@@ -1,4 +1,4 @@
-"""Gathering and committing, without Ray: blocks are plain tuples, writes are futures."""
+"""Gathering and committing, mostly without Ray: blocks are plain tuples, writes are futures."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ from ray import ObjectRef
 from ray.exceptions import TaskCancelledError
 
 from pipeline import cluster
-from pipeline.commit import MOVES, WRITES_IN_FLIGHT, Blocks, Committer, Ids, Replacements, gather
+from pipeline.commit import MOVES, WRITES_IN_FLIGHT, Blocks, Committer, Ids, Replacements, finished_blocks, gather
 from pipeline.errors import MovedError, OvertakenError
 from pipeline.fragment import Fragment, Rest
 from pipeline.table import Predictions
@@ -253,6 +253,8 @@ def _writing(block: None) -> list[Fragment]:
     return []
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_cluster")
 def test_writes_that_wait_for_lost_blocks_can_be_abandoned() -> None:
     with cluster.connected(None):
         target = committer(Table())
@@ -270,6 +272,27 @@ def test_writes_that_wait_for_lost_blocks_can_be_abandoned() -> None:
         target.abandon()
         with pytest.raises(TaskCancelledError):
             target.close()
+
+
+def _second_never(batch: dict[str, Any]) -> dict[str, Any]:
+    time.sleep(3600 * int(batch["id"][0]))
+    return batch
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_cluster")
+def test_a_stop_does_not_wait_for_a_block_that_does_not_come() -> None:
+    """The stages end, too: a process in which a thread still asks Ray for anything ends with Ray."""
+    stop = threading.Event()
+    rows = ray.data.range(2, override_num_blocks=2).map_batches(_second_never)
+    groups = gather(finished_blocks(rows), rows=1, age_s=60, stop=stop)
+    assert [count for _, count in next(groups)] == [1]
+    threading.Timer(0.5, stop.set).start()
+    started = time.monotonic()
+    assert list(groups) == []
+    assert time.monotonic() - started < 10
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name == "gather" or name.startswith("StreamingExecutor")]
 
 
 def test_a_held_commit_waits_for_the_end() -> None:

@@ -261,7 +261,7 @@ def test_until_it_has_worked_one_request_at_a_time_probes(proxy: Proxy) -> None:
         time.sleep(0.02)
     started = time.monotonic()
     assert found.read(uri("there"), 0, 9999, lambda: b"second") == b"second"
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < objects_module.PATIENCE_S + 1
     probing.join()
     assert read == [b"first"]
 
@@ -308,9 +308,8 @@ def test_nothing_is_signed_for_a_store_that_is_read_anonymously() -> None:
 
 
 def test_many_objects_are_read_at_once_without_s3fs(monkeypatch: pytest.MonkeyPatch) -> None:
-    fetcher = Fetcher(Storage(), 9999)
-    assert [one.data for one in fetcher([Request(uri("there"))])] == [DATA]
     monkeypatch.setattr(Storage, "filesystem", never_opened)
+    fetcher = Fetcher(Storage(), 9999)
     found = fetcher([Request(uri("there"), 4, 4)] * 100)
     assert [one.data for one in found] == [DATA[4:8]] * 100
 

@@ -13,10 +13,13 @@ SIGNED = "signed"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """`/status/503` answers so; `/ranges/x` knows ranges, `/plain/x` does not; the rest misbehaves."""
+    """`/status/503` answers so; `/ranges/x` knows ranges, `/plain/x` does not; `/gated/x` waits for the gate; the
+    rest misbehaves."""
 
     protocol_version = "HTTP/1.1"
     asked: Counter[str]
+    gate: threading.Event
+    image: bytes
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -80,6 +83,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"x")
             self.wfile.flush()
 
+    def _gated(self, value: str) -> None:
+        self.gate.wait(60)
+        self._send(200, self.image)
+
     def _silent(self, value: str) -> None:
         time.sleep(5)
 
@@ -104,13 +111,15 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Web(ThreadingHTTPServer):
-    """The server, and how often each path was asked for."""
+    """The server, how often each path was asked for, and the gate before `/gated/x`."""
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, image: bytes = BODY) -> None:
         self.asked: Counter[str] = Counter()
-        super().__init__(("127.0.0.1", 0), type("Counted", (Handler,), {"asked": self.asked}))
+        self.gate = threading.Event()
+        ours = {"asked": self.asked, "gate": self.gate, "image": image}
+        super().__init__(("127.0.0.1", 0), type("Counted", (Handler,), ours))
 
     @property
     def url(self) -> str:
@@ -126,9 +135,9 @@ class Web(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving() -> Iterator[Web]:
-    """A running server."""
-    server = Web()
+def serving(image: bytes = BODY) -> Iterator[Web]:
+    """A running server, which gives `image` for what lies behind its gate, once that is open."""
+    server = Web(image)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
