@@ -13,8 +13,8 @@ SIGNED = "signed"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """`/status/503` answers so; `/ranges/x` knows ranges, `/plain/x` does not; `/gated/x` waits for the gate; the
-    rest misbehaves."""
+    """`/status/503` answers so; `/ranges/x` knows ranges, `/plain/x` does not; `/gated/x` is slow until the gate
+    is open; the rest misbehaves."""
 
     protocol_version = "HTTP/1.1"
     asked: Counter[str]
@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
 
     def _gated(self, value: str) -> None:
-        self.gate.wait(60)
+        self.gate.wait(0.5)
         self._send(200, self.image)
 
     def _silent(self, value: str) -> None:
@@ -136,7 +136,7 @@ class Web(ThreadingHTTPServer):
 
 @contextmanager
 def serving(image: bytes = BODY) -> Iterator[Web]:
-    """A running server, which gives `image` for what lies behind its gate, once that is open."""
+    """A running server; `image` lies behind its gate."""
     server = Web(image)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
