@@ -50,28 +50,36 @@ def finished_blocks(dataset: Dataset) -> Blocks:
                 yield block.ref, block.metadata.num_rows
     finally:
         del bundles  # lets go of the executor, which waits for its thread, but not long
-        for executor in _executors():
+        for executor in _executors(dataset):
             executor.join(END_S)
 
 
-def _executors() -> list[threading.Thread]:
-    """Ray Data's running ones: each is a thread."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("StreamingExecutor")]
-
-
-def _end_stages() -> None:
-    """Who waits for the next block is told that there is none."""
-    for executor in _executors():
+def end_stages(dataset: Dataset) -> None:
+    """End the stages of a dataset that runs; who waits for its next block is told that there is none."""
+    for executor in _executors(dataset):
         executor.shutdown(force=False)  # type: ignore[attr-defined]
 
 
-def gather(blocks: Blocks, *, rows: int, age_s: float, stop: threading.Event) -> Iterator[list[Block]]:
+def _executors(dataset: Dataset) -> list[threading.Thread]:
+    """What runs it: Ray Data's executors are threads, named after their dataset."""
+    name = f"StreamingExecutor-{dataset.get_dataset_id()}"
+    return [thread for thread in threading.enumerate() if thread.name == name]
+
+
+def gather(
+    blocks: Blocks,
+    *,
+    rows: int,
+    age_s: float,
+    stop: threading.Event,
+    interrupt: Callable[[], None] = lambda: None,
+) -> Iterator[list[Block]]:
     """Groups of blocks: as soon as one has `rows` rows or its first block is `age_s` old.
 
     The very first block is a group of its own, so that something is committed at once. When `stop` is
     set, what is there is given as the last group. While the caller does not ask, at most two more blocks are
-    taken. However it ends, `blocks` is closed by then. Raises: what `blocks` raises, once the group before it was
-    given.
+    taken. However it ends, `blocks` is closed by then; `interrupt` ends its wait for a block that does not come.
+    Raises: what `blocks` raises, once the group before it was given.
     """
     arrived: queue.Queue[Block | BaseException | None] = queue.Queue(maxsize=1)
     ended = threading.Event()
@@ -97,7 +105,7 @@ def gather(blocks: Blocks, *, rows: int, age_s: float, stop: threading.Event) ->
         ended.set()
         puller.join(2 * POLL_S)
         if puller.is_alive():  # it waits for a block, which may never come
-            _end_stages()
+            interrupt()
         puller.join(END_S)
 
 

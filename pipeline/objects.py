@@ -93,7 +93,9 @@ class _Bucket:
             return otherwise()
         try:
             found = self._get(key, start, end)
-        except Exception:  # s3fs says what it is, or reads it
+        except Exception as error:  # s3fs says what it is, or reads it
+            # Who is told that there is no such key was let in.
+            self._proved = isinstance(error, RefusedError) and error.code == "NoSuchKey"
             found = otherwise()
             self._failed += 1
         else:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from ray.data import Dataset
 from pipeline import calibration, cluster, engines, nodes, orphans, planning, pools, schema
 from pipeline.account import Account, Progress
 from pipeline.batching import block_rows
-from pipeline.commit import GATHER_SHARE, Blocks, Committer, Ids, finished_blocks, gather
+from pipeline.commit import GATHER_SHARE, Blocks, Committer, Ids, end_stages, finished_blocks, gather
 from pipeline.config import RunConfig
 from pipeline.errors import AccountError, FailureRateError, LakeLensError, OvertakenError, TableError
 from pipeline.fragment import Fragment, Rest
@@ -198,7 +199,11 @@ class _Run:
         with pools.watched(sizes, self.config.workers.wait_s, give_up) as self.moved:
             blocks = self._counted(finished_blocks(scored))
             try:
-                for group in gather(blocks, rows=output.rows_per_file, age_s=age_s, stop=self.stop):
+                interrupt = partial(end_stages, scored)
+                groups = gather(
+                    blocks, rows=output.rows_per_file, age_s=age_s, stop=self.stop, interrupt=interrupt
+                )
+                for group in groups:
                     committer.add(write_fragments.remote(*(ref for ref, _ in group), **self._place()))
             finally:
                 committer.close()

@@ -12,7 +12,17 @@ from ray import ObjectRef
 from ray.exceptions import TaskCancelledError
 
 from pipeline import cluster
-from pipeline.commit import MOVES, WRITES_IN_FLIGHT, Blocks, Committer, Ids, Replacements, finished_blocks, gather
+from pipeline.commit import (
+    MOVES,
+    WRITES_IN_FLIGHT,
+    Blocks,
+    Committer,
+    Ids,
+    Replacements,
+    end_stages,
+    finished_blocks,
+    gather,
+)
 from pipeline.errors import MovedError, OvertakenError
 from pipeline.fragment import Fragment, Rest
 from pipeline.table import Predictions
@@ -285,14 +295,19 @@ def test_a_stop_does_not_wait_for_a_block_that_does_not_come() -> None:
     """The stages end, too: a process in which a thread still asks Ray for anything ends with Ray."""
     stop = threading.Event()
     rows = ray.data.range(2, override_num_blocks=2).map_batches(_second_never)
-    groups = gather(finished_blocks(rows), rows=1, age_s=60, stop=stop)
+    waiting = rows.map_batches(_second_never)  # somebody else's
+    others = waiting.iter_internal_ref_bundles()
+    next(others)
+    groups = gather(finished_blocks(rows), rows=1, age_s=60, stop=stop, interrupt=lambda: end_stages(rows))
     assert [count for _, count in next(groups)] == [1]
     threading.Timer(0.5, stop.set).start()
     started = time.monotonic()
     assert list(groups) == []
     assert time.monotonic() - started < 10
-    names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name == "gather" or name.startswith("StreamingExecutor")]
+    names = [thread.name for thread in threading.enumerate() if thread.name.startswith(("gather", "Streaming"))]
+    assert names == [f"StreamingExecutor-{waiting.get_dataset_id()}"]
+    end_stages(waiting)
+    assert list(others) == []
 
 
 def test_a_held_commit_waits_for_the_end() -> None:

@@ -250,6 +250,12 @@ def test_a_store_that_fails_both_is_not_held_against_obstore(proxy: Proxy) -> No
     assert found.read(uri("there"), 0, 9999, never) == DATA
 
 
+def test_an_object_that_is_not_there_is_enough_to_know_that_obstore_can_read() -> None:
+    found = Objects(StorageConfig())
+    assert found.read(uri("nowhere"), 0, 9, lambda: b"by s3fs") == b"by s3fs"
+    assert found.read(uri("there"), 0, 9999, never) == DATA
+
+
 def test_until_it_has_worked_one_request_at_a_time_probes(proxy: Proxy) -> None:
     found = Objects(through(proxy).config)
     proxy.set(Weather({Fault.SILENCE: 1.0}, silence_s=3.0))
