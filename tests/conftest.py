@@ -1,6 +1,7 @@
 """What many tests share: an S3 server, a Ray cluster, a tiny model, a small lake."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from tests import seaweed
 
 SHARING = pytest.StashKey[set[Path]]()
 """Files whose tests use `local_cluster`."""
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a suite that was started in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else what tests start and interrupt ignores it, too
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

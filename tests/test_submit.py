@@ -20,10 +20,9 @@ from pipeline import config
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, ClusterError, ConfigError
 from pipeline.submission import Submissions, runtime_env
-from tests import heads, lakes, web
+from tests import heads, lakes
 
-ROWS, QUICK = 3000, 200
-"""Rows, and those whose images come quickly before the gate is opened."""
+ROWS = 5_000
 METRIC = re.compile(r"ray_lakelens_\w+|ray_data_num_external_inqueue_blocks")
 ROOT = Path(__file__).parents[1]
 
@@ -41,20 +40,9 @@ def submissions(head: heads.Head) -> Iterator[Submissions]:
 
 
 @pytest.fixture
-def gated(tmp_path: Path) -> Iterator[web.Web]:
-    """A server that is slow until its gate is open."""
-    (image,) = lakes.folder_of_images(tmp_path / "gated", 1)
-    with web.serving(image.read_bytes()) as server:
-        yield server
-        server.gate.set()
-
-
-@pytest.fixture
-def lake(tmp_path: Path, gated: web.Web) -> RunConfig:
-    """A run that takes most of a minute if the gate is not opened."""
+def lake(tmp_path: Path) -> RunConfig:
     images = lakes.folder_of_images(tmp_path / "images", 10)
-    uris = [str(images[n % 10]) if n < QUICK else f"{gated.url}/gated/{n}" for n in range(ROWS)]
-    rows = {"uri": uris, "image_id": [f"{n:05}" for n in range(ROWS)]}
+    rows = {"uri": [str(images[n % 10]) for n in range(ROWS)], "image_id": [f"{n:05}" for n in range(ROWS)]}
     pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")
     model = lakes.tiny_vit(tmp_path / "model")
     return lakes.settings(tmp_path / "manifest.parquet", model, tmp_path / "out", "output.commit_interval_s=1")
@@ -115,7 +103,7 @@ def test_a_run_that_cannot_start_ends_with_its_own_exit_code_and_sentence(
 
 @pytest.mark.slow
 def test_a_run_is_submitted_once_tells_prometheus_of_it_is_stopped_and_resumed(
-    submissions: Submissions, head: heads.Head, lake: RunConfig, gated: web.Web
+    submissions: Submissions, head: heads.Head, lake: RunConfig
 ) -> None:
     with submit(head.address, lake) as following:
         first = shown(following)
@@ -124,7 +112,6 @@ def test_a_run_is_submitted_once_tells_prometheus_of_it_is_stopped_and_resumed(
     assert 0 < len(stopped) < ROWS
     assert not submissions.stop(first)
 
-    gated.gate.set()
     with submit(head.address, lake) as following:
         second, (said, _) = shown(following), following.communicate(timeout=120)
     assert following.returncode == 0
@@ -156,18 +143,15 @@ def taken_part_of_and_stopped(
 
 @pytest.mark.slow
 @pytest.mark.skipif("LAKELENS_EVERY_STEP" not in os.environ, reason="a minute: a part of make soak")
-def test_a_run_whose_head_died_goes_on_where_it_was_when_another_head_gets_it(
-    lake: RunConfig, gated: web.Web
-) -> None:
+def test_a_run_whose_head_died_goes_on_where_it_was_when_another_head_gets_it(lake: RunConfig) -> None:
     log, committed = Path(lake.output.path, "predictions/_delta_log"), 0
     for count in (2, 1):
         with heads.running() as head, heads.client_of(head):
             job_id = Submissions(head.address).submit(lake)
             assert job_id.endswith("-0")  # a new head remembers no job
             if count == 1:
-                gated.gate.set()
                 assert Submissions(head.address).follow(job_id, lambda text: None) == 0
-            while len(list(log.glob("*.json"))) < 3:
+            while len(list(log.glob("*.json"))) < 4:
                 time.sleep(0.1)
         committed = committed or len(lakes.predictions(lake.output.path))
     assert 0 < committed < ROWS

@@ -13,13 +13,10 @@ SIGNED = "signed"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """`/status/503` answers so; `/ranges/x` knows ranges, `/plain/x` does not; `/gated/x` is slow until the gate
-    is open; the rest misbehaves."""
+    """`/status/503` answers so; `/ranges/x` knows ranges, `/plain/x` does not; the rest misbehaves."""
 
     protocol_version = "HTTP/1.1"
     asked: Counter[str]
-    gate: threading.Event
-    image: bytes
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -83,10 +80,6 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"x")
             self.wfile.flush()
 
-    def _gated(self, value: str) -> None:
-        self.gate.wait(0.5)
-        self._send(200, self.image)
-
     def _silent(self, value: str) -> None:
         time.sleep(5)
 
@@ -111,15 +104,13 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Web(ThreadingHTTPServer):
-    """The server, how often each path was asked for, and the gate before `/gated/x`."""
+    """The server, and how often each path was asked for."""
 
     daemon_threads = True
 
-    def __init__(self, image: bytes = BODY) -> None:
+    def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
-        self.gate = threading.Event()
-        ours = {"asked": self.asked, "gate": self.gate, "image": image}
-        super().__init__(("127.0.0.1", 0), type("Counted", (Handler,), ours))
+        super().__init__(("127.0.0.1", 0), type("Counted", (Handler,), {"asked": self.asked}))
 
     @property
     def url(self) -> str:
@@ -135,9 +126,9 @@ class Web(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(image: bytes = BODY) -> Iterator[Web]:
-    """A running server; `image` lies behind its gate."""
-    server = Web(image)
+def serving() -> Iterator[Web]:
+    """A running server."""
+    server = Web()
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
