@@ -115,8 +115,8 @@ def _contestants(
     contestants: Contestants = {name: _named(name, rate) for name, rate in one.items()}
     contestants["job: LakeLens"] = lambda: _whole_job(settings)
     contestants["feed: Daft"] = lambda: feed.daft(lakes[1], size)
-    if options.s3:  # they read files
-        del contestants["job: HF pipeline()"], contestants["feed: bare Pillow processes"]
+    if options.s3:  # others read files, or nothing: Ray Data's download() gives nulls from this server
+        contestants = {name: one for name, one in contestants.items() if "LakeLens" in name or "Daft" in name}
     wanted = options.only.split("|")
     return {name: contestants[name] for name in sorted(contestants) if any(part in name for part in wanted)}
 
