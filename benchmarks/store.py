@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from tests import seaweed
 
@@ -20,9 +21,5 @@ def on_s3(images: Sequence[Path], folder: Path) -> Iterator[list[str]]:
         fs.mkdir(BUCKET)
         for path, name in names.items():
             fs.put_file(str(path), f"{BUCKET}/{name}")
-        os.environ.update(server.environment)
-        try:
+        with patch.dict(os.environ, server.environment):
             yield [f"s3://{BUCKET}/{names[path]}" for path in images]
-        finally:
-            for name in server.environment:
-                del os.environ[name]

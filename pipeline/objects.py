@@ -71,9 +71,9 @@ class _Bucket:
         self._store: S3Store | None = None
 
     def read(self, key: str, start: int, end: int, otherwise: Otherwise) -> bytes:
-        if not self._proved and self._failed < PROBES and self._probing.acquire(timeout=PATIENCE_S):
+        if self._undecided and self._probing.acquire(timeout=PATIENCE_S):
             try:
-                if not self._proved and self._failed < PROBES:
+                if self._undecided:  # as it was before this one waited
                     return self._probe(key, start, end, otherwise)
             finally:
                 self._probing.release()
@@ -83,6 +83,10 @@ class _Bucket:
             return self._get(key, start, end)
         except _Unfit:
             return otherwise()
+
+    @property
+    def _undecided(self) -> bool:
+        return not self._proved and self._failed < PROBES
 
     def _probe(self, key: str, start: int, end: int, otherwise: Otherwise) -> bytes:
         try:

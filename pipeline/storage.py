@@ -60,7 +60,7 @@ class Storage:
             if not _SCHEME.match(uri):  # a path, as it is: fsspec takes ten times as long, and would cut it at ::
                 return _LOCAL, LocalFileSystem._strip_protocol(absolute(uri))
             if named not in aws.SCHEMES:
-                return fsspec.core.url_to_fs(absolute(uri))  # type: ignore[no-any-return]
+                return fsspec.core.url_to_fs(uri)  # type: ignore[no-any-return]
             fs = fsspec.filesystem(named, **aws.s3fs_options(self.config, patient=self.patient))
             if not self.patient:
                 fs.retries = 1  # s3fs's own, on top of botocore's
