@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from benchmarks import feed
 from benchmarks.bench import emptied, images_in, settings_for, vit_b16
 from pipeline import cluster, engines, nodes, planning, pools, run
-from pipeline.commit import finished_blocks
 from pipeline.config import RunConfig
+from pipeline.started import Started
 from pipeline.workers import Predictor
 
 SHARE = 0.8
@@ -69,7 +69,7 @@ def busy(settings: RunConfig, image_s: float, log: Path) -> float:
     run_id = uuid4().hex
     assignment = planning.assign(settings, run_id)
     assert assignment.heartbeat is not None
-    with cluster.connected(None):
+    with cluster.connected(None), Started(run_id) as started:
         sizes = pools.sized(settings.workers, nodes.alive(), "GPU")
         scored = pools.pooled(
             run.decoded(settings, assignment, sizes, feed.ROWS),
@@ -86,7 +86,7 @@ def busy(settings: RunConfig, image_s: float, log: Path) -> float:
             output=assignment.target.output,
             run_id=run_id,
         )
-        list(finished_blocks(scored))
+        list(started.blocks(scored))
     assignment.heartbeat.stop()
     spans = np.loadtxt(log)
     middle, end = (spans[0, 0] + spans[-1, 1]) / 2, spans[-1, 1]

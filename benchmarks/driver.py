@@ -128,8 +128,9 @@ def main() -> None:
     options = parser.parse_args()
 
     def faked(settings: RunConfig, assignment: Assignment, sizes: Pools, engine: str, rows: int) -> Dataset:
-        decoded = pools.pooled(run.pending(assignment, BLOCK), FakeDecoder, sizes.decoders)
-        return pools.pooled(decoded, FakePredictor, sizes.predictors, rate=options.rate)
+        run_id = assignment.run_id
+        decoded = pools.pooled(run.pending(assignment, BLOCK), FakeDecoder, sizes.decoders, run_id=run_id)
+        return pools.pooled(decoded, FakePredictor, sizes.predictors, run_id=run_id, rate=options.rate)
 
     run.dataset = faked
     with TemporaryDirectory(prefix="lakelens-driver-") as folder:

@@ -15,8 +15,8 @@ from PIL import Image
 
 from benchmarks import steady
 from pipeline import cluster, nodes, planning, pools, run
-from pipeline.commit import finished_blocks
 from pipeline.config import RunConfig
+from pipeline.started import Started
 
 ROWS = 256
 """Rows of a block: what an accelerator gets."""
@@ -25,6 +25,9 @@ PEERS = Path(__file__).parent / ".peers" / "bin" / "python"
 
 class Nothing:
     """Takes the pixels and drops them."""
+
+    def __init__(self, run_id: str) -> None:
+        pass
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         return rows.select(["image_id"])
@@ -36,11 +39,11 @@ def lakelens(settings: RunConfig) -> float:
     assignment = planning.assign(settings, run_id)
     assert assignment.heartbeat is not None
     try:
-        with cluster.connected(None):
+        with cluster.connected(None), Started(run_id) as started:
             sizes = pools.sized(settings.workers, nodes.alive(), None)
             fed = run.decoded(settings, assignment, sizes, ROWS)
-            fed = pools.pooled(fed, Nothing, sizes.predictors)
-            return steady.rate([(time.perf_counter(), rows) for _, rows in finished_blocks(fed)])
+            fed = pools.pooled(fed, Nothing, sizes.predictors, run_id=run_id)
+            return steady.rate([(time.perf_counter(), rows) for _, rows in started.blocks(fed)])
     finally:
         assignment.heartbeat.stop()
 

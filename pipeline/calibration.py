@@ -13,6 +13,7 @@ from pipeline.config import RunConfig
 from pipeline.engines.base import Engine
 from pipeline.errors import AgreementError, EngineError
 from pipeline.model import Model, resolve
+from pipeline.started import Started
 from pipeline.storage import Storage
 from pipeline.workers import Decoder, images_of
 
@@ -26,13 +27,14 @@ SPARE = 1.5
 """So many times as many are drawn: some cannot be decoded."""
 
 
-def ensure(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
-    """Make and store the int8 model of an output that has none, on the cluster, from the pending rows of `files`.
+def ensure(config: RunConfig, output: str, files: tuple[str, ...], started: Started) -> None:
+    """Make and store the int8 model of an output that has none, from the pending rows of `files`, in a task of the
+    run that has `started` it.
 
     Raises: EngineError if there are too few images, AgreementError if it is too far from float32; StorageError.
     """
     if quantized.find(output, Storage(config.storage)) is None:
-        ray.get(_made.remote(config, output, files))
+        started.result(_made.remote(config, output, files))
 
 
 # One call: with NNCF, its process holds some 700 MB.

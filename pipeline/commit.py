@@ -5,18 +5,18 @@ written, on a thread of its own. Together they bound what a killed run loses: a 
 GATHER_SHARE of the commit interval to be written, and a written one the rest of it to be committed.
 """
 
+import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 
-import ray
 from ray import ObjectRef
-from ray.data import Dataset
 
-from pipeline.errors import MovedError
+from pipeline.errors import MovedError, StorageError
 from pipeline.fragment import Fragment, Rest
+from pipeline.started import Block, Blocks
 from pipeline.table import Predictions
 
 GATHER_SHARE = 0.8
@@ -25,45 +25,15 @@ WRITES_IN_FLIGHT = 4
 """Fragment writes at once: enough to hide an object store's latency, few enough to bound memory."""
 POLL_S = 0.2
 """How soon a stop is noticed, in seconds."""
+STOP_S = 45.0
+"""How long a run that was asked to stop waits for the files that are being written: a job has a minute in all."""
 END_S = 60.0
 """How long to wait for stages to stop, once no more blocks are wanted."""
 
-Block = tuple[ObjectRef, int]
-"""A reference to an Arrow table, and its number of rows."""
-Blocks = Generator[Block, None, None]
 Ids = dict[str, list[str]]
 """Ids of rows, by the path below the table of a file that may hold them."""
 MOVES = 5
 """How often in a row maintenance may get ahead of one commit that replaces rows."""
-
-
-def finished_blocks(dataset: Dataset) -> Blocks:
-    """Run a dataset and give its output blocks as they appear; rows stay where they are.
-
-    When it is closed the stages have stopped: once Ray is shut down it ends a process in which a thread still asks
-    it for anything. The one place that relies on Ray's developer API for block references.
-    """
-    bundles = dataset.iter_internal_ref_bundles()
-    try:
-        for bundle in bundles:
-            for block in bundle.blocks:
-                yield block.ref, block.metadata.num_rows
-    finally:
-        del bundles  # lets go of the executor, which waits for its thread, but not long
-        for executor in _executors(dataset):
-            executor.join(END_S)
-
-
-def end_stages(dataset: Dataset) -> None:
-    """End the stages of a dataset that runs; who waits for its next block is told that there is none."""
-    for executor in _executors(dataset):
-        executor.shutdown(force=False)  # type: ignore[attr-defined]
-
-
-def _executors(dataset: Dataset) -> list[threading.Thread]:
-    """What runs it: Ray Data's executors are threads, named after their dataset."""
-    name = f"StreamingExecutor-{dataset.get_dataset_id()}"
-    return [thread for thread in threading.enumerate() if thread.name == name]
 
 
 def gather(
@@ -71,13 +41,13 @@ def gather(
     *,
     rows: int,
     age_s: float,
-    stop: threading.Event,
+    stopped: Callable[[], bool],
     interrupt: Callable[[], None] = lambda: None,
 ) -> Iterator[list[Block]]:
     """Groups of blocks: as soon as one has `rows` rows or its first block is `age_s` old.
 
-    The very first block is a group of its own, so that something is committed at once. When `stop` is
-    set, what is there is given as the last group. While the caller does not ask, at most two more blocks are
+    The very first block is a group of its own, so that something is committed at once. Once `stopped` says so,
+    what is there is given as the last group. While the caller does not ask, at most two more blocks are
     taken. However it ends, `blocks` is closed by then; `interrupt` ends its wait for a block that does not come.
     Raises: what `blocks` raises, once the group before it was given.
     """
@@ -89,12 +59,12 @@ def gather(
     deadline = 0.0  # the first block is overdue on arrival
     try:
         while not ended.is_set():
-            item = _next(arrived, deadline if group else None, stop)
+            item = _next(arrived, deadline if group else None, stopped)
             if isinstance(item, tuple):
                 if not group and deadline:
                     deadline = time.monotonic() + age_s
                 group.append(item)
-            if stop.is_set() or item is None or isinstance(item, BaseException):
+            if stopped() or item is None or isinstance(item, BaseException):
                 ended.set()
             if group and (ended.is_set() or _rows(group) >= rows or time.monotonic() >= deadline):
                 yield group
@@ -117,10 +87,10 @@ _TIMED_OUT = object()
 
 
 def _next(
-    arrived: "queue.Queue[Block | BaseException | None]", deadline: float | None, stop: threading.Event
+    arrived: "queue.Queue[Block | BaseException | None]", deadline: float | None, stopped: Callable[[], bool]
 ) -> object:
     """The next item; `_TIMED_OUT` once the deadline has passed, or a stop was asked for and nothing is there."""
-    while not stop.is_set():
+    while not stopped():
         wait = POLL_S if deadline is None else min(POLL_S, deadline - time.monotonic())
         if wait <= 0:
             break
@@ -200,10 +170,8 @@ class Committer:
         self._committed, self._held = committed, held
         self._replacements = Replacements(table.holders, rewrite)
         self._slots = threading.Semaphore(WRITES_IN_FLIGHT)
-        self._writing: dict[Future[list[Fragment]], ObjectRef] = {}
         self._written: queue.Queue[Future[list[Fragment]] | None] = queue.Queue()
         self._error: BaseException | None = None
-        self._abandoned = False
         self._thread = threading.Thread(target=self._work, daemon=True, name="commit")
         self._thread.start()
 
@@ -219,28 +187,42 @@ class Committer:
         except BaseException:
             self._slots.release()  # or close() would wait for it for ever
             raise
-        self._writing[future] = write
-        if self._abandoned:
-            ray.cancel(write)
         future.add_done_callback(self._finished)
 
-    def abandon(self) -> None:
-        """Cancel writes in flight and to come, which may wait for lost blocks: `close` will not wait for them."""
-        self._abandoned = True  # the last of them may come yet
-        for write in list(self._writing.values()):
-            ray.cancel(write)
+    def failed(self) -> bool:
+        """Whether a write or a commit has failed; `add` and `close` raise the reason."""
+        return self._error is not None
 
-    def close(self) -> None:
-        """Wait for the writes in flight, so that none follows, and commit them. Raises: like `add`."""
-        for _ in range(WRITES_IN_FLIGHT):  # each is let go of when its write is in the queue, or nobody reads that
-            self._slots.acquire()
-        wait(list(self._writing), timeout=END_S)
+    def close(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Wait for the writes in flight, and commit them; once `stopped` says so, only for STOP_S more.
+
+        Raises: like `add`; StorageError if a write does not end in time.
+        """
+        late = not self._drained(stopped)
         self._written.put(None)
         self._thread.join()
         self._raise()
+        if late:
+            raise StorageError(
+                f"The store of the output did not take the last rows within {STOP_S:g} s of the stop. They were "
+                "not committed; run again to process them."
+            )
+
+    @property
+    def ended(self) -> bool:
+        """Whether no commit is under way, and none follows."""
+        return not self._thread.is_alive()
+
+    def _drained(self, stopped: Callable[[], bool]) -> bool:
+        """Wait until every slot is free; False if the time ran out."""
+        deadline, free = math.inf, 0
+        while free < WRITES_IN_FLIGHT and time.monotonic() < deadline:
+            free += self._slots.acquire(timeout=POLL_S)
+            if deadline == math.inf and stopped():
+                deadline = time.monotonic() + STOP_S
+        return free == WRITES_IN_FLIGHT
 
     def _finished(self, future: "Future[list[Fragment]]") -> None:
-        del self._writing[future]
         self._written.put(future)
         self._slots.release()
 

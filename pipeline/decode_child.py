@@ -4,13 +4,16 @@ Started by `isolation`, with file descriptors as its arguments. The server stays
 thread and never touches an image; each worker that it forks has the decoders loaded already.
 """
 
+import ctypes
 import json
 import os
 import pickle
 import resource
+import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from mmap import mmap
 from pathlib import Path
@@ -24,6 +27,8 @@ from pipeline.decode import PEAK_BYTES_PER_PIXEL, decode
 from pipeline.decode_wire import FILE, NUMBER, SLOTS, Task, receive
 from pipeline.errors import RowError
 
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
 SPARE_BYTES = 256 << 20
 """What a worker may allocate besides one image's bytes and pixels."""
 
@@ -48,17 +53,47 @@ def serve(control: socket.socket, memory: list[int]) -> None:
     task: Task = pickle.loads(receive(control, size))  # noqa: S301 - from the process that started this one
     shape = (SLOTS, task.steps.height, task.steps.width, 3)
     pixels = np.frombuffer(mmap(memory[0], 0), np.uint8).reshape(shape)
+    end_with_parent = _end_with_parent()
     while control.recv(1):
         ours, theirs = socket.socketpair()
+        lives, dies = os.pipe()
         pid = os.fork()
         if pid == 0:
+            end_with_parent()
             control.close()
             ours.close()
             _work(theirs, memory[1:], pixels, task)
         theirs.close()
+        os.close(dies)  # only the worker has it: its end can be read from the other one
         socket.send_fds(control, [NUMBER.pack(pid)], [ours.fileno()])
         ours.close()
-        control.sendall(NUMBER.pack(os.waitpid(pid, 0)[1]))
+        status = _seen_to_its_end(pid, lives, control)
+        os.close(lives)
+        control.sendall(NUMBER.pack(status))
+
+
+def _seen_to_its_end(pid: int, lives: int, control: socket.socket) -> int:
+    """How a worker ended, as `os.wait` has it. It is killed if the caller is gone, whatever it is doing."""
+    readable, _, _ = select.select([lives, control.fileno()], [], [])
+    if control.fileno() in readable:  # nothing is asked for while a worker lives
+        os.kill(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
+
+
+def _end_with_parent() -> Callable[[], None]:
+    """For a forked process to call: it dies with this one, even in the middle of C code. Linux only: elsewhere it
+    ends with its time limit, where this process is killed."""
+    parent = os.getpid()
+    if sys.platform != "linux":
+        return lambda: None
+    prctl = ctypes.CDLL(None).prctl  # here, because a forked process should load nothing
+
+    def call() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it has died before
+            os._exit(1)
+
+    return call
 
 
 def _work(connection: socket.socket, files: list[int], pixels: NDArray[np.uint8], task: Task) -> None:

@@ -39,6 +39,8 @@ KEPT_BYTES = 32 << 20
 """What glibc's malloc takes from the heap, and twice of which it keeps there; 32 MiB is the most it accepts."""
 SLOT_BYTES = 1 << 20
 """What a slot for a file always has: to make it smaller and larger for every file takes long."""
+END_S = 1.0
+"""How long the server may take to end by itself."""
 STARTS = 3
 """How often in a row the server may fail to start."""
 
@@ -235,7 +237,9 @@ class _Server:
             return None
 
     def close(self) -> None:
-        self._control.close()
+        self._control.close()  # it ends by that, and kills its worker before
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_S)
         self._process.kill()
         self._process.wait()
 

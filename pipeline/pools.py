@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
-from pipeline import nodes
+from pipeline import nodes, started
 from pipeline.config import PoolConfig, WorkersConfig
 from pipeline.errors import ClusterError, TableError
 from pipeline.nodes import Accelerator, Resources
@@ -132,8 +132,8 @@ def _cut(pool: Pool, count: int) -> Pool:
 _WHOLE_BLOCKS = {"batch_size": None, "batch_format": "pyarrow"}
 
 
-def stage(pool: Pool) -> dict[str, Any]:
-    """How Ray Data runs a pool: whole blocks in, whole blocks out, actors ready from the start."""
+def stage(pool: Pool, run_id: str) -> dict[str, Any]:
+    """How Ray Data runs a pool of a run: whole blocks in, whole blocks out, actors ready from the start."""
     size = pool.size
     return {
         "compute": ActorPoolStrategy(min_size=size.min_size, max_size=size.max_size, initial_size=pool.at_first),
@@ -141,14 +141,16 @@ def stage(pool: Pool) -> dict[str, Any]:
         "num_gpus": pool.share if pool.accelerator == "GPU" else 0,
         "memory": pool.memory,
         **({"resources": {"TPU": 1}} if pool.accelerator == "TPU" else {}),
+        "_labels": started.labels(run_id),
         **_WHOLE_BLOCKS,
     }
 
 
-def pooled(rows: Dataset, actor: type, pool: Pool, **settings: Any) -> Dataset:
-    """The rows as blocks that went through `actor(**settings)`, one of the pool's."""
+def pooled(rows: Dataset, actor: type, pool: Pool, *, run_id: str, **settings: Any) -> Dataset:
+    """The rows as blocks that went through `actor(run_id=run_id, **settings)`, one of the pool's."""
+    made = {"run_id": run_id, **settings}
     # `map_batches` itself refuses whole blocks for actors with GPUs.
-    fed = rows.map_batches_internal(actor, fn_constructor_kwargs=settings, **stage(pool))
+    fed = rows.map_batches_internal(actor, fn_constructor_kwargs=made, **stage(pool, run_id))
     # Else all but one end as soon as the first block is there, and start again, models and all, as more come.
     fed.context.autoscaling_config.actor_pool_util_downscaling_threshold = NEVER
     return fed

@@ -8,10 +8,9 @@ It decides nothing about images, models or tables; it connects those that do.
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -21,7 +20,7 @@ from ray.data import Dataset
 from pipeline import calibration, cluster, engines, nodes, orphans, planning, pools, schema
 from pipeline.account import Account, Progress
 from pipeline.batching import block_rows
-from pipeline.commit import GATHER_SHARE, Blocks, Committer, Ids, end_stages, finished_blocks, gather
+from pipeline.commit import GATHER_SHARE, Committer, Ids, gather
 from pipeline.config import RunConfig
 from pipeline.errors import AccountError, FailureRateError, LakeLensError, OvertakenError, TableError
 from pipeline.fragment import Fragment, Rest
@@ -31,6 +30,7 @@ from pipeline.planning import Assignment
 from pipeline.pools import Pools
 from pipeline.quantized import INT8
 from pipeline.schema import FAILED, OK
+from pipeline.started import Block, Blocks, Started
 from pipeline.storage import join
 from pipeline.summary import Summary
 from pipeline.timing import Seconds
@@ -87,8 +87,8 @@ def pending(assignment: Assignment, rows: int) -> Dataset:
 def decoded(config: RunConfig, assignment: Assignment, sizes: Pools, rows: int) -> Dataset:
     """+ pixels u8 (H, W, 3), width, height, content_sha256, decode_notes, stage, error_code, message, attempts."""
     steps = assignment.target.model.preprocessing
-    made = {"config": config, "steps": steps, "run_id": assignment.run_id}
-    return pools.pooled(pending(assignment, rows), Decoder, sizes.decoders, **made)
+    read, run_id = pending(assignment, rows), assignment.run_id
+    return pools.pooled(read, Decoder, sizes.decoders, run_id=run_id, config=config, steps=steps)
 
 
 def dataset(config: RunConfig, assignment: Assignment, sizes: Pools, engine: str, rows: int) -> Dataset:
@@ -124,8 +124,10 @@ class _Run:
         self.assignment, self.stop, self.on_progress = assignment, stop, on_progress
         self.account, self.pending, self.predicted = assignment.account, assignment.pending, 0
         self.unassigned = assignment.account.total.left - assignment.pending
-        self.started, self.reporting = time.monotonic(), threading.Lock()
+        self.began_s, self.reporting = time.monotonic(), threading.Lock()
         self.moved: Callable[[], None] = lambda: None
+        self.settled: Callable[[], bool] = lambda: True
+        self.started = Started(assignment.run_id)
         self.metrics, self.seconds = DriverMetrics(assignment.run_id), Seconds()
         assert assignment.target.table is not None  # it has been claimed
         self.table, self.storage = assignment.target.table, assignment.target.storage
@@ -134,19 +136,21 @@ class _Run:
         """Process the pending rows and account for every one of them."""
         orphans.remove(self.table, range(self.assignment.epoch))
         try:
-            with cluster.connected(address), cluster.explained():
+            with cluster.connected(address), cluster.explained(), self.started:
                 now, workers = nodes.alive(), self.config.workers
                 gpus, tpus = pools.offers(workers, now, "GPU"), pools.offers(workers, now, "TPU")
                 engine = engines.choose(self.config.model, gpus=gpus, tpus=tpus)
                 sizes = pools.sized(workers, now, engines.ACCELERATORS[engine])
                 if self.config.model.precision == INT8:
-                    calibration.ensure(self.config, self.assignment.target.output, self.assignment.files)
+                    output, files = self.assignment.target.output, self.assignment.files
+                    calibration.ensure(self.config, output, files, self.started)
                 rows = block_rows(self._known_rate(engine), accelerator=sizes.predictors.accelerator is not None)
                 sizes = sizes.for_blocks(math.ceil(self.pending / rows))
                 self._process(dataset(self.config, self.assignment, sizes, engine, rows), sizes)
         except BaseException as error:
-            # Where its last commit may have landed unseen, the next run, which reads the log, clears up.
-            if isinstance(error, OvertakenError) or not isinstance(error, TableError):
+            # Where its last commit may have landed unseen, or may land yet, the next run, which reads the log,
+            # clears up.
+            if isinstance(error, OvertakenError) or (not isinstance(error, TableError) and self.settled()):
                 self._clear_up()
             raise
         self._clear_up()
@@ -155,7 +159,7 @@ class _Run:
             account=self.account,
             run_id=self.assignment.run_id,
             status=self._status(),
-            seconds=time.monotonic() - self.started,
+            seconds=time.monotonic() - self.began_s,
             engine=engine,
             device=sizes.predictors.accelerator or "CPU",
             worker_seconds=self.seconds,
@@ -190,23 +194,30 @@ class _Run:
             self._held,
             self._rewrite,
         )
-        age_s = GATHER_SHARE * output.commit_interval_s
+        self.settled = lambda: committer.ended
 
         def give_up() -> None:
             self.stop.set()
-            committer.abandon()
+            self.started.cancel_tasks()
 
         with pools.watched(sizes, self.config.workers.wait_s, give_up) as self.moved:
-            blocks = self._counted(finished_blocks(scored))
             try:
-                interrupt = partial(end_stages, scored)
-                groups = gather(
-                    blocks, rows=output.rows_per_file, age_s=age_s, stop=self.stop, interrupt=interrupt
-                )
-                for group in groups:
-                    committer.add(write_fragments.remote(*(ref for ref, _ in group), **self._place()))
+                for group in self._groups(scored, committer):
+                    write = write_fragments.remote(*(ref for ref, _ in group), **self._place())
+                    committer.add(self.started.task(write))
             finally:
-                committer.close()
+                committer.close(self.stop.is_set)
+
+    def _groups(self, scored: Dataset, committer: Committer) -> Iterator[list[Block]]:
+        """Finished blocks, as many as go into a file, until a stop is asked for or a commit has failed."""
+        output = self.config.output
+        return gather(
+            self._counted(self.started.blocks(scored)),
+            rows=output.rows_per_file,
+            age_s=GATHER_SHARE * output.commit_interval_s,
+            stopped=lambda: self.stop.is_set() or committer.failed(),
+            interrupt=self.started.interrupt,
+        )
 
     def _counted(self, blocks: Blocks) -> Blocks:
         for block in blocks:
@@ -242,7 +253,8 @@ class _Run:
         return {"output": target.output, "storage": target.storage, "epoch": self.assignment.epoch}
 
     def _rewrite(self, replaced: Ids) -> dict[str, Rest]:
-        refs = [write_rest.remote(path, ids, **self._place()) for path, ids in replaced.items()]
+        place = self._place()
+        refs = [self.started.task(write_rest.remote(path, ids, **place)) for path, ids in replaced.items()]
         return dict(zip(replaced, ray.get(refs), strict=True))
 
     def _held(self, fragments: list[Fragment], last: bool) -> bool:
@@ -272,7 +284,7 @@ class _Run:
     def _report(self) -> None:
         """Called by the thread that takes blocks and by the one that commits."""
         with self.reporting:
-            elapsed_s, total = time.monotonic() - self.started, self.account.total
+            elapsed_s, total = time.monotonic() - self.began_s, self.account.total
             self.metrics.waiting(self.predicted - total.ok - total.failed)
             self.on_progress(Progress(self.pending, self.predicted, self.account, elapsed_s))
 

@@ -1,4 +1,4 @@
-"""Gathering and committing, mostly without Ray: blocks are plain tuples, writes are futures."""
+"""Gathering and committing, without Ray: blocks are plain tuples, writes are futures."""
 
 import threading
 import time
@@ -7,24 +7,13 @@ from concurrent.futures import Future
 from typing import Any, cast
 
 import pytest
-import ray
 from ray import ObjectRef
-from ray.exceptions import TaskCancelledError
 
-from pipeline import cluster
-from pipeline.commit import (
-    MOVES,
-    WRITES_IN_FLIGHT,
-    Blocks,
-    Committer,
-    Ids,
-    Replacements,
-    end_stages,
-    finished_blocks,
-    gather,
-)
-from pipeline.errors import MovedError, OvertakenError
+from pipeline import commit
+from pipeline.commit import MOVES, WRITES_IN_FLIGHT, Committer, Ids, Replacements, gather
+from pipeline.errors import MovedError, OvertakenError, StorageError
 from pipeline.fragment import Fragment, Rest
+from pipeline.started import Blocks
 from pipeline.table import Predictions
 
 
@@ -35,7 +24,7 @@ def blocks(*rows: int, pause_s: float = 0.0) -> Blocks:
 
 
 def sizes(source: Blocks, *, rows: int = 10, age_s: float = 60.0, stop: Any = None) -> list[list[int]]:
-    groups = gather(source, rows=rows, age_s=age_s, stop=stop or threading.Event())
+    groups = gather(source, rows=rows, age_s=age_s, stopped=(stop or threading.Event()).is_set)
     return [[count for _, count in group] for group in groups]
 
 
@@ -54,7 +43,7 @@ def test_a_group_is_given_once_it_is_old_although_no_further_block_comes() -> No
         yield from blocks(1, 1)
         held.wait(20)
 
-    groups = gather(slow(), rows=100, age_s=0.3, stop=threading.Event())
+    groups = gather(slow(), rows=100, age_s=0.3, stopped=lambda: False)
     started = time.monotonic()
     assert len(next(groups)) == 1
     assert len(next(groups)) == 1
@@ -72,7 +61,7 @@ def test_an_error_comes_after_the_group_before_it() -> None:
         yield from blocks(1, 2, 3)
         raise OSError("gone")
 
-    groups = gather(failing(), rows=100, age_s=60, stop=threading.Event())
+    groups = gather(failing(), rows=100, age_s=60, stopped=lambda: False)
     assert [len(next(groups)), len(next(groups))] == [1, 2]
     with pytest.raises(OSError, match="gone"):
         next(groups)
@@ -80,7 +69,7 @@ def test_an_error_comes_after_the_group_before_it() -> None:
 
 def test_a_stop_gives_what_is_there_and_ends() -> None:
     stop = threading.Event()
-    groups = gather(blocks(*[1] * 1000, pause_s=0.01), rows=5, age_s=60, stop=stop)
+    groups = gather(blocks(*[1] * 1000, pause_s=0.01), rows=5, age_s=60, stopped=stop.is_set)
     taken = sum(len(next(groups)) for _ in range(3))
     stop.set()
     rest = [len(group) for group in groups]
@@ -98,7 +87,7 @@ def test_however_gathering_ends_its_source_is_closed_by_then(groups: int) -> Non
         finally:
             closed.append(threading.current_thread().name)
 
-    gathering = gather(source(), rows=1, age_s=60, stop=threading.Event())
+    gathering = gather(source(), rows=1, age_s=60, stopped=lambda: False)
     for _ in range(groups):
         next(gathering, None)
     gathering.close()
@@ -113,7 +102,7 @@ def test_while_the_caller_waits_few_blocks_are_taken() -> None:
             given.append(1)
             yield block
 
-    groups = gather(counted(), rows=1, age_s=60, stop=threading.Event())
+    groups = gather(counted(), rows=1, age_s=60, stopped=lambda: False)
     next(groups)
     time.sleep(0.5)
     assert len(given) <= 4
@@ -253,61 +242,30 @@ def test_a_write_that_cannot_be_waited_for_leaves_close_its_slot() -> None:
     target.close()
 
 
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def _sleeping() -> None:
-    time.sleep(600)
-
-
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def _writing(block: None) -> list[Fragment]:
-    return []
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("local_cluster")
-def test_writes_that_wait_for_lost_blocks_can_be_abandoned() -> None:
-    with cluster.connected(None):
-        target = committer(Table())
-        for _ in range(WRITES_IN_FLIGHT):
-            target.add(_writing.remote(_sleeping.remote()))
-        target.abandon()
-        with pytest.raises(TaskCancelledError):
-            target.close()
-        target = committer(Table())
-        target.add(_writing.remote(_sleeping.remote()))
-        for _ in range(2 * WRITES_IN_FLIGHT):  # others come and go beside it
-            quick = _writing.remote(None)
-            target.add(quick)
-            ray.get(quick)
-        target.abandon()
-        with pytest.raises(TaskCancelledError):
-            target.close()
-
-
-def _second_never(batch: dict[str, Any]) -> dict[str, Any]:
-    time.sleep(3600 * int(batch["id"][0]))
-    return batch
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("local_cluster")
-def test_a_stop_does_not_wait_for_a_block_that_does_not_come() -> None:
-    """The stages end, too: a process in which a thread still asks Ray for anything ends with Ray."""
-    stop = threading.Event()
-    rows = ray.data.range(2, override_num_blocks=2).map_batches(_second_never)
-    waiting = rows.map_batches(_second_never)  # somebody else's
-    others = waiting.iter_internal_ref_bundles()
-    next(others)
-    groups = gather(finished_blocks(rows), rows=1, age_s=60, stop=stop, interrupt=lambda: end_stages(rows))
-    assert [count for _, count in next(groups)] == [1]
+def test_a_close_that_is_stopped_waits_only_so_long_for_a_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "STOP_S", 0.5)
+    table, stop = Table(), threading.Event()
+    target = committer(table)
+    written = Write()
+    written.finish(3)
+    for write in (written, Write()):
+        add(target, write)
     threading.Timer(0.5, stop.set).start()
     started = time.monotonic()
-    assert list(groups) == []
-    assert time.monotonic() - started < 10
-    names = [thread.name for thread in threading.enumerate() if thread.name.startswith(("gather", "Streaming"))]
-    assert names == [f"StreamingExecutor-{waiting.get_dataset_id()}"]
-    end_stages(waiting)
-    assert list(others) == []
+    with pytest.raises(StorageError, match=r"did not take the last rows within 0\.5 s of the stop"):
+        target.close(stop.is_set)
+    assert 0.9 < time.monotonic() - started < 10
+    assert (table.commits, target.ended) == ([[3]], True)
+
+
+def test_a_commit_that_fails_is_known_before_anything_is_asked() -> None:
+    target = committer(Table(OvertakenError("a newer run")))
+    write = Write()
+    add(target, write)
+    assert not target.failed()
+    write.finish(1)
+    wait_for(target.failed)
+    assert target.failed()
 
 
 def test_a_held_commit_waits_for_the_end() -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,12 +156,39 @@ def test_a_child_that_is_killed_from_outside_costs_no_image(decoder: IsolatedDec
     np.testing.assert_array_equal(pixels, EXPECTED)
 
 
+def are_gone(*pids: int) -> bool:
+    deadline = time.monotonic() + 10
+    while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+
 def test_no_process_outlives_its_decoder() -> None:
     decoder = IsolatedDecoder(STEPS, DecodeConfig())
     run(decoder, GOOD[:1])
     pids = workers_of(decoder)
     decoder.close()
-    deadline = time.monotonic() + 10
-    while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+    assert are_gone(*pids)
+
+
+HANGING = """
+from tests.test_isolation import *
+decoder = IsolatedDecoder(STEPS, DecodeConfig(timeout_s=3600))
+run(decoder, GOOD[:1])
+print(*workers_of(decoder), flush=True)
+run(decoder, [hostile("sleep")])
+"""
+
+
+@pytest.mark.parametrize("killed", ["the caller", "the server", "both"])
+def test_a_decoder_that_hangs_does_not_outlive_those_who_wait_for_it(killed: str) -> None:
+    command, paths = [sys.executable, "-c", HANGING], os.pathsep.join(sys.path)
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE) as caller:
+        assert caller.stdout is not None
+        server, worker = map(int, caller.stdout.readline().split())
+        time.sleep(0.5)  # it hangs
+        assert os.path.exists(f"/proc/{worker}")
+        for pid in [server] * (killed != "the caller") + [caller.pid] * (killed != "the server"):
+            os.kill(pid, signal.SIGKILL)
+        assert are_gone(server, worker) if killed != "the server" else are_gone(worker)
+        caller.kill()

@@ -7,7 +7,7 @@ import time
 import pytest
 import ray
 
-from pipeline import cluster, nodes, pools
+from pipeline import nodes, pools
 from pipeline.config import PoolConfig, WorkersConfig
 from pipeline.errors import ClusterError, TableError
 from pipeline.nodes import Node, Resources
@@ -30,7 +30,7 @@ def test_every_gpu_gets_a_predictor_at_once_and_decoders_take_the_cpus() -> None
     sizes = pools.sized(WorkersConfig(), having(Node(cpus=32, gpus=4), count=2))
     assert sizes.predictors.size.initial_size == sizes.predictors.size.max_size == 8
     assert sizes.predictors.accelerator == "GPU"
-    assert pools.stage(sizes.predictors)["num_gpus"] == 1
+    assert pools.stage(sizes.predictors, "run")["num_gpus"] == 1
     assert sizes.decoders.size.max_size == 64
 
 
@@ -39,7 +39,7 @@ def test_predictors_share_gpus_where_they_are_to_and_none_takes_parts_of_two(sha
     workers = WorkersConfig(gpus_per_predictor=share)
     sizes = pools.sized(workers, having(Node(cpus=8, gpus=2), count=2))
     assert sizes.predictors.size.max_size == places
-    assert pools.stage(sizes.predictors)["num_gpus"] == share
+    assert pools.stage(sizes.predictors, "run")["num_gpus"] == share
     assert sizes.predictors.shape["GPU"] == share
 
 
@@ -47,13 +47,13 @@ def test_every_tpu_chip_gets_a_predictor_in_a_pool_of_fixed_size() -> None:
     has = having(Node(cpus=4, tpus=4), Node(cpus=4))
     sizes = pools.sized(WorkersConfig(gpus_per_predictor=0.5), has, "TPU")
     assert (sizes.predictors.size.min_size, sizes.predictors.size.max_size) == (4, 4)
-    stage = pools.stage(sizes.predictors)
+    stage = pools.stage(sizes.predictors, "run")
     assert (stage["resources"], stage["num_gpus"], stage["num_cpus"]) == ({"TPU": 1}, 0, 0)
 
 
 def test_an_engine_that_uses_no_accelerator_asks_for_none() -> None:
     sizes = pools.sized(WorkersConfig(), having(Node(cpus=4, gpus=2), count=2), None)
-    assert (sizes.predictors.size.max_size, pools.stage(sizes.predictors)["num_gpus"]) == (2, 0)
+    assert (sizes.predictors.size.max_size, pools.stage(sizes.predictors, "run")["num_gpus"]) == (2, 0)
 
 
 FIXED = WorkersConfig(predictors=PoolConfig(max_size=50), decoders=PoolConfig(min_size=7, max_size=7))
@@ -76,7 +76,7 @@ def test_sizes_from_the_config_are_kept() -> None:
     asked = PoolConfig(min_size=2, max_size=5)
     sizes = pools.sized(WorkersConfig(decoders=asked, predictors=asked), having(Node(cpus=4), count=4))
     assert (sizes.decoders.size, sizes.predictors.size) == (asked, asked)
-    strategy = pools.stage(sizes.decoders)["compute"]
+    strategy = pools.stage(sizes.decoders, "run")["compute"]
     assert (strategy.min_size, strategy.max_size, strategy.initial_size) == (2, 5, 2)
 
 
@@ -132,31 +132,31 @@ def test_a_pool_on_cpus_needs_a_node_to_begin_with() -> None:
         pools.sized(workers, NOTHING, None)
 
 
+@pytest.mark.usefixtures("local_cluster")
 def test_actors_that_wait_for_what_no_node_has_end_the_run_with_what_is_missing_and_what_nodes_have() -> None:
     gave_up = threading.Event()
     fitting = pools.sized(WorkersConfig(), having(Node(cpus=2)))
-    large = pools.sized(WorkersConfig(), having(Node(cpus=2, gpus=1)))
+    large = pools.sized(WorkersConfig(device="tpu"), having(Node(cpus=2, tpus=1)), "TPU")
     sentence = (
-        r"^Nothing was finished for 0\.3 s, and workers wait for a place, 1 for 1 GPU: [\d.]+ has free \d CPU.*"
+        r"^Nothing was finished for 0\.3 s, and workers wait for a place, 1 for 1 TPU: [\d.]+ has free \d CPU.*"
         r"What was committed stays; add what is missing, and run again\.$"
     )
 
     class Actor:
         pass
 
-    with cluster.connected(None):
-        waiting = ray.remote(num_gpus=1, num_cpus=0)(Actor).remote()
-        with pytest.raises(ClusterError, match=sentence), pools.watched(large, 0.3, gave_up.set):
-            assert gave_up.wait(20)
-        gave_up.clear()
-        with pools.watched(large, 2, gave_up.set) as moved:
-            for _ in range(60):
-                time.sleep(0.05)
-                moved()
-        with pools.watched(fitting, 0.1, gave_up.set):  # another one's actor
-            time.sleep(0.5)
-        assert not gave_up.is_set()
-        del waiting
+    waiting = ray.remote(num_cpus=0, resources={"TPU": 1})(Actor).remote()
+    with pytest.raises(ClusterError, match=sentence), pools.watched(large, 0.3, gave_up.set):
+        assert gave_up.wait(20)
+    gave_up.clear()
+    with pools.watched(large, 2, gave_up.set) as moved:
+        for _ in range(60):
+            time.sleep(0.05)
+            moved()
+    with pools.watched(fitting, 0.1, gave_up.set):  # another one's actor
+        time.sleep(0.5)
+    assert not gave_up.is_set()
+    del waiting
 
 
 def test_a_state_that_cannot_be_had_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
