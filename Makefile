@@ -15,8 +15,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/lakelens demo
 
+# Two processes: one has the tests with Ray, the other one those without. One that hangs for good ends alone.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 10 $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests import seaweed
+from tests.sharing import has_ray, pytest_xdist_make_scheduler
 
-SHARING = pytest.StashKey[set[Path]]()
-"""Files whose tests use `local_cluster`."""
+__all__ = ["pytest_xdist_make_scheduler"]
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a suite that was started in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else what tests start and interrupt ignores it, too
@@ -50,27 +50,55 @@ def s3(s3_server: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch) -> seaweed.
 
 
 @pytest.fixture(scope="session")
-def local_cluster() -> None:
-    """A Ray cluster of two logical CPUs, for the files that come first because they use it."""
+def local_cluster(s3_server: seaweed.S3Server) -> None:
+    """A Ray cluster of two logical CPUs and a logical GPU, whose workers can open the S3 server."""
     import ray
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    size = {"num_cpus": 2, "num_gpus": 1, "include_dashboard": False}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)
+        ray.init(address="local", **size, log_to_driver=False, logging_level="ERROR")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test hands work to the next one that shares its cluster."""
+    yield
+    if "local_cluster" in request.fixturenames:
+        from tests import leftovers
+
+        left = leftovers.killed()
+        assert not left, f"left on the cluster: {', '.join(left)}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reverse-files", action="store_true", help="the last file first")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Files whose tests share a cluster come first, one behind the other."""
-    sharing = {item.path for item in items if "local_cluster" in getattr(item, "fixturenames", ())}
-    items.sort(key=lambda item: item.path not in sharing)
-    config.stash[SHARING] = sharing
+    """Tests with Ray come first: those that share a cluster, then those that start their own."""
+    if config.getoption("reverse_files"):
+        order = {path: -number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
+        items.sort(key=lambda item: order[item.path])
+    items.sort(key=lambda item: (not _shares(item), not _starts(item), not has_ray(item.path)))
 
 
+@pytest.hookimpl(trylast=True)  # behind the fixtures' own
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """The cluster ends with the last of them: others start their own."""
-    sharing = item.config.stash[SHARING]
-    if item.path in sharing and (nextitem is None or nextitem.path not in sharing):
+    """The cluster ends with the last of those that share it."""
+    if _shares(item) and (nextitem is None or not _shares(nextitem)):
         import ray
 
         ray.shutdown()
+
+
+def _shares(item: pytest.Item) -> bool:
+    return "local_cluster" in getattr(item, "fixturenames", ())
+
+
+def _starts(item: pytest.Item) -> bool:
+    return item.get_closest_marker("ray") is not None
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from tests import orphans
+
 CONTROL = "/-/"
 """No bucket has this name."""
 PIECES = 10
@@ -239,6 +241,7 @@ def proxy(upstream: str) -> Iterator[Proxy]:
         [sys.executable, "-m", "tests.faults", upstream],
         stdout=subprocess.PIPE,
         cwd=Path(__file__).resolve().parent.parent,
+        preexec_fn=orphans.none_left,
     )
     assert process.stdout is not None
     try:

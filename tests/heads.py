@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,6 +19,8 @@ from unittest.mock import patch
 import psutil
 from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+
+from tests import orphans
 
 TOKEN = "5f0c3a9e7d1b4c2f8a6e0d9b7c5a3f1e"
 START_S = 60
@@ -65,7 +69,9 @@ def running(*, cpus: int = 2, adds: Mapping[str, Any] | None = None) -> Iterator
             config.write_text(json.dumps(_autoscaling(f"127.0.0.1:{port}", cpus, adds)))
             command += ["--autoscaling-config", str(config)]
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen([*command, "--temp-dir", folder], env=everything, **silent)  # type: ignore[call-overload]
+        command += ["--temp-dir", folder]
+        ends = partial(orphans.none_left, signal.SIGTERM)  # with what it has started
+        process = subprocess.Popen(command, env=everything, preexec_fn=ends, **silent)  # type: ignore[call-overload]
         try:
             _answers(dashboard, process)
             metrics_url = f"http://127.0.0.1:{metrics}/metrics"

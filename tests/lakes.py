@@ -88,14 +88,14 @@ def many_rows(folder: Path, rows: int, *overrides: str) -> tuple[RunConfig, list
 
 
 def settings(manifest: Path | str, model: Path | str, output: Path | str, *overrides: str) -> RunConfig:
-    """A run's config, with fp32 so that results can be compared closely, and one decoder: each takes a core for
-    seconds to start.
+    """A run's config, with fp32 so that results can be compared closely, one decoder, since each takes a core for
+    seconds to start, and on CPUs, since the cluster that tests share has a logical GPU.
     """
     raw = {
         "manifest": {"path": str(manifest)},
         "model": {"name": str(model), "precision": "fp32"},
         "output": {"path": str(output)},
-        "workers": {"decoders": {"max_size": 1}},
+        "workers": {"decoders": {"max_size": 1}, "device": "cpu"},
     }
     return config.parse(raw, overrides)
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import s3fs
 from botocore.exceptions import BotoCoreError
 
+from tests import orphans
+
 ACCESS_KEY, SECRET_KEY = "lakelens-test", "a-secret-that-must-not-be-written"
 START_S = 60.0
 GRPC = 10_000  # SeaweedFS serves gRPC at each port + 10,000
@@ -55,7 +57,13 @@ def running(folder: Path) -> Iterator[S3Server]:
         *("-master.telemetry=false", "-volume.max=100", "-master.volumeSizeLimitMB=64"),
     ]
     with (folder / "weed.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "HOME": str(folder)})
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "HOME": str(folder)},
+            preexec_fn=orphans.none_left,
+        )
     try:
         server = S3Server(f"http://127.0.0.1:{s3}")
         _wait(server, process)

@@ -12,6 +12,7 @@ from tests import heads, lakes, tracing
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.ray,
     pytest.mark.skipif("LAKELENS_EVERY_STEP" not in os.environ, reason="a minute and a half: a part of make soak"),
 ]
 ROWS = 12_000

@@ -69,10 +69,27 @@ def check_at_rest(settings: RunConfig) -> dict[str, tuple[str, str | None, int]]
     return {row["image_id"]: (row["outcome"], row["error_code"], row["attempts"]) for row in rows}
 
 
-def test_a_failed_row_moves_to_ok_and_its_attempts_are_counted(settings: RunConfig) -> None:
+def test_failed_rows_move_to_ok_with_their_attempts_and_no_reader_sees_one_twice_or_not_at_all(
+    settings: RunConfig,
+) -> None:
+    table = DeltaTable(f"{settings.output.path}/predictions")
+    before = table.version()
     bring_back(settings)
-    total = run(settings, selection=FAILED).account.total
+    seen = []
+
+    def look(_: object) -> None:
+        rows = DeltaTable(f"{settings.output.path}/predictions").to_pyarrow_table(columns=["image_id", "outcome"])
+        seen.append(
+            (rows.num_rows, len(set(rows["image_id"].to_pylist())), rows["outcome"].to_pylist().count("ok"))
+        )
+
+    total = run(settings, selection=FAILED, on_progress=look).account.total
     assert (total.input, total.already_done, total.ok, total.failed, total.left) == (120, 60, 40, 20, 0)
+    look(None)
+    assert {(rows, ids) for rows, ids, _ in seen} == {(120, 120)}
+    assert seen[-1][2] == 100
+    table.update_incremental()
+    assert table.version() > before + 2  # the rows moved in several commits
     found = check_at_rest(settings)
     for number, (_, outcome) in enumerate(sorted(found.items())):
         if number % 3 == 0:
@@ -93,26 +110,6 @@ def test_only_the_codes_that_are_named_are_tried_again(settings: RunConfig) -> N
     assert (total.already_done, total.ok, total.failed) == (80, 20, 20)
     attempts = {code: tries for _, code, tries in check_at_rest(settings).values() if code}
     assert attempts == {"not_found": 2, "unsupported_format": 1}
-
-
-def test_no_reader_ever_sees_a_row_twice_or_not_at_all(settings: RunConfig) -> None:
-    table = DeltaTable(f"{settings.output.path}/predictions")
-    before = table.version()
-    bring_back(settings)
-    seen = []
-
-    def look(_: object) -> None:
-        rows = DeltaTable(f"{settings.output.path}/predictions").to_pyarrow_table(columns=["image_id", "outcome"])
-        seen.append(
-            (rows.num_rows, len(set(rows["image_id"].to_pylist())), rows["outcome"].to_pylist().count("ok"))
-        )
-
-    run(settings, selection=FAILED, on_progress=look)
-    look(None)
-    assert {(rows, ids) for rows, ids, _ in seen} == {(120, 120)}
-    assert seen[-1][2] == 100
-    table.update_incremental()
-    assert table.version() > before + 2  # the rows moved in several commits
 
 
 def test_rows_that_the_output_lacks_are_not_selected(settings: RunConfig, tmp_path: Path) -> None:

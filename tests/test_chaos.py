@@ -128,6 +128,7 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.parametrize(("store", "seed"), [("local", 7), ("s3", 25)])
 def test_whatever_is_killed_and_fails_every_row_is_there_once(store: str, seed: int, arena: Arena) -> None:
     report = arena.play(store, seed)
@@ -136,6 +137,7 @@ def test_whatever_is_killed_and_fails_every_row_is_there_once(store: str, seed: 
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_an_output_that_is_not_exact_does_not_pass(arena: Arena) -> None:
     """The verdict itself: a lost, a doubled and a changed row are seen."""
     rows = list(arena.expected(2, False))

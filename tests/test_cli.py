@@ -189,6 +189,7 @@ def test_manifest_lists_a_folder_with_datasets_from_its_subfolders(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("local_cluster")
 def test_run_shows_plain_lines_without_a_terminal_and_a_second_run_says_there_is_nothing_to_do(
     config_file: Path,
 ) -> None:
@@ -261,6 +262,7 @@ def test_an_interrupted_run_commits_what_it_has_and_exits_with_130(
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_the_demo_labels_its_lake_as_it_was_drawn(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "jobs", "demo", "--folder", tmp_path / "demo", "--images", "120"],
@@ -269,6 +271,7 @@ def test_the_demo_labels_its_lake_as_it_was_drawn(tmp_path: Path) -> None:
         timeout=120,
         check=True,
     )
+    assert not [line for line in done.stderr.splitlines() if "images" not in line]  # nothing of Ray's
     totals = [line.split() for line in done.stdout.splitlines() if line.startswith("total")]
     account, accuracy = totals
     assert account == ["total", "140", "120", "12", "8"]
@@ -279,8 +282,9 @@ def test_the_demo_labels_its_lake_as_it_was_drawn(tmp_path: Path) -> None:
 
 
 def _run(config: Path) -> subprocess.CompletedProcess[str]:
+    address = ray.get_runtime_context().gcs_address
     return subprocess.run(
-        [sys.executable, "-m", "jobs", "run", config],
+        [sys.executable, "-m", "jobs", "run", config, "--address", address],
         capture_output=True,
         text=True,
         timeout=120,

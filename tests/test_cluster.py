@@ -47,18 +47,16 @@ def test_an_address_where_no_cluster_is_is_one_sentence_at_once(address: str, se
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("local_cluster")
 def test_two_predictors_share_a_gpu_where_they_are_to_and_get_whole_blocks(tmp_path: Path) -> None:
-    settings, ids = lakes.many_rows(tmp_path, 1000, "workers.gpus_per_predictor=0.5")
-    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        summary = run(settings)
-        assert (summary.engine, summary.device) == ("torch", "GPU")
-    finally:
-        ray.shutdown()
+    settings, ids = lakes.many_rows(tmp_path, 1000, "workers.device=auto", "workers.gpus_per_predictor=0.5")
+    summary = run(settings)
+    assert (summary.engine, summary.device) == ("torch", "GPU")
     assert [row["image_id"] for row in lakes.predictions(tmp_path / "out")] == ids
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.skipif("LAKELENS_EVERY_STEP" not in os.environ, reason="half a minute: a part of make soak")
 def test_each_chip_of_a_tpu_node_gets_a_predictor_and_other_nodes_get_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -82,6 +80,7 @@ def test_each_chip_of_a_tpu_node_gets_a_predictor_and_other_nodes_get_none(
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.skipif("LAKELENS_EVERY_STEP" not in os.environ, reason="half a minute: a part of make soak")
 def test_a_node_that_dies_and_is_not_replaced_does_not_hold_a_run_up_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

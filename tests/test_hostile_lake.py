@@ -8,7 +8,7 @@ import ray
 from pipeline.run import run
 from tests import lakes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 HOSTILE = {
     **{f"crash{i}.jpg": (f"HOSTILE kill {11 if i % 2 else 6}", "decode_crashed") for i in range(6)},
     **{f"exit{i}.png": ("HOSTILE exit 0", "decode_crashed") for i in range(2)},

@@ -10,7 +10,6 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 import pytest
-import ray
 import s3fs
 
 from pipeline import config, listing, manifest, orphans, planning
@@ -25,7 +24,7 @@ from pipeline.table import Predictions
 from tests import lakes, seaweed
 from tests.test_fetch import fetch
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_cluster")]
 
 BUCKET = "lake"
 
@@ -54,16 +53,14 @@ def lake(server: seaweed.S3Server, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def finished(lake: str) -> Iterator[str]:
-    """The output of a run over the lake, by a Ray cluster that has the environment."""
+def finished(lake: str, local_cluster: None) -> str:
+    """The output of a run over the lake."""
     rows = listing.write_listing(
         f"{lake}/images", f"{lake}/manifest.parquet", Storage(), dataset="-", dataset_from=0
     )
     assert rows == 62
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     run(lakes.settings(f"{lake}/*.parquet", f"{lake}/model", f"{lake}/out"))
-    yield f"{lake}/out"
-    ray.shutdown()
+    return f"{lake}/out"
 
 
 def rows_of(output: str) -> list[tuple[str, str, str, str | None]]:
@@ -225,7 +222,6 @@ def test_an_object_is_created_only_once(server: seaweed.S3Server) -> None:
     assert json.loads(storage.read(f"s3://{BUCKET}/once.json") or b"") == {"third": True}
 
 
-@pytest.mark.usefixtures("finished")  # whose cluster has the environment
 def test_a_bucket_that_is_not_there_stops_the_run_and_nothing_is_committed(lake: str, tmp_path: Path) -> None:
     rows = [{"uri": f"s3://no-such-bucket/{number}.jpg"} for number in range(12)]
     path = lakes.write_manifest(tmp_path / "m.parquet", rows)

@@ -22,6 +22,7 @@ from tests import chaos_cluster, lakes, tracing
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.ray,
     pytest.mark.skipif("LAKELENS_EVERY_STEP" not in os.environ, reason="two minutes: a part of make soak"),
 ]
 ROWS = 30_000
