@@ -3,7 +3,6 @@
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -136,9 +135,15 @@ class _Rate:
         text = f"{progress.predicted:,} / {progress.pending:,} images"
         if rate := self.of(progress):
             left = (progress.pending - progress.predicted) / rate
-            text += f"  {rate:,.1f} images/s  ETA {time.strftime('%H:%M:%S', time.gmtime(left))}"
+            text += f"  {rate:,.1f} images/s  ETA {_duration(left)}"
         failed = progress.account.total.failed
         return f"{text}  {failed:,} error{'' if failed == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    """As 30:00:00, however many hours it is."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{rest:02}"
 
 
 @contextmanager

@@ -109,6 +109,7 @@ class ErrorCode(StrEnum):
     """Why a row failed: a closed list, so that failures can be counted and selected."""
 
     NOT_FOUND = "not_found"
+    NO_SUCH_BUCKET = "no_such_bucket"
     ACCESS_DENIED = "access_denied"
     TIMEOUT = "timeout"
     UNAVAILABLE = "unavailable"
@@ -125,7 +126,9 @@ class ErrorCode(StrEnum):
     NON_FINITE = "non_finite"
 
 
-STORE_CODES = frozenset({ErrorCode.ACCESS_DENIED, ErrorCode.TIMEOUT, ErrorCode.UNAVAILABLE})
+STORE_CODES = frozenset(
+    {ErrorCode.ACCESS_DENIED, ErrorCode.NO_SUCH_BUCKET, ErrorCode.TIMEOUT, ErrorCode.UNAVAILABLE}
+)
 """What speaks of the store and not of the image: if every row fails so, something else is wrong."""
 
 

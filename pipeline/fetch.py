@@ -16,7 +16,7 @@ from pipeline import aws
 from pipeline.carried import CarriedBytes
 from pipeline.errors import ErrorCode, RowError, Stage, StorageError
 from pipeline.objects import Objects
-from pipeline.refusals import RETRYABLE, classify, is_no_bucket
+from pipeline.refusals import RETRYABLE, classify
 from pipeline.storage import Storage, scheme
 
 LOOK_AHEAD = 32
@@ -29,13 +29,14 @@ ATTEMPTS = 4
 """Tries for what can go well a moment later, with pauses of up to 0.2, 0.4 and 0.8 seconds between them."""
 FIRST_PAUSE_S = 0.2
 
-NO_BUCKET = "there is no such bucket"
 _MESSAGES = {
     ErrorCode.NOT_FOUND: "there is no such object",
+    ErrorCode.NO_SUCH_BUCKET: "there is no such bucket",
     ErrorCode.ACCESS_DENIED: "access is denied",
     ErrorCode.TIMEOUT: "the store did not answer in time",
     ErrorCode.UNAVAILABLE: "the store could not be reached or failed",
     ErrorCode.BAD_URI: "the uri does not lead to a file",
+    ErrorCode.TOO_LARGE: "the file is larger than this system can read",
     ErrorCode.EMPTY: "the object has no bytes",
     ErrorCode.OUT_OF_MEMORY: "reading it needs more memory than there is",
 }
@@ -196,7 +197,7 @@ def _size_of_file(path: str) -> int:
 
 def _of(error: Exception) -> RowError:
     code = classify(error)
-    return _error(code, NO_BUCKET if is_no_bucket(error) else _MESSAGES[code])
+    return _error(code, _MESSAGES[code])
 
 
 def _error(code: ErrorCode, message: str) -> RowError:

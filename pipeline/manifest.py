@@ -185,8 +185,10 @@ def _canonical(
 
 def _require_fit(connection: duckdb.DuckDBPyConnection, where: str | None, rows: str, uri: str) -> None:
     """Raises: ConfigError for a condition that the manifest's columns do not fit."""
+    if where is None:
+        return
     try:
-        connection.execute(f"SELECT 1 FROM {rows} WHERE CAST(({where or 'true'}\n) AS BOOLEAN) LIMIT 0")
+        connection.execute(f"SELECT 1 FROM {rows} WHERE CAST(({where}\n) AS BOOLEAN) LIMIT 0")
     except duckdb.Error as error:
         said = str(error).strip().splitlines()[0].rstrip(".")
         raise ConfigError(f"--where {where} does not fit the manifest {uri}: {said}.") from error

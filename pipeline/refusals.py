@@ -57,11 +57,6 @@ def answer(error: BaseException) -> tuple[int, str] | None:
     return None
 
 
-def is_no_bucket(error: BaseException) -> bool:
-    """Whether an S3 store says that there is not even the bucket."""
-    return (answer(error) or (0, ""))[1] == "NoSuchBucket"
-
-
 def _of_http(error: BaseException) -> ErrorCode | None:
     import aiohttp
 
@@ -95,7 +90,8 @@ _STATUSES = {
 }
 _NAMES = {
     # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html; what is left out goes by its status.
-    **dict.fromkeys(("NoSuchKey", "NoSuchBucket", "NoSuchVersion"), ErrorCode.NOT_FOUND),
+    **dict.fromkeys(("NoSuchKey", "NoSuchVersion"), ErrorCode.NOT_FOUND),
+    "NoSuchBucket": ErrorCode.NO_SUCH_BUCKET,
     **dict.fromkeys(
         (
             *("AccessDenied", "AccountProblem", "AllAccessDisabled", "AuthorizationHeaderMalformed"),

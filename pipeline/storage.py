@@ -198,6 +198,7 @@ def join(base: str, *parts: str) -> str:
 
 _REASONS = {
     ErrorCode.NOT_FOUND: "it does not exist",
+    ErrorCode.NO_SUCH_BUCKET: "there is no such bucket",
     ErrorCode.ACCESS_DENIED: "access is denied; check the credentials in the environment",
     ErrorCode.TIMEOUT: "the store did not answer in time; check storage.endpoint_url and the network",
     ErrorCode.BAD_URI: "it is not a file that can be opened",

@@ -128,14 +128,14 @@ class Submissions:
 
     def find(self, job_id: str) -> Job:
         """Raises: ClusterError, also if there is no such job."""
-        with self._explained(f"job {job_id}"):
+        with self._explained(job_id):
             return _job(self._client.get_job_info(job_id))
 
     def stop(self, job_id: str) -> bool:
         """Ask a run to commit what it has and end; False if it had ended. Raises: ClusterError."""
         if self.find(job_id).exit_code is not None:
             return False
-        with self._explained(f"job {job_id}"):
+        with self._explained(job_id):
             return bool(self._client.stop_job(job_id))
 
     def follow(self, job_id: str, say: Callable[[str], None]) -> int:
@@ -160,7 +160,7 @@ class Submissions:
             time.sleep(PAUSE_S)
 
     @contextmanager
-    def _explained(self, what: str = "it") -> Iterator[None]:
+    def _explained(self, job_id: str | None = None) -> Iterator[None]:
         """Whatever the client raises, as one sentence."""
         try:
             yield
@@ -172,7 +172,8 @@ class Submissions:
         except (RuntimeError, OSError) as error:
             said = str(error)
             if "does not exist" in said or "status code 404" in said:
-                raise ClusterError(f"The Ray cluster at {self._address} knows no {what}.") from error
+                unknown = f"knows no job {job_id}" if job_id else "takes no jobs: its head needs ray[default]"
+                raise ClusterError(f"The Ray cluster at {self._address} {unknown}.") from error
             if "already exists" in said:
                 raise BusyError("This run was submitted from elsewhere at the same moment.") from error
             first = said.strip().splitlines()[0] if said.strip() else type(error).__name__

@@ -23,7 +23,7 @@ from pipeline import engines, metrics, quantized, schema, timing
 from pipeline.batching import BatchSizer, in_micro_batches
 from pipeline.config import RunConfig
 from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, RowError, StorageError
-from pipeline.fetch import NO_BUCKET, Fetcher, Request
+from pipeline.fetch import Fetcher, Request
 from pipeline.fragment import FOLDER, Fragment, Rest, fragment_path
 from pipeline.isolation import IsolatedDecoder, Report
 from pipeline.learned import Shelf
@@ -235,8 +235,7 @@ def _examples(group: pa.Table) -> tuple[str, ...]:
 def _refused(group: pa.Table) -> int:
     """Failed rows for which the store is to blame."""
     codes = pa.array([code.value for code in STORE_CODES])
-    blamed = pc.or_kleene(pc.is_in(group["error_code"], codes), pc.equal(group["message"], NO_BUCKET))
-    return int(pc.sum(blamed).as_py() or 0)
+    return int(pc.sum(pc.is_in(group["error_code"], codes)).as_py() or 0)
 
 
 def _replaces(group: pa.Table) -> dict[str, list[str]]:

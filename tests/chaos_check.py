@@ -14,7 +14,7 @@ from tests import lakes
 Row = dict[str, Any]
 VARYING = ("run_id", "finished_at", "attempts")
 """Columns that are not the images'."""
-STORE_CODES = ("timeout", "unavailable", "access_denied")
+STORE_CODES = ("timeout", "unavailable", "access_denied", "no_such_bucket")
 """What a disturbed store may have made of a row; `backfill --failed` puts it right."""
 TOLERANCE = 2e-3
 SHOWN = 3

@@ -11,6 +11,7 @@ import ray
 
 from jobs import __main__ as cli
 from jobs import console
+from pipeline.account import Account, Counts, Progress
 from tests import lakes
 
 
@@ -207,6 +208,17 @@ def test_run_shows_plain_lines_without_a_terminal_and_a_second_run_says_there_is
     assert second.returncode == 0
     assert second.stdout.startswith("Nothing to do: ")
     assert second.stderr == ""
+
+
+def test_the_time_to_go_may_be_longer_than_a_day(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "PLAIN_INTERVAL_S", 0.0)
+    account = Account({"d": Counts(input=109_000)})
+    with console.progress_line() as show:
+        for elapsed_s, predicted in ((1, 500), (1001, 1500)):
+            show(Progress(109_500, predicted, account, elapsed_s))
+    assert "1.0 images/s  ETA 30:00:00" in capsys.readouterr().err
 
 
 def test_plan_says_why_rows_are_invalid(

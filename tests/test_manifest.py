@@ -58,6 +58,12 @@ FORMATS = ["m.parquet", "m.csv", "m.csv.gz", "m.tsv", "m.jsonl", "m.ndjson.gz", 
 TEXTS = ["007", "2024-01-01", "2024-01-01 10:30:00", "1e5", "true", "1.50", "0x10", "NaN"]
 
 
+def test_a_manifest_that_cannot_be_read_is_not_blamed_on_a_condition_that_nobody_gave(tmp_path: Path) -> None:
+    said = refusal(tmp_path, write_rows(tmp_path / "a.parquet", [{"uri": "x", "file_row_number": 7}]))
+    assert said.startswith("Cannot read the manifest ")
+    assert "--where" not in said
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_gives_the_same_rows_in_order(tmp_path: Path, name: str) -> None:
     rows = [

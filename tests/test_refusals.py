@@ -3,14 +3,18 @@
 import builtins
 import errno
 import inspect
+from pathlib import Path
+from typing import NoReturn
 
 import aiohttp
 import botocore.exceptions as boto
 import pytest
 from aiohttp import client_exceptions
 
-from pipeline.errors import ErrorCode
-from pipeline.refusals import RETRYABLE, classify, is_no_bucket, known
+from pipeline import fetch
+from pipeline.errors import ErrorCode, RowError
+from pipeline.refusals import RETRYABLE, classify, known
+from pipeline.storage import Storage
 
 DENIED = [
     "NoCredentialsError",
@@ -141,7 +145,8 @@ def test_every_errno_has_a_code(number: int, name: str) -> None:
 
 
 S3 = {
-    **dict.fromkeys(("NoSuchKey", "NoSuchBucket", "NoSuchVersion"), ErrorCode.NOT_FOUND),
+    **dict.fromkeys(("NoSuchKey", "NoSuchVersion"), ErrorCode.NOT_FOUND),
+    "NoSuchBucket": ErrorCode.NO_SUCH_BUCKET,
     **dict.fromkeys(
         ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidObjectState"),
         ErrorCode.ACCESS_DENIED,
@@ -159,7 +164,23 @@ def test_every_answer_of_s3_has_its_code_by_its_name(name: str) -> None:
     wrapped = OSError(22, "s3fs says so")
     wrapped.__cause__ = error
     assert classify(wrapped) is S3[name]
-    assert is_no_bucket(wrapped) is (name == "NoSuchBucket")
+
+
+@pytest.mark.parametrize("code", sorted({classify(OSError(number, "said")) for number in errno.errorcode}))
+def test_every_code_of_a_failed_read_becomes_a_row_error(
+    code: ErrorCode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = next(number for number in errno.errorcode if classify(OSError(number, "said")) is code)
+    (tmp_path / "a.jpg").write_bytes(b"x")
+
+    def failing(path: str, *mode: object) -> NoReturn:
+        raise OSError(number, "said")
+
+    monkeypatch.setattr(fetch, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("builtins.open", failing)
+    (found,) = fetch.Fetcher(Storage(), 1000)([fetch.Request(str(tmp_path / "a.jpg"))])
+    assert isinstance(found.data, RowError)
+    assert (found.data.code, bool(found.data.message)) == (code, True)
 
 
 def test_what_is_no_http_at_all_is_unavailable() -> None:

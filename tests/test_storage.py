@@ -183,7 +183,7 @@ def test_a_storage_travels_to_workers_without_a_secret(monkeypatch: pytest.Monke
         (FileNotFoundError(), ErrorCode.NOT_FOUND),
         (NotADirectoryError(), ErrorCode.NOT_FOUND),
         (answer(404, "NoSuchKey"), ErrorCode.NOT_FOUND),
-        (answer(400, "NoSuchBucket"), ErrorCode.NOT_FOUND),
+        (answer(400, "NoSuchBucket"), ErrorCode.NO_SUCH_BUCKET),
         (PermissionError(), ErrorCode.ACCESS_DENIED),
         (boto.NoCredentialsError(), ErrorCode.ACCESS_DENIED),
         (answer(403, "AccessDenied"), ErrorCode.ACCESS_DENIED),
