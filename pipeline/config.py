@@ -167,6 +167,7 @@ class StorageConfig(_Section):
     endpoint_url: str | None = None
     region: str | None = None
     anonymous: bool = False
+    user_agent: str | None = None
 
 
 class RunConfig(_Section):

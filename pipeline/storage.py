@@ -20,7 +20,7 @@ from uuid import uuid4
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline import aws
+from pipeline import __version__, aws
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, StorageError
 from pipeline.refusals import answer, classify
@@ -56,7 +56,8 @@ class Storage:
             if named in ("http", "https"):
                 from pipeline.http import TIMEOUT, RangedHTTP  # aiohttp: 0.3 s, for those who read by HTTP
 
-                return RangedHTTP(client_kwargs={"timeout": TIMEOUT}), uri
+                headers = {"User-Agent": self.config.user_agent or f"LakeLens/{__version__}"}
+                return RangedHTTP(client_kwargs={"timeout": TIMEOUT}, headers=headers), uri
             if not _SCHEME.match(uri):  # a path, as it is: fsspec takes ten times as long, and would cut it at ::
                 return _LOCAL, LocalFileSystem._strip_protocol(absolute(uri))
             if named not in aws.SCHEMES:

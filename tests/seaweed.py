@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from botocore.exceptions import BotoCoreError
 from tests import orphans
 
 ACCESS_KEY, SECRET_KEY = "lakelens-test", "a-secret-that-must-not-be-written"
-START_S = 60.0
+START_S, STARTS = 60.0, 5
 GRPC = 10_000  # SeaweedFS serves gRPC at each port + 10,000
 
 
@@ -49,6 +50,19 @@ def running(folder: Path) -> Iterator[S3Server]:
     identity = {"name": "tests", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]}
     config = folder / "s3.json"
     config.write_text(json.dumps({"identities": [identity | {"actions": ["Admin", "Read", "Write", "List"]}]}))
+    for _ in range(STARTS):
+        process, server = _started(folder, config)
+        try:
+            if _answers(server, process):
+                yield server
+                return
+        finally:
+            process.kill()  # its files are thrown away, and it takes half a minute to end politely
+            process.wait()
+    raise RuntimeError(f"SeaweedFS did not start; {folder}/weed.log says why.")
+
+
+def _started(folder: Path, config: Path) -> tuple["subprocess.Popen[bytes]", S3Server]:
     master, volume, filer, s3 = _free_ports(4)
     command = [
         *(str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder}", "-ip=127.0.0.1"),
@@ -64,31 +78,26 @@ def running(folder: Path) -> Iterator[S3Server]:
             env={**os.environ, "HOME": str(folder)},
             preexec_fn=orphans.none_left,
         )
-    try:
-        server = S3Server(f"http://127.0.0.1:{s3}")
-        _wait(server, process)
-        yield server
-    finally:
-        process.kill()  # its files are thrown away, and it takes half a minute to end politely
-        process.wait()
+    return process, S3Server(f"http://127.0.0.1:{s3}")
 
 
-def _wait(server: S3Server, process: subprocess.Popen[bytes]) -> None:
+def _answers(server: S3Server, process: "subprocess.Popen[bytes]") -> bool:
+    """Once it does; False if it ends, as it does where another process was faster to take a port."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
             fs = server.filesystem()
             fs.mkdir("ready")
             fs.pipe_file("ready/yes", b"1")  # volumes are there once an object can be written
-            return
+            return True
         except (OSError, BotoCoreError):
             time.sleep(0.5)
-    raise RuntimeError(f"SeaweedFS did not start; its exit code is {process.poll()}.")
+    return False
 
 
 def _free_ports(count: int) -> list[int]:
     ports: list[int] = []
-    for port in range(20_000 + os.getpid() % 20_000, 50_000):
+    for port in range(random.randrange(20_000, 40_000), 50_000):
         if _free(port) and _free(port + GRPC):
             ports.append(port)
         if len(ports) == count:

@@ -37,7 +37,7 @@ DEFAULTS = {
         **{"gpus_per_predictor": 1.0, "wait_s": 600.0},
     },
     "output": {"path": "out", "rows_per_file": 32768, "commit_interval_s": 30.0},
-    "storage": {"endpoint_url": None, "region": None, "anonymous": False},
+    "storage": {"endpoint_url": None, "region": None, "anonymous": False, "user_agent": None},
 }
 
 CONTRACT = """
@@ -50,7 +50,7 @@ decode:   {fast: false, max_pixels: 100000000, max_bytes: 50000000, truncated: e
 batching: {max_batch_size: 512}
 workers:  {decoders: auto, predictors: {min_size: 1, max_size: 8, initial_size: 8}}
 output:   {path: "s3://lake/derived/{space}", rows_per_file: 32768, commit_interval_s: 30}
-storage:  {endpoint_url: null, region: null, anonymous: false}
+storage:  {endpoint_url: null, region: null, anonymous: false, user_agent: null}
 """
 
 

@@ -1,5 +1,6 @@
 """A small HTTP server on 127.0.0.1 that answers as its paths say, also wrongly."""
 
+import re
 import socket
 import threading
 import time
@@ -17,9 +18,12 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     asked: Counter[str]
+    sent: list[tuple[str, str]]
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
+        """Of a proxy's request the whole URL is noted, and what it asks another host for is answered here."""
+        self.sent.append((self.path, self.headers.get("User-Agent", "")))
+        path = re.sub("^http://[^/]*", "", self.path).partition("?")[0]
         self.asked[path] += 1
         self.asked[SIGNED] += "Authorization" in self.headers
         _, kind, value, *_ = [*path.split("/"), ""]
@@ -51,12 +55,23 @@ class Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range")
         if asked is None:
             return self._send(200, BODY)
-        first, last = (int(number) for number in asked.removeprefix("bytes=").split("-"))
+        first, last = (int(number or len(BODY) - 1) for number in asked.removeprefix("bytes=").split("-"))
         if first >= len(BODY):
             return self._send(416, b"")
         part = BODY[first : last + 1]
         said = f"bytes {first}-{first + len(part) - 1}/{len(BODY)}"
         return self._send(206, part, Content_Range=said)
+
+    def _strict(self, value: str) -> None:
+        """Refuses a range that goes past the end, as some servers do; "sized" says how long the body is."""
+        asked = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")
+        if int(asked[1] or 0) >= len(BODY) or int(asked[0]) >= len(BODY):
+            size = {"Content_Range": f"bytes */{len(BODY)}"} if value == "sized" else {}
+            return self._send(416, b"", **size)
+        if "Range" not in self.headers:
+            return self._send(200, BODY)
+        first, last = int(asked[0]), int(asked[1] or len(BODY) - 1)
+        self._send(206, BODY[first : last + 1], Content_Range=f"bytes {first}-{last}/{len(BODY)}")
 
     def _wrongrange(self, value: str) -> None:
         self._send(206, BODY[5:9], Content_Range="bytes 5-8/100")
@@ -93,6 +108,9 @@ class Handler(BaseHTTPRequestHandler):
     def _loop(self, value: str) -> None:
         self._send(302, b"", Location=self.path)
 
+    def _signed(self, value: str) -> None:
+        self._send(302, b"", Location="/ranges/a%3Ab%40c?sig=ab%2Fcd%3D&x='y'")
+
     def _moved(self, value: str) -> None:
         self._send(301, b"", Location="/ranges/x")
 
@@ -104,13 +122,15 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Web(ThreadingHTTPServer):
-    """The server, and how often each path was asked for."""
+    """The server, how often each path was asked for, and what was sent: request targets and User-Agents."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
-        super().__init__(("127.0.0.1", 0), type("Counted", (Handler,), {"asked": self.asked}))
+        self.sent: list[tuple[str, str]] = []
+        noted = {"asked": self.asked, "sent": self.sent}
+        super().__init__(("127.0.0.1", 0), type("Counted", (Handler,), noted))
 
     @property
     def url(self) -> str:
