@@ -97,13 +97,15 @@ class Started:
     def cancel_tasks(self) -> None:
         """Cancel the tasks that have not finished, and those to come."""
         self._cancelled = True  # another thread may be about to start one
-        for ref in list(self._unfinished):
+        # The newest first. A task whose argument fails while it is cancelled can end this process: Ray 2.60 checks
+        # that a task which it completes was pending.
+        for ref in reversed(list(self._unfinished)):
             ray.cancel(ref, force=True)
 
     def end(self) -> None:
         """End everything, and wait until it is gone."""
         unfinished = list(self._unfinished)
-        self.cancel_tasks()
+        self.cancel_tasks()  # before the stages, whose blocks they may wait for
         self.interrupt()
         _wait(unfinished)
         deadline = time.monotonic() + GONE_S

@@ -23,7 +23,7 @@ from pipeline.submission import Submissions, runtime_env
 from tests import heads, lakes
 
 pytestmark = pytest.mark.ray
-ROWS = 5_000
+ROWS = 7_000
 METRIC = re.compile(r"ray_lakelens_\w+|ray_data_num_external_inqueue_blocks")
 ROOT = Path(__file__).parents[1]
 
