@@ -37,12 +37,12 @@ Blocks = Generator[Block, None, None]
 
 
 def labels(run_id: str) -> dict[str, str]:
-    """Labels for the actors of a run, by which `Started` finds them."""
+    """Give the labels that a run puts on its actors. `Started` finds the actors by them."""
     return {_RUN: run_id}
 
 
 class Started:
-    """What one run has started: stages of Ray Data, and tasks of its own. All is gone when the context ends."""
+    """The stages of Ray Data and the tasks that one run has started. Leaving the context ends all of them."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id, self._datasets = run_id, list[Dataset]()
@@ -78,7 +78,7 @@ class Started:
                 executor.join(END_S)
 
     def interrupt(self) -> None:
-        """End the stages, from any thread; who waits for their next block is told that there is none."""
+        """End the stages. Any thread may call this. `blocks` then gives no further block."""
         for executor in _executors(self._datasets):
             executor.shutdown(force=True)
 
@@ -117,7 +117,7 @@ class Started:
 
 
 def _executors(datasets: list[Dataset]) -> list[Any]:
-    """What runs datasets: Ray Data's executors are threads, named after them."""
+    """Find the executors of datasets. Ray Data runs each dataset in a thread that has its name."""
     names = [f"StreamingExecutor-{dataset.get_dataset_id()}" for dataset in datasets]
     return [thread for thread in threading.enumerate() if thread.name in names]
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from deltalake import DeltaTable
 
+from pipeline import errors
 from tests import lakes
 
 Row = dict[str, Any]
 VARYING = ("run_id", "finished_at", "attempts")
 """Columns that are not the images'."""
-STORE_CODES = ("timeout", "unavailable", "access_denied", "no_such_bucket")
+STORE_CODES = tuple(sorted(code.value for code in errors.STORE_CODES))
 """What a disturbed store may have made of a row; `backfill --failed` puts it right."""
 TOLERANCE = 2e-3
 SHOWN = 3

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -24,14 +25,14 @@ os.environ.setdefault("RAY_num_workers_soft_limit", "16")  # as a run's own clus
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing of the user's is read or written: no cache, no credentials, no cluster."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAKELENS_CACHE", str(tmp_path_factory.mktemp("cache")))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("LAKELENS_CACHE", str(tmp_path_factory.mktemp("cache")))
         for name in [*os.environ]:
             if name.startswith("AWS_") or name == "RAY_ADDRESS":
-                patch.delenv(name)
-        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-        patch.setenv("AWS_CONFIG_FILE", os.devnull)
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+                patched.delenv(name)
+        patched.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        patched.setenv("AWS_CONFIG_FILE", os.devnull)
+        patched.setenv("AWS_EC2_METADATA_DISABLED", "true")
         yield
 
 
@@ -55,9 +56,7 @@ def local_cluster(s3_server: seaweed.S3Server) -> None:
     import ray
 
     size = {"num_cpus": 2, "num_gpus": 1, "include_dashboard": False}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_server.environment.items():
-            patch.setenv(name, value)
+    with patch.dict(os.environ, s3_server.environment):
         ray.init(address="local", **size, log_to_driver=False, logging_level="ERROR")
 
 
@@ -65,7 +64,7 @@ def local_cluster(s3_server: seaweed.S3Server) -> None:
 def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test hands work to the next one that shares its cluster."""
     yield
-    if "local_cluster" in request.fixturenames:
+    if _shares(request.node):
         from tests import leftovers
 
         left = leftovers.killed()

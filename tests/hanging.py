@@ -21,7 +21,7 @@ HOUR_S = 3600
 HELD, STUCK, ASLEEP = "2 held", "3 stuck", "4 asleep"
 """Datasets of the blocks that are written at a word, at which a predictor's engine hangs, and a decoder sleeps."""
 WORD = "word"
-"""A file beside the output, for which writes wait."""
+"""The name of a file beside the output. The write of a held block waits for it."""
 
 
 class HangingEngine(engines.Engine):

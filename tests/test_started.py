@@ -69,7 +69,7 @@ def silent() -> Iterator[Silent]:
 class Hanging(threading.Event):
     """A run that commits one block and is about to write another; then its decoder and its engine hang.
 
-    It is the event by which the run asks whether it is to stop: when everything hangs, that calls `ends`.
+    The run asks this event whether it should stop. Once everything hangs, the event calls `ends`.
     """
 
     def __init__(self, folder: Path, silent: Silent, model: Path, last: str, *overrides: str) -> None:
