@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
@@ -56,7 +55,9 @@ def local_cluster(s3_server: seaweed.S3Server) -> None:
     import ray
 
     size = {"num_cpus": 2, "num_gpus": 1, "include_dashboard": False}
-    with patch.dict(os.environ, s3_server.environment):
+    with pytest.MonkeyPatch.context() as patched:  # not patch.dict: Ray sets RAY_AUTH_MODE, for those that join
+        for name, value in s3_server.environment.items():
+            patched.setenv(name, value)
         ray.init(address="local", **size, log_to_driver=False, logging_level="ERROR")
 
 
