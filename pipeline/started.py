@@ -29,6 +29,8 @@ GONE_S = 10.0
 """How long to wait for what was killed to be gone."""
 LOOK_S = 0.05
 """How often it is looked whether it is gone."""
+SUBMIT_S = 0.1
+"""How old a task must be to be cancelled: by then Ray has submitted it, see `Started._cancel`."""
 _RUN = "lakelens_run"
 
 Block = tuple[ObjectRef, int]
@@ -46,7 +48,7 @@ class Started:
 
     def __init__(self, run_id: str) -> None:
         self._run_id, self._datasets = run_id, list[Dataset]()
-        self._unfinished: dict[ObjectRef, None] = {}
+        self._unfinished: dict[ObjectRef, float] = {}  # and when each was started
         self._cancelled = False
 
     def __enter__(self) -> "Started":
@@ -84,10 +86,10 @@ class Started:
 
     def task(self, ref: ObjectRef) -> ObjectRef:
         """Take a running task, which ends with the run."""
-        self._unfinished[ref] = None
+        self._unfinished[ref] = time.monotonic()
         ref.future().add_done_callback(lambda _: self._unfinished.pop(ref, None))
         if self._cancelled:
-            ray.cancel(ref, force=True)
+            self._cancel(ref)
         return ref
 
     def result(self, ref: ObjectRef) -> Any:
@@ -97,9 +99,19 @@ class Started:
     def cancel_tasks(self) -> None:
         """Cancel the tasks that have not finished, and those to come."""
         self._cancelled = True  # another thread may be about to start one
-        # The newest first. A task whose argument fails while it is cancelled can end this process: Ray 2.60 checks
-        # that a task which it completes was pending.
         for ref in reversed(list(self._unfinished)):
+            self._cancel(ref)
+
+    def _cancel(self, ref: ObjectRef) -> None:
+        """Cancel a task by force.
+
+        Ray 2.60 ends this process if a task is cancelled while it is being submitted, just after it has finished,
+        or while its argument fails. So a task is first left to be submitted, one that has finished is left alone,
+        and the newest are cancelled before those that they wait for.
+        """
+        age = time.monotonic() - self._unfinished.get(ref, 0.0)
+        time.sleep(max(0.0, SUBMIT_S - age))
+        if not ray.wait([ref], timeout=0, fetch_local=False)[0]:
             ray.cancel(ref, force=True)
 
     def end(self) -> None:

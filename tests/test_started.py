@@ -223,6 +223,22 @@ def test_a_result_is_given_and_an_error_raised() -> None:
             started.result(_sleeping.remote(-1))
 
 
+def test_a_task_that_has_finished_is_not_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray ends the process where that comes just after the task's end."""
+    cancelled = list[ray.ObjectRef]()
+    monkeypatch.setattr(ray, "cancel", lambda ref, force: cancelled.append(ref))
+    with Started("a run") as started:
+        monkeypatch.setattr(started, "_unfinished", Kept())  # the end of a task is told by another thread, later
+        started.result(_sleeping.remote(0))
+    assert cancelled == []
+
+
+class Kept(dict[ray.ObjectRef, float]):
+    """Forgets nothing."""
+
+    def pop(self, *_: object) -> None: ...
+
+
 def test_what_another_run_has_on_the_cluster_is_left_alone() -> None:
     sleeper = ray.remote(num_cpus=0)(hanging.Sleeper)
     mine, others = (sleeper.options(_labels=labels(run)).remote() for run in ("mine", "another's"))
