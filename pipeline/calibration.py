@@ -7,7 +7,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from pipeline import agreement, engines, manifest, quantized, schema, scratch
+from pipeline import agreement, engines, manifest, quantized, schema, scratch, sql
 from pipeline.agreement import Judged, Limits
 from pipeline.config import RunConfig
 from pipeline.engines.base import Engine
@@ -74,11 +74,11 @@ def _made(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
 
 def _images(config: RunConfig, storage: Storage, files: tuple[str, ...], model: Model) -> NDArray[np.uint8]:
     """Pixels of up to `IMAGES + CHECKED` pending rows, drawn from all of them: uint8 (B, H, W, 3)."""
-    wanted, columns = IMAGES + CHECKED, ", ".join(map(manifest.quoted, schema.PENDING.names))
+    wanted, columns = IMAGES + CHECKED, ", ".join(map(sql.quoted, schema.PENDING.names))
     with duckdb.connect() as connection:
         manifest.register_stores(connection, files, storage)
         rows = connection.sql(
-            f"SELECT {columns} FROM read_parquet({manifest.literals(files)}) "
+            f"SELECT {columns} FROM read_parquet({sql.files(files)}) "
             f"USING SAMPLE reservoir({int(SPARE * wanted)} ROWS) REPEATABLE (0)"
         ).to_arrow_table()
     decoder = Decoder(config, model.preprocessing, "calibration")

@@ -38,15 +38,15 @@ def _as_strings(value: object) -> object:
 
 
 class ManifestColumns(_Section):
-    """What the manifest calls its columns."""
+    """What the manifest calls its columns; null where a column of that name means something else."""
 
-    image_id: str = schema.IMAGE_ID
-    uri: str = schema.URI
-    dataset: str = schema.DATASET
-    version: str = schema.VERSION
-    offset: str = schema.OFFSET
-    length: str = schema.LENGTH
-    bytes: str = schema.BYTES
+    image_id: str | None = schema.IMAGE_ID
+    uri: str | None = schema.URI
+    dataset: str | None = schema.DATASET
+    version: str | None = schema.VERSION
+    offset: str | None = schema.OFFSET
+    length: str | None = schema.LENGTH
+    bytes: str | None = schema.BYTES
 
 
 class ManifestConfig(_Section):

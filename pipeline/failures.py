@@ -10,7 +10,7 @@ import duckdb
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from pipeline import manifest, schema
+from pipeline import manifest, schema, sql
 from pipeline.errors import ConfigError
 from pipeline.fragment import is_of_failed
 from pipeline.storage import Storage
@@ -79,7 +79,7 @@ def _failed(output: str, storage: Storage) -> Iterator[duckdb.DuckDBPyConnection
         else:
             manifest.register_stores(connection, files, storage)
             connection.execute(
-                f"CREATE VIEW failed AS FROM read_parquet({manifest.literals(files)}, union_by_name = true, "
+                f"CREATE VIEW failed AS FROM read_parquet({sql.files(files)}, union_by_name = true, "
                 "hive_partitioning = true, hive_types = {'dataset': VARCHAR})"
             )
         yield connection

@@ -9,12 +9,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import manifest, schema, scratch
+from pipeline import manifest, relation, schema, scratch, sql
 from pipeline.account import Account, Counts
 from pipeline.config import ManifestConfig, PlanningConfig
 from pipeline.errors import ConfigError, ManifestError, MovedError, TableError
@@ -48,10 +50,13 @@ MISSING = Selection()
 
 
 class Plan:
-    """What is to be done: an account whose `left` rows are the pending ones."""
+    """What is to be done: an account whose `left` rows are the pending ones.
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, selection: Selection) -> None:
-        self._connection = connection
+    `notes` are sentences about what was read in another way than the manifest's author may think.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, selection: Selection, notes: list[str]) -> None:
+        self._connection, self.notes = connection, notes
         self._limit = selection.limit
         self.account, self.problems = _counted(connection)
         columns = connection.sql("SELECT * FROM input LIMIT 0").to_arrow_table().schema
@@ -71,7 +76,7 @@ class Plan:
         rows of, so that it is rewritten seldom. Raises: StorageError, ManifestError if the manifest has changed.
         """
         pending = pa.schema([*schema.PENDING, *self.kept])
-        columns = ", ".join(map(manifest.quoted, pending.names))
+        columns = ", ".join(map(sql.quoted, pending.names))
         # One after the other: each can spill, but a join and a sort in one query want their memory at once.
         self._connection.execute(f"CREATE TABLE pending AS SELECT {schema.ORDINAL}, {columns} FROM due")
         rows = self._connection.sql(
@@ -116,19 +121,46 @@ def plan(
         with scratch.folder() as room, duckdb.connect(room / "plan.duckdb") as connection:
             connection.execute("SET TimeZone = 'UTC'")  # Delta knows no other
             connection.execute(f"SET memory_limit = '{limits.memory_gb * 1e9:.0f} B'")
-            connection.execute(f"SET temp_directory = {manifest.literal(str(room / 'spilled'))}")
-            manifest.create_input(connection, config, storage, room, selection.where)
+            connection.execute(f"SET temp_directory = {sql.literal(str(room / 'spilled'))}")
             connection.execute("SET preserve_insertion_order = false")  # what is written is sorted
-            with _told_apart(table):
-                _read_committed(connection, table, storage, selection)
-                _find_fates(connection, selection)
-            yield Plan(connection, selection)
+            read = partial(_read, connection, config, storage, table, selection, room)
+            try:
+                notes = read()
+            except duckdb.InvalidInputException as error:
+                if "Invalid string encoding" not in str(error):
+                    raise
+                notes = read(suspect=True)
+            yield Plan(connection, selection, notes)
     except duckdb.OutOfMemoryException as error:
         raise ConfigError(
             f"Planning needs more memory than planning.memory_gb = {limits.memory_gb:g}; raise it."
         ) from error
     except duckdb.Error as error:
-        raise manifest.unreadable(error, config) from error
+        raise relation.unreadable(error, config) from error
+
+
+def _read(
+    connection: duckdb.DuckDBPyConnection,
+    config: ManifestConfig,
+    storage: Storage,
+    table: Predictions | None,
+    selection: Selection,
+    room: Path,
+    *,
+    suspect: bool = False,
+) -> list[str]:
+    """Read the manifest and the table, and find every row's fate. Returns what `manifest.create_input` does.
+
+    Kept text is read, too: what DuckDB cannot read is to be found before a run claims the table.
+    """
+    notes = manifest.create_input(connection, config, storage, room, selection.where, suspect=suspect)
+    texts = [sql.quoted(name) for name in config.keep]
+    if texts and not suspect:
+        connection.execute(f"SELECT {', '.join(f'count({text})' for text in texts)} FROM input")
+    with _told_apart(table):
+        _read_committed(connection, table, storage, selection)
+        _find_fates(connection, selection)
+    return notes
 
 
 def _read_committed(
@@ -140,21 +172,21 @@ def _read_committed(
     files = sorted(table.files() if table else [], key=is_of_failed)
     first_failed = sum(not is_of_failed(uri) for uri in files)
     connection.execute(
-        "CREATE TABLE files AS SELECT unnest(range(len($uris::VARCHAR[]))) AS file, "
+        "CREATE OR REPLACE TABLE files AS SELECT unnest(range(len($uris::VARCHAR[]))) AS file, "
         "regexp_extract(unnest($uris::VARCHAR[]), '[^/]+/[^/]+/[^/]+$') AS path",
         {"uris": files},
     )
     if not files:
-        connection.execute(f"CREATE VIEW committed AS SELECT {_NOTHING_COMMITTED} WHERE false")
+        connection.execute(f"CREATE OR REPLACE VIEW committed AS SELECT {_NOTHING_COMMITTED} WHERE false")
         return
     manifest.register_stores(connection, files, storage)
     chosen = f"file_index >= {first_failed}" if selection.failed else "false"
     if selection.codes:
-        chosen += f" AND error_code IN ({', '.join(map(manifest.literal, selection.codes))})"
+        chosen += f" AND error_code IN ({', '.join(map(sql.literal, selection.codes))})"
     connection.execute(
-        "CREATE VIEW committed AS SELECT image_id, file_index AS file, version, "
+        "CREATE OR REPLACE VIEW committed AS SELECT image_id, file_index AS file, version, "
         f"CASE WHEN {chosen} THEN coalesce(attempts, 0) END AS tries "
-        f"FROM read_parquet({manifest.literals(files)}, hive_partitioning = false)"
+        f"FROM read_parquet({sql.files(files)}, hive_partitioning = false)"
     )
 
 
@@ -173,7 +205,7 @@ _DUE = {
 }
 """Which of the first valid rows of their ids are to be processed, without and with `Selection.failed`."""
 _FIRSTS = f"""
-CREATE TABLE firsts AS SELECT {schema.ORDINAL}, file, tries, {{due}} AS due FROM (
+CREATE OR REPLACE TABLE firsts AS SELECT {schema.ORDINAL}, file, tries, {{due}} AS due FROM (
     SELECT (min(first) >> 64)::BIGINT AS {schema.ORDINAL}, max(file) AS file, max(tries) AS tries,
         (min(first) & 18446744073709551615::UHUGEINT)::UBIGINT AS version, max(held) AS held FROM (
         SELECT {_KEY} AS key, {_FIRST} AS first, NULL::UINTEGER AS file, NULL::UBIGINT AS held,
@@ -202,7 +234,7 @@ def _find_fates(connection: duckdb.DuckDBPyConnection, selection: Selection) -> 
     each with its column of the account."""
     connection.execute(_FIRSTS.format(due=_DUE[selection.failed]))
     connection.execute(
-        f"""CREATE VIEW fates AS SELECT dataset, {schema.PROBLEM}, CASE
+        f"""CREATE OR REPLACE VIEW fates AS SELECT dataset, {schema.PROBLEM}, CASE
             WHEN {schema.PROBLEM} IS NOT NULL THEN 'invalid'
             WHEN firsts.{schema.ORDINAL} IS NULL THEN 'duplicates'
             WHEN firsts.due AND {_asked(selection)} THEN 'left'
@@ -211,7 +243,8 @@ def _find_fates(connection: duckdb.DuckDBPyConnection, selection: Selection) -> 
         FROM input LEFT JOIN firsts USING ({schema.ORDINAL})"""
     )
     connection.execute(
-        f"""CREATE VIEW due AS SELECT input.*, firsts.tries AS {schema.TRIES}, files.path AS {schema.REPLACES}
+        f"""CREATE OR REPLACE VIEW due AS
+        SELECT input.*, firsts.tries AS {schema.TRIES}, files.path AS {schema.REPLACES}
         FROM input JOIN (FROM firsts WHERE due) AS firsts USING ({schema.ORDINAL})
         LEFT JOIN files ON files.file = firsts.file WHERE {_asked(selection)}"""
     )
@@ -221,7 +254,7 @@ def _asked(selection: Selection) -> str:
     """The condition that a row is asked for."""
     if not selection.datasets:
         return schema.SELECTED
-    return f"({schema.SELECTED} AND dataset IN ({', '.join(map(manifest.literal, selection.datasets))}))"
+    return f"({schema.SELECTED} AND dataset IN ({', '.join(map(sql.literal, selection.datasets))}))"
 
 
 def _counted(connection: duckdb.DuckDBPyConnection) -> tuple[Account, dict[str, int]]:

@@ -17,6 +17,11 @@ BYTES = "bytes"
 ORDINAL, PROBLEM, SELECTED = "_lakelens_ordinal", "_lakelens_problem", "_lakelens_selected"
 """What planning adds to a manifest: a number that rises from row to row, why a row is invalid (null: it is not),
 and whether it was asked for."""
+ROW_BITS = 36
+"""Of an ordinal: the row's number in its manifest file, from 0; the file's number is above. That leaves 7e10 rows
+a file and 134 million files."""
+SOURCE, UNREADABLE = "_lakelens_source", "_lakelens_unreadable"
+"""What is read from a manifest besides its columns: the manifest file, and why a row's text makes it invalid."""
 CARRIED_IN, ROW = "_lakelens_carried_in", "_lakelens_row"
 """Where a manifest carries the image itself: its file, and the row's number in it from 0."""
 TRIES, REPLACES = "_lakelens_tries", "_lakelens_replaces"

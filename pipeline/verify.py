@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import agreement, config, engines, manifest, quantized, schema, scratch, space
+from pipeline import agreement, config, engines, manifest, quantized, relation, schema, scratch, space, sql
 from pipeline.agreement import Agreement, Judged
 from pipeline.config import RunConfig
 from pipeline.engines.base import Engine
@@ -66,7 +66,7 @@ def _sampled(table: Predictions, storage: Storage, sample: int, seed: int) -> pa
     files = [uri for uri in table.files() if not is_of_failed(uri)]
     if not files:
         raise TableError(f"There are no labelled rows at {table.uri}.")
-    read = f"read_parquet({manifest.literals(files)}, hive_types = {{'dataset': VARCHAR}}, union_by_name = true)"
+    read = f"read_parquet({sql.files(files)}, hive_types = {{'dataset': VARCHAR}}, union_by_name = true)"
     with duckdb.connect() as connection:
         manifest.register_stores(connection, files, storage)
         chosen = f"""SELECT image_id FROM (
@@ -101,7 +101,7 @@ def _located(rows: pa.Table, settings: RunConfig) -> pa.Table:
     """The rows that the manifest still has, with the columns of `schema.PENDING`."""
     null = {schema.TRIES: "NULL::INTEGER", schema.REPLACES: "NULL::VARCHAR"}
     columns = ", ".join(
-        null.get(name, f"input.{manifest.quoted(name)}") + f" AS {name}" for name in schema.PENDING.names
+        null.get(name, f"input.{sql.quoted(name)}") + f" AS {name}" for name in schema.PENDING.names
     )
     try:
         with scratch.folder() as kept, duckdb.connect() as connection:
@@ -113,7 +113,7 @@ def _located(rows: pa.Table, settings: RunConfig) -> pa.Table:
                 f"QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY {schema.ORDINAL}) = 1"
             ).to_arrow_table()
     except duckdb.Error as error:
-        raise manifest.unreadable(error, settings.manifest) from error
+        raise relation.unreadable(error, settings.manifest) from error
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Decoder:
 
     def __init__(self, config: RunConfig, steps: Preprocessing, run_id: str) -> None:
         self._metrics = metrics.DecoderMetrics(run_id)
-        self._bytes_column = config.manifest.columns.bytes
+        self._bytes_column = config.manifest.columns.bytes or schema.BYTES  # nothing is carried where it is null
         self._fetch = Fetcher(Storage(config.storage), config.decode.max_bytes)
         self._decoder = IsolatedDecoder(steps, config.decode)
         self.steps = steps

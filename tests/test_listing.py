@@ -15,7 +15,7 @@ from pipeline.config import ManifestConfig
 from pipeline.errors import ManifestError, StorageError
 from pipeline.fetch import Request
 from pipeline.listing import write_listing
-from pipeline.schema import PROBLEM
+from pipeline.schema import ORDINAL, PROBLEM
 from tests.making import STORAGE, save_images
 from tests.test_fetch import fetch
 
@@ -104,8 +104,8 @@ def test_a_folder_in_the_config_is_a_manifest_of_its_images(tmp_path: Path) -> N
     save_images(tmp_path / "lake", NAMES)
     config = ManifestConfig(path=(str(tmp_path / "lake"),), dataset="photos")
     with duckdb.connect() as connection:
-        files = manifest.sources(config, STORAGE, tmp_path)
-        rows = manifest.relation(connection, files, config).to_arrow_table().to_pylist()
+        manifest.create_input(connection, config, STORAGE, tmp_path)
+        rows = connection.sql("FROM input").to_arrow_table().to_pylist()
     assert {row["uri"] for row in rows} == {f"{tmp_path}/lake/{name}" for name in NAMES}
     assert {row["dataset"] for row in rows} == {"photos"}
     assert all(row[PROBLEM] is None and row["version"] for row in rows)
@@ -115,8 +115,8 @@ def test_two_folders_in_the_config_are_both_listed(tmp_path: Path) -> None:
     save_images(tmp_path, ["one/a.jpg", "two/b.jpg"])
     config = ManifestConfig(path=(str(tmp_path / "two"), str(tmp_path / "one")))
     with duckdb.connect() as connection:
-        files = manifest.sources(config, STORAGE, tmp_path)
-        uris = manifest.relation(connection, files, config).to_arrow_table().column("uri").to_pylist()
+        manifest.create_input(connection, config, STORAGE, tmp_path)
+        uris = [uri for (uri,) in connection.sql(f"SELECT uri FROM input ORDER BY {ORDINAL}").fetchall()]
     assert uris == [f"{tmp_path}/two/b.jpg", f"{tmp_path}/one/a.jpg"]
 
 

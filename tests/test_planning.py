@@ -78,7 +78,13 @@ def test_an_invalid_row_does_not_win_over_a_later_valid_one(tmp_path: Path) -> N
 
 
 def test_invalid_rows_are_counted_and_not_pending(tmp_path: Path) -> None:
-    rows = [{"uri": None}, {"uri": ""}, {"uri": "/a", "length": -1}, {"uri": "/b", "dataset": ""}, {"uri": "/c"}]
+    rows = [
+        {"uri": None},
+        {"uri": ""},
+        {"uri": "/a", "offset": 0, "length": -1},
+        {"uri": "/b", "dataset": ""},
+        {"uri": "/c"},
+    ]
     account, pending = outcome(config(tmp_path, rows), tmp_path / "pending")
     assert account.total == Counts(input=5, invalid=4, left=1)
     assert [row["uri"] for row in pending] == ["/c"]
@@ -133,14 +139,21 @@ def test_pending_files_have_the_pending_columns_and_then_the_kept_ones(tmp_path:
     rows = [{"uri": "/a", "caption": "x", "stars": 4, "offset": 2, "length": 3, "version": 1}]
     with plan(config(tmp_path, rows, keep=("stars", "caption")), STORAGE, None) as found:
         (file,) = found.write_pending(str(tmp_path / "pending"), STORAGE)
-    kept = [pa.field("stars", pa.int64()), pa.field("caption", pa.string())]
+    kept = [pa.field("stars", pa.string()), pa.field("caption", pa.string())]
     assert found.kept == kept
     assert pq.read_schema(file).equals(pa.schema([*schema.PENDING, *kept]))
     assert pq.read_table(file).to_pylist() == [
         {
-            **{"image_id": "/a", "uri": "/a", "dataset": "images", "version": "1", "offset": 2, "length": 3},
+            **{
+                "image_id": "/a#bytes=2-4",
+                "uri": "/a",
+                "dataset": "images",
+                "version": "1",
+                "offset": 2,
+                "length": 3,
+            },
             **dict.fromkeys((schema.CARRIED_IN, schema.ROW, schema.TRIES, schema.REPLACES)),
-            **{"stars": 4, "caption": "x"},
+            **{"stars": "4", "caption": "x"},
         }
     ]
 
@@ -476,3 +489,23 @@ def test_what_the_run_before_did_not_clear_up_is_cleared_up_by_the_next_one(tmp_
     versions = len(list((tmp_path / "out" / "predictions" / "_delta_log").glob("*.json")))
     assert run(config).run_id is None
     assert len(list((tmp_path / "out" / "predictions" / "_delta_log").glob("*.json"))) == versions
+
+
+@pytest.mark.parametrize("bad", ["uri", "caption", "other"])
+def test_text_that_is_not_utf_8_in_parquet_costs_a_value_and_no_plan(tmp_path: Path, bad: str) -> None:
+    texts = {name: [b"/a", b"/b", b"/c"] for name in ("uri", "caption", "other")}
+    texts[bad][1] = b"/caf\xe9"
+    columns = {name: pa.array(values, pa.binary()).view(pa.string()) for name, values in texts.items()}
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+    manifest = ManifestConfig(path=(str(tmp_path / "m.parquet"),), keep=("caption",))
+    with plan(manifest, STORAGE, None) as found:
+        files = found.write_pending(str(tmp_path / "pending"), STORAGE)
+        notes = found.notes
+    pending = [row for file in files for row in pq.read_table(file).to_pylist()]
+    assert found.account.total == Counts(input=3, left=2 if bad == "uri" else 3, invalid=int(bad == "uri"))
+    assert [row["caption"] for row in pending if row["uri"] == "/b"] == {
+        "uri": [],
+        "caption": [None],
+        "other": ["/b"],
+    }[bad]
+    assert len(notes) == int(bad == "caption")

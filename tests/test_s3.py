@@ -1,7 +1,6 @@
 """The same run with everything on a real S3 server: manifest, images, model folder, output."""
 
 import json
-import os
 import tarfile
 import time
 from collections.abc import Iterator
@@ -146,7 +145,7 @@ def test_an_endpoint_in_the_config_needs_none_in_the_environment(
         assert found.account.total.already_done == 62
 
 
-def test_a_manifest_of_every_format_is_read_from_s3(lake: str, server: seaweed.S3Server) -> None:
+def test_a_manifest_of_every_format_is_read_from_s3(lake: str, server: seaweed.S3Server, tmp_path: Path) -> None:
     fs = server.filesystem()
     fs.pipe_file(f"{BUCKET}/formats/a.csv", b"uri,dataset\nimages/a.jpg,007\n")
     fs.pipe_file(f"{BUCKET}/formats/b.jsonl", b'{"uri": "s3://other/b.jpg"}\n')
@@ -154,9 +153,8 @@ def test_a_manifest_of_every_format_is_read_from_s3(lake: str, server: seaweed.S
     given = config.parse(
         {"manifest": {"path": [f"s3://{BUCKET}/formats/*"]}, "output": {"path": "unused"}}
     ).manifest
-    files = manifest.sources(given, Storage(), Path(os.devnull))
-    manifest.register_stores(connection, [file.uri for file in files], Storage())
-    found = manifest.relation(connection, files, given).project("uri, dataset").fetchall()
+    manifest.create_input(connection, given, Storage(), tmp_path)
+    found = connection.sql("SELECT uri, dataset FROM input ORDER BY uri DESC").fetchall()
     assert found == [(f"s3://{BUCKET}/formats/images/a.jpg", "007"), ("s3://other/b.jpg", "images")]
 
 

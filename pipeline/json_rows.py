@@ -1,0 +1,84 @@
+"""JSON lines -> rows of text. A key may appear first in any line; numbers keep their digits."""
+
+import json
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, TextIO
+
+from pipeline.text import BATCH_CHARS, BATCH_ROWS, Rows, TextError
+
+
+class Decimal(str):
+    """A number that is written with a point or an exponent."""
+
+    __slots__ = ()
+
+
+_PLAIN = json.JSONDecoder(strict=False)
+_TEXTUAL = json.JSONDecoder(strict=False, parse_int=str, parse_float=Decimal, parse_constant=str)
+"""With numbers as they are written: 18446744073709551615 and 1.50 stay so."""
+
+
+def rows(text: TextIO) -> Iterator[Rows]:
+    """The rows of a JSON lines file in batches; blank lines are no rows. Nested values become JSON text.
+
+    Keys that differ only in letter case are one column, as SQL has it. Raises: TextError.
+    """
+    spellings: dict[str, str] = {}
+    objects, lines, texts, chars = list[dict[str, Any]](), list[int](), list[str](), 0
+    for number, line in enumerate(text, 1):
+        if not line.strip():
+            continue
+        objects.append(_decoded(line, number))
+        lines.append(number)
+        texts.append(line)
+        chars += len(line)
+        if len(objects) >= BATCH_ROWS or chars >= BATCH_CHARS:
+            yield Rows(_columns(objects, texts, spellings), lines)
+            objects, lines, texts, chars = [], [], [], 0
+    yield Rows(_columns(objects, texts, spellings), lines)
+
+
+def _decoded(line: str, number: int) -> dict[str, Any]:
+    try:
+        found = _TEXTUAL.decode(line)
+    except json.JSONDecodeError as error:
+        raise TextError(number, f"it is not JSON: {error.msg} at character {error.colno}") from error
+    except RecursionError as error:
+        raise TextError(number, "its JSON is nested too deep") from error
+    if not isinstance(found, dict):
+        raise TextError(number, "it is not a JSON object; JSON lines have one object in each line")
+    return found
+
+
+def _columns(
+    objects: list[dict[str, Any]], texts: list[str], spellings: dict[str, str]
+) -> dict[str, list[str | None]]:
+    spelled: dict[str, list[str]] = {}
+    for key in dict.fromkeys(chain.from_iterable(objects)):
+        name = key.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        spelled.setdefault(spellings.setdefault(name.casefold(), name), []).append(key)
+    return {name: _texts(_values(objects, keys), keys, texts) for name, keys in spelled.items()}
+
+
+def _values(objects: list[dict[str, Any]], keys: list[str]) -> list[Any]:
+    if len(keys) == 1:
+        return [found.get(keys[0]) for found in objects]
+    return [next((found[key] for key in keys if found.get(key) is not None), None) for found in objects]
+
+
+def _texts(values: list[Any], keys: list[str], texts: list[str]) -> list[str | None]:
+    """Values as text; those of nested objects anew from their line, where numbers were not text yet."""
+    if all(value is None or isinstance(value, str) for value in values):
+        return values
+    return [_text(value, keys, line) for value, line in zip(values, texts, strict=True)]
+
+
+def _text(value: Any, keys: list[str], line: str) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    found = _PLAIN.decode(line)
+    nested = next(found[key] for key in keys if found.get(key) is not None)
+    return json.dumps(nested, ensure_ascii=False, separators=(",", ":"))
