@@ -154,9 +154,11 @@ def _read(
     Kept text is read, too: what DuckDB cannot read is to be found before a run claims the table.
     """
     notes = manifest.create_input(connection, config, storage, room, selection.where, suspect=suspect)
-    texts = [sql.quoted(name) for name in config.keep]
+    rows = connection.sql("FROM input LIMIT 0")
+    kinds = dict(zip(rows.columns, map(str, rows.types), strict=True))
+    texts = [sql.quoted(name) for name in config.keep if kinds[name] == "VARCHAR"]
     if texts and not suspect:
-        connection.execute(f"SELECT {', '.join(f'count({text})' for text in texts)} FROM input")
+        connection.execute(f"SELECT {', '.join(f'max(strlen({text}))' for text in texts)} FROM input")
     with _told_apart(table):
         _read_committed(connection, table, storage, selection)
         _find_fates(connection, selection)
