@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import manifest, schema, scratch
+from pipeline import kept, manifest, schema, scratch, space
 from pipeline.account import Account, Counts
 from pipeline.config import ManifestConfig, PlanningConfig
 from pipeline.errors import ConfigError, ManifestError, MovedError, TableError
@@ -50,13 +50,19 @@ MISSING = Selection()
 class Plan:
     """What is to be done: an account whose `left` rows are the pending ones."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, selection: Selection) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, selection: Selection, table: Predictions | None
+    ) -> None:
         self._connection = connection
         self._limit = selection.limit
         self.account, self.problems = _counted(connection)
         columns = connection.sql("SELECT * FROM input LIMIT 0").to_arrow_table().schema
         known = {*schema.PENDING.names, schema.ORDINAL, schema.PROBLEM, schema.SELECTED}
-        self.kept: list[pa.Field] = [field for field in columns if field.name not in known]
+        ours = [field for field in columns if field.name not in known]
+        held, output = (table.kept_columns(), table.output) if table else ([], "")
+        fitted = kept.fitted(connection, ours, held, output)
+        self.kept, self._values = fitted.fields, fitted.values
+        """The kept columns as the table has them, or is to have them."""
 
     @property
     def pending(self) -> int:
@@ -72,8 +78,10 @@ class Plan:
         """
         pending = pa.schema([*schema.PENDING, *self.kept])
         columns = ", ".join(map(manifest.quoted, pending.names))
+        values = [manifest.quoted(name) for name in schema.PENDING.names]
+        values += [f"{value} AS {manifest.quoted(name)}" for name, value in self._values.items()]
         # One after the other: each can spill, but a join and a sort in one query want their memory at once.
-        self._connection.execute(f"CREATE TABLE pending AS SELECT {schema.ORDINAL}, {columns} FROM due")
+        self._connection.execute(f"CREATE TABLE pending AS SELECT {schema.ORDINAL}, {', '.join(values)} FROM due")
         rows = self._connection.sql(
             f"SELECT {columns} FROM pending ORDER BY dataset, {schema.REPLACES}, {schema.ORDINAL} "
             f"LIMIT {self.pending}"
@@ -105,9 +113,12 @@ def plan(
     table: Predictions | None,
     selection: Selection = MISSING,
     limits: PlanningConfig | None = None,
+    *,
+    id_format: int = space.FORMAT,
 ) -> Iterator[Plan]:
     """Read the manifest and subtract what the table holds, or what it does not hold as failed.
 
+    `id_format` is the format of the output, whose rules default ids are made by: see `space.FORMAT`.
     The plan can be written for as long as the context lasts. Raises: ManifestError, StorageError, TableError,
     ConfigError.
     """
@@ -122,7 +133,7 @@ def plan(
             with _told_apart(table):
                 _read_committed(connection, table, storage, selection)
                 _find_fates(connection, selection)
-            yield Plan(connection, selection)
+            yield Plan(connection, selection, table)
     except duckdb.OutOfMemoryException as error:
         raise ConfigError(
             f"Planning needs more memory than planning.memory_gb = {limits.memory_gb:g}; raise it."
@@ -151,10 +162,14 @@ def _read_committed(
     chosen = f"file_index >= {first_failed}" if selection.failed else "false"
     if selection.codes:
         chosen += f" AND error_code IN ({', '.join(map(manifest.literal, selection.codes))})"
+    columns = table.columns() if table else schema.PREDICTIONS
+    absent = "".join(f", NULL AS {field.name}" for field in schema.lacking(columns))  # its files are older
+    uneven = str(schema.is_uneven(columns)).lower()
     connection.execute(
-        "CREATE VIEW committed AS SELECT image_id, file_index AS file, version, "
-        f"CASE WHEN {chosen} THEN coalesce(attempts, 0) END AS tries "
-        f"FROM read_parquet({manifest.literals(files)}, hive_partitioning = false)"
+        "CREATE VIEW committed AS SELECT image_id, file_index AS file, version::VARCHAR AS version, "
+        f"CASE WHEN {chosen} THEN coalesce(attempts, 0)::INTEGER END AS tries "
+        f"FROM (SELECT *{absent}, file_index "
+        f"FROM read_parquet({manifest.literals(files)}, hive_partitioning = false, union_by_name = {uneven}))"
     )
 
 

@@ -91,6 +91,21 @@ def predictions(kept: Sequence[pa.Field] = ()) -> pa.Schema:
     return pa.schema([*PREDICTIONS, *kept])
 
 
+_LATER = {"lakelens.later": "true"}
+"""Marks a column that a table has got after rows were written."""
+
+
+def lacking(table: pa.Schema) -> list[pa.Field]:
+    """The columns of `PREDICTIONS` that a table of an older version lacks; its rows have nulls there."""
+    absent = [field for field in PREDICTIONS if field.name not in table.names]
+    return [field.with_nullable(True).with_metadata(_LATER) for field in absent]
+
+
+def is_uneven(table: pa.Schema) -> bool:
+    """Whether files of a table may lack columns of `PREDICTIONS`."""
+    return any(b"lakelens.later" in (field.metadata or {}) for field in table)
+
+
 def scored(kept: Sequence[pa.Field]) -> pa.Schema:
     """What `Predictor` gives: output rows, and the table's files whose rows they replace."""
     return pa.schema([*predictions(kept), PENDING.field(REPLACES)])

@@ -89,7 +89,8 @@ def _settings(output: str, storage: Storage, run_id: str) -> RunConfig:
 
 
 def _require_same(output: str, storage: Storage, description: dict[str, Any]) -> None:
-    held = (space.read(output, storage) or {}).get("fingerprint")
+    found = space.read(output, storage)
+    held = found.fingerprint if found else None
     if held != description["fingerprint"]:
         raise SpaceError(
             f"The model {description['model']} is not the one that made {output}: its fingerprint is "

@@ -414,7 +414,7 @@ def test_a_live_run_is_not_taken_over_without_a_word(tmp_path: Path) -> None:
         planning.assign(config, "third")
     second.heartbeat.stop()
     third = planning.assign(config, "third")
-    assert (third.epoch, third.before.document["run_id"]) == (3, "second")
+    assert (third.epoch, third.before.run_id) == (3, "second")
     assert third.heartbeat is not None
     third.heartbeat.stop()
 

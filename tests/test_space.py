@@ -26,14 +26,16 @@ def test_braces_that_are_not_the_placeholder_stay() -> None:
 
 
 def test_an_output_without_a_space_is_free_and_looking_writes_nothing(tmp_path: Path) -> None:
-    assert space.check(str(tmp_path / "out"), description(), STORAGE) is False
+    assert space.check(str(tmp_path / "out"), description(), STORAGE) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_claimed_output_is_this_space(tmp_path: Path) -> None:
     space.claim(str(tmp_path), description(), STORAGE)
-    assert space.check(str(tmp_path), description(), STORAGE) is True
-    assert json.loads((tmp_path / "space.json").read_bytes()) == description()
+    held = space.check(str(tmp_path), description(), STORAGE)
+    assert held is not None
+    assert (held.fingerprint, held.format, held.labels) == ("abc123", 2, ("cat", "dög"))
+    assert json.loads((tmp_path / "space.json").read_bytes()) == {"format": 2, **description()}
 
 
 def test_claiming_again_changes_nothing(tmp_path: Path) -> None:
