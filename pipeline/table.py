@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
+from deltalake import CommitProperties, DeltaTable, Field, Schema, TableFeatures, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipeline import delta_log, schema
@@ -123,7 +123,7 @@ class Predictions:
 
     def kept_columns(self) -> list[pa.Field]:
         """The columns that the table has beyond `schema.PREDICTIONS`."""
-        return [field for field in self.columns() if field.name not in schema.PREDICTIONS.names]
+        return schema.kept(self.columns())
 
     def claim(self, run_id: str, kept: Sequence[pa.Field], facts: Mapping[str, str] | None = None) -> int | None:
         """Make this run the table's newest epoch; `facts` go into the log.
@@ -132,7 +132,7 @@ class Predictions:
         it: the rows that it has are null there. None if the table moved since this version was read: then plan
         again. Raises: TableError.
         """
-        missing = self._missing_columns(kept)
+        missing = schema.missing(self.columns(), kept, self.uri)
         epoch = self.epoch + 1
         properties = {**(facts or {}), "run_id": run_id, "epoch": epoch, "commit_id": uuid4().hex}
         if not self._try(Change(), properties, epoch):
@@ -178,6 +178,8 @@ class Predictions:
         columns = pa.schema([field.with_type(new.get(field.name, field.type)) for field in self.columns()])
         change = Change(list(rewritten.values()), rewritten, Schema.from_arrow(columns))
         self._require_fit(change)
+        if pa.timestamp("us") in new.values():
+            self._allow_timestamps(run_id)
         self._land(change, {**facts, "run_id": run_id}, epoch)
 
     def catch_up(self, epoch: int) -> None:
@@ -259,19 +261,6 @@ class Predictions:
             self._moves |= entry.successors()
         return False
 
-    def _missing_columns(self, kept: Sequence[pa.Field]) -> pa.Schema:
-        """The columns that the table lacks. Raises: TableError for a kept one of another type."""
-        have = {field.name.casefold(): field for field in self.kept_columns()}
-        for field in kept:
-            held = have.get(field.name.casefold(), field)
-            if (held.name, held.type) != (field.name, field.type):
-                raise TableError(
-                    f"The kept column {field.name!r} is {field.type} in the manifest, but {self.uri} has "
-                    f"{held.name!r} as {held.type}; rename it in the manifest, or choose another output.path."
-                )
-        added = [field for field in kept if field.name.casefold() not in have]
-        return pa.schema([*schema.lacking(self.columns()), *added])
-
     def _add_columns(self, missing: pa.Schema, run_id: str) -> None:
         """Widen the table: delta-rs would drop unknown columns from a commit without a word."""
         fields: list[Field] = list(Schema.from_arrow(missing).fields)
@@ -280,6 +269,18 @@ class Predictions:
             self._handle.alter.add_columns(fields, commit_properties=properties)
         except Exception as error:  # delta-rs raises the bare class for a schema that it cannot take
             raise _table_error(self.uri, error) from error
+
+    def _allow_timestamps(self, run_id: str) -> None:
+        """Let the table have timestamps without a time zone, which to Delta are a feature of their own.
+
+        Raises: MovedError if the table moved meanwhile.
+        """
+        properties = CommitProperties(custom_metadata={"run_id": run_id}, max_commit_retries=0)
+        feature = TableFeatures.TimestampWithoutTimezone
+        try:
+            self._handle.alter.add_feature(feature, True, commit_properties=properties)
+        except (DeltaError, OSError) as error:
+            raise MovedError(f"The table {self.uri} was changed by maintenance.") from error
 
 
 def _counts(fragments: Sequence[Fragment]) -> dict[str, int]:

@@ -3,7 +3,8 @@
 Delta can widen some types in place, but not a long to a double, and readers of a plain glob would meet two types
 in one column. So a widening owns the table as a run does: it has a heartbeat, claims an epoch, writes files of
 this epoch that no reader sees, and commits them together with the schema. It is refused while a run works, and a
-run that begins meanwhile is refused in turn. If it dies, its files are orphans: the next run or vacuum deletes them.
+run that begins meanwhile is refused in turn. If it dies, its files are orphans, which the next run or vacuum
+deletes.
 """
 
 import contextlib
