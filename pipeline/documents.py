@@ -16,11 +16,15 @@ class Document(BaseModel):
 D = TypeVar("D", bound=Document)
 
 
-def parsed(model: type[D], data: bytes, uri: str) -> D:
-    """A document of a model. Raises: StorageError, which names the file and the first thing that is wrong."""
+def parsed(model: type[D], data: bytes, uri: str, advice: str = "") -> D:
+    """A document of a model.
+
+    Raises: StorageError, which names the file and the first thing that is wrong, and ends with the advice.
+    """
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise StorageError(f"{uri} is damaged: {where + ': ' if where else ''}{first['msg']}.") from error
+        reason = f"{where}: {first['msg']}" if where else first["msg"]
+        raise StorageError(f"{uri} is damaged: {reason}{advice and '; ' + advice}.") from error

@@ -71,7 +71,7 @@ def read(folder: str, storage: Storage) -> Sign:
     """The heartbeat in a run's folder. Raises: StorageError, also for one that is damaged."""
     uri = join(folder, FILE)
     data = storage.read(uri)
-    return Sign() if data is None else parsed(Sign, data, uri)
+    return Sign() if data is None else parsed(Sign, data, uri, "delete it if that run has ended")
 
 
 class Heartbeat:

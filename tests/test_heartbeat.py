@@ -114,7 +114,9 @@ def test_a_heartbeat_that_says_nothing_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "no json", "[1]", '{"process": 3}', '{"images_per_s": "many"}'])
 def test_a_damaged_heartbeat_is_one_sentence_that_names_the_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "heartbeat.json").write_text(text)
-    with pytest.raises(StorageError, match=rf"^{tmp_path}/heartbeat\.json is damaged: .*\.$"):
+    with pytest.raises(
+        StorageError, match=rf"^{tmp_path}/heartbeat\.json is damaged: .*; delete it if that run has ended\.$"
+    ):
         is_alive(str(tmp_path), STORAGE)
 
 
