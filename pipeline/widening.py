@@ -189,6 +189,12 @@ def _require_idle(table: Predictions) -> None:
         )
 
 
+def _connection() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")  # as in a plan, so that texts are the same
+    return connection
+
+
 def _require_fit(table: Predictions, changes: Changes) -> None:
     """Raises: TableError if a column has a value that its new type does not hold exactly."""
     files = table.files()
@@ -196,8 +202,7 @@ def _require_fit(table: Predictions, changes: Changes) -> None:
         return
     nulls = ", ".join(f"NULL::{kind} AS {manifest.quoted(name)}" for name, (kind, _) in changes.items())
     rows = f"read_parquet({manifest.literals(files)}, hive_partitioning = false, union_by_name = true)"
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with _connection() as connection:
         manifest.register_stores(connection, files, table.storage)
         try:
             # Files that were written before a column was kept lack it, maybe all of them.
@@ -225,8 +230,8 @@ def _convert(source: pq.ParquetFile, new: Path, changes: Changes) -> None:
         f"{Conversion.of(manifest.quoted(name), *change).value} AS {manifest.quoted(name)}"
         for name, change in mine.items()
     ]
-    with duckdb.connect() as connection, parquet_writer(new, columns) as writer:
-        connection.execute("SET TimeZone = 'UTC'")
+    with _connection() as connection, parquet_writer(new, columns) as writer:
+        connection.execute("SET threads = 1")  # in the order of the file; files are rewritten side by side
         for batch in source.iter_batches(ROW_GROUP_ROWS):
             rows = pa.Table.from_batches([batch])
             if mine:

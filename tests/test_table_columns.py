@@ -8,7 +8,7 @@ import pyarrow.dataset as pds
 import pytest
 from deltalake import DeltaTable
 
-from pipeline import failures, orphans, pending, schema
+from pipeline import failures, orphans, pending, schema, widening
 from pipeline.config import ManifestConfig
 from pipeline.errors import LakeLensError, TableError
 from pipeline.fragment import FOLDER, Fragment, fragment_path
@@ -230,3 +230,20 @@ def test_a_table_of_an_older_version_is_planned_and_its_failures_are_told(tmp_pa
     found.commit([write_fragment(out, "a", ["new"], epoch, version="2")], "run", epoch)
     assert (planned(False), planned(True)) == ((2, 1), (0, 2))
     assert failures.export(out, str(tmp_path / "failed.csv"), STORAGE) == 2
+
+
+def test_a_table_of_an_older_version_can_be_widened(tmp_path: Path) -> None:
+    out, rating = str(tmp_path), pa.field("rating", pa.int64())
+    older(out, "version")
+    found, epoch = claimed(out, [rating])
+    rows = prediction_rows(["new"], version="2").append_column(rating, [[3]])
+    path, data = fragment_path("a", "failed", epoch), parquet_bytes(rows)
+    STORAGE.write(f"{out}/{FOLDER}/{path}", data)
+    found.commit([Fragment(path, "a", "failed", 1, len(data))], "run", epoch)
+    assert widening.widen(out, STORAGE, {"rating": "double"}) == 2
+    again = Predictions.existing(out, STORAGE)
+    assert schema.is_uneven(again.columns())
+    seen = (
+        again.newest().to_pyarrow_table(columns=["image_id", "version", "rating"]).sort_by("image_id").to_pylist()
+    )
+    assert [tuple(row.values()) for row in seen] == [("new", "2", 3.0), ("old", None, None)]

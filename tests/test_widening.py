@@ -17,13 +17,22 @@ from deltalake import DeltaTable
 
 from jobs import __main__ as cli
 from pipeline import heartbeat, maintenance, orphans, table, widening
-from pipeline.errors import BusyError, ConfigError, LakeLensError, OvertakenError, SpaceError, TableError
+from pipeline.errors import (
+    BusyError,
+    ConfigError,
+    LakeLensError,
+    MovedError,
+    OvertakenError,
+    SpaceError,
+    TableError,
+)
 from pipeline.fragment import FOLDER, Fragment, fragment_path
 from pipeline.heartbeat import Heartbeat
 from pipeline.outputs import parquet_bytes
 from pipeline.storage import join
 from pipeline.table import Predictions
 from pipeline.widening import widen
+from tests import seaweed
 from tests.making import STORAGE, prediction_rows
 
 DATASETS = ("007", "a b%/=ü")
@@ -320,6 +329,13 @@ def test_files_that_are_compacted_meanwhile_are_widened_as_well(
     assert on_disk(out) == named(out)
 
 
+def test_no_visible_file_is_exchanged_for_nothing(out: str, running: Predictions) -> None:
+    before = rows_of(out)
+    with pytest.raises(MovedError):
+        running.retype({}, [pa.field("rating", pa.float64())], "one", 2, {})
+    assert rows_of(out) == before
+
+
 def test_a_compaction_and_a_widening_follow_each_other(out: str, running: Predictions) -> None:
     before = rows_of(out)
     list(maintenance.compact(out, STORAGE))
@@ -372,3 +388,16 @@ def test_the_command_widens_and_then_compacts(
     assert "Widened rating=double: 4 files were written anew." in capsys.readouterr().out
     assert len(on_disk(out)) == 2
     assert on_disk(out) == named(out)
+
+
+@pytest.mark.slow
+def test_a_column_is_widened_on_s3(s3: seaweed.S3Server) -> None:
+    s3.filesystem().makedirs("widened", exist_ok=True)
+    out = "s3://widened/an output"
+    made(out, pa.array([3, None]))
+    assert widen(out, STORAGE, {"rating": "double"}) == 4
+    found = Predictions.existing(out, STORAGE)
+    rows = found.newest().to_pyarrow_table(columns=["rating"])["rating"]
+    assert rows.type == pa.float64()
+    assert sorted(rows.drop_null().to_pylist()) == [3.0, 3.0]
+    assert orphans.unnamed(found) == []
