@@ -82,18 +82,18 @@ def fitted(
     Values are looked at only where types differ. Raises: ManifestError for a value that does not fit its column.
     """
     there = {field.name.casefold(): field for field in held}
-    fields = [there.get(field.name.casefold(), field) for field in columns]
-    for ours, its in zip(columns, fields, strict=True):
+    wanted = [there.get(field.name.casefold(), field) for field in columns]
+    for ours, its in zip(columns, wanted, strict=True):
         if ours.name != its.name:
             raise ManifestError(
                 f"The kept column {ours.name!r} is called {its.name!r} in {output}; rename it in the manifest."
             )
-    kinds, targets = _kinds(connection, columns), _kinds(connection, fields)
-    changes = {name: (kind, targets[name]) for name, kind in kinds.items() if kind != targets[name]}
+    targets = kinds(wanted)
+    changes = {name: (kind, targets[name]) for name, kind in kinds(columns).items() if kind != targets[name]}
     for name, example in misfits(connection, "due", changes).items():
         raise ManifestError(_refusal(connection, name, changes[name], example, output))
     values = {name: Conversion.of(quoted(name), *change).value for name, change in changes.items()}
-    return Kept(fields, {field.name: values.get(field.name, quoted(field.name)) for field in fields})
+    return Kept(wanted, {field.name: values.get(field.name, quoted(field.name)) for field in wanted})
 
 
 def misfits(
@@ -117,9 +117,18 @@ def misfits(
     return {name: "binary data" if example is None else shown(example) for name, example, count in pairs if count}
 
 
-def fields(types: Mapping[str, str]) -> list[pa.Field]:
-    """Arrow's columns of these names and types."""
-    columns = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in types.items())
+def kinds(fields: Sequence[pa.Field]) -> dict[str, str]:
+    """Names and types of Arrow's columns, as DuckDB calls them."""
+    if not fields:
+        return {}
+    with duckdb.connect() as connection:
+        empty = connection.from_arrow(pa.schema(fields).empty_table())
+        return dict(zip(empty.columns, map(str, empty.types), strict=True))
+
+
+def fields(kinds: Mapping[str, str]) -> list[pa.Field]:
+    """Arrow's columns of these names and types: the inverse of `kinds`."""
+    columns = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in kinds.items())
     with duckdb.connect() as connection:
         return list(connection.sql(f"SELECT {columns}").to_arrow_table().schema) if columns else []
 
@@ -150,20 +159,6 @@ def is_wider(target: str, kind: str) -> bool:
     return (kind, target) in (("FLOAT", "DOUBLE"), ("DATE", "TIMESTAMP")) or (
         target == "DOUBLE" and precisions[0] is not None
     )
-
-
-def _kinds(connection: duckdb.DuckDBPyConnection, fields: Sequence[pa.Field]) -> dict[str, str]:
-    """DuckDB's names of Arrow types, by the fields' names."""
-    if not fields:
-        return {}
-    empty = connection.from_arrow(pa.schema(fields).empty_table())
-    return dict(zip(empty.columns, map(str, empty.types), strict=True))
-
-
-def kinds(fields: Sequence[pa.Field]) -> dict[str, str]:
-    """DuckDB's names of Arrow types, by the fields' names."""
-    with duckdb.connect() as connection:
-        return _kinds(connection, fields)
 
 
 def _refusal(

@@ -226,9 +226,8 @@ def _ids(uri: str, storage: Storage) -> pa.Array:
     fs, path = storage.filesystem(uri)
     try:
         with fs.open(path, "rb") as file:
-            return pq.read_table(file, columns=[schema.IMAGE_ID], partitioning=None)[
-                schema.IMAGE_ID
-            ].combine_chunks()
+            rows = pq.read_table(file, columns=[schema.IMAGE_ID], partitioning=None)
+        return rows[schema.IMAGE_ID].combine_chunks()
     except FileNotFoundError as error:
         raise MovedError(f"{uri} is gone.") from error
     except Exception as error:
