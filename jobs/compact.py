@@ -6,7 +6,7 @@ import typer
 
 from jobs import console
 from jobs.options import Anonymous, Datasets, EndpointUrl, Output
-from pipeline import maintenance
+from pipeline import maintenance, widening
 from pipeline.config import StorageConfig
 from pipeline.storage import Storage
 
@@ -15,6 +15,14 @@ def main(
     output: Output,
     target_mb: Annotated[int, typer.Option(min=1, help="Size of the files.")] = maintenance.TARGET_MB,
     dataset: Datasets = None,
+    widen: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=TYPE",
+            help="First give a kept column a wider type, as in rating=double, in every file of every dataset; "
+            "repeatable.",
+        ),
+    ] = None,
     keep_replaced: Annotated[
         bool, typer.Option("--keep-replaced", help="Leave the replaced files to readers, until `lakelens vacuum`.")
     ] = False,
@@ -25,8 +33,12 @@ def main(
 
     Readers of the Delta table see the same rows before and after. The replaced files are deleted, and a query that
     is reading them fails and has to be repeated; --keep-replaced leaves them, and a plain glob reads rows twice.
+    With --widen no run may be at work.
     """
     storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
+    if widen:
+        files = widening.widen(output, storage, widening.wanted(widen), keep_replaced=keep_replaced)
+        console.say(f"Widened {', '.join(widen)}: {files:,} files were written anew.")
     done = maintenance.compact(
         output, storage, target_mb=target_mb, datasets=dataset or (), keep_replaced=keep_replaced
     )

@@ -17,7 +17,14 @@ def main(path: ConfigPath, overrides: Overrides = None) -> None:
 def show_plan(settings: RunConfig, selection: Selection) -> None:
     """Print what a run of this selection would find and do."""
     target = planning.target(settings)
-    with plan(settings.manifest, target.storage, target.table, selection, settings.planning) as found:
+    with plan(
+        settings.manifest,
+        target.storage,
+        target.table,
+        selection,
+        settings.planning,
+        id_format=target.format,
+    ) as found:
         found.account.check()
         console.show_account(found.account, always=FIGURES, left="pending")
         for problem, rows in found.problems.items():

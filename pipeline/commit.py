@@ -30,8 +30,9 @@ STOP_S = 45.0
 END_S = 60.0
 """How long to wait for stages to stop, once no more blocks are wanted."""
 
-Ids = dict[str, list[str]]
-"""Ids of rows, by the path below the table of a file that may hold them."""
+Newer = dict[str, list[str]]
+"""For each file that may hold older rows, the files with the rows that take their place, as paths below the table.
+The ids are in these files, and do not pass through the driver."""
 MOVES = 5
 """How often in a row maintenance may get ahead of one commit that replaces rows."""
 
@@ -129,9 +130,11 @@ def _pull(blocks: Blocks, arrived: "queue.Queue[Block | BaseException | None]", 
 class Replacements:
     """Which rows of the table's files this run replaces, and the files that keep the rows beside them."""
 
-    def __init__(self, holders: Callable[[str], list[str]], rewrite: Callable[[Ids], Mapping[str, Rest]]) -> None:
+    def __init__(
+        self, holders: Callable[[str], list[str]], rewrite: Callable[[Newer], Mapping[str, Rest]]
+    ) -> None:
         """`holders` gives the files in which the rows of a planned file are now; `rewrite` writes files without
-        some of their rows."""
+        the rows whose ids are in newer ones."""
         self._holders, self._rewrite = holders, rewrite
 
     def of(self, fragments: Iterable[Fragment]) -> dict[str, Fragment | None]:
@@ -139,11 +142,10 @@ class Replacements:
 
         Raises: MovedError if one of them is gone.
         """
-        replaced: Ids = {}
+        replaced: Newer = {}
         for fragment in fragments:
-            for path, ids in fragment.replaces.items():
-                for holder in self._holders(path):
-                    replaced.setdefault(holder, []).extend(ids)
+            for holder in {holder for path in fragment.replaces for holder in self._holders(path)}:
+                replaced.setdefault(holder, []).append(fragment.path)
         written = self._rewrite(replaced) if replaced else {}
         return {path: rest.fragment for path, rest in written.items() if rest.removed}
 
@@ -159,11 +161,11 @@ class Committer:
         interval_s: float,
         committed: Callable[[list[Fragment]], None],
         held: Callable[[list[Fragment], bool], bool] = lambda fragments, last: False,
-        rewrite: Callable[[Ids], Mapping[str, Rest]] = lambda ids: {},
+        rewrite: Callable[[Newer], Mapping[str, Rest]] = lambda newer: {},
     ) -> None:
         """All are called on the committing thread. `committed` gets the fragments of each commit, and `held` those
-        of the next and whether it is the last: it can put it off, or raise to stop the run. `rewrite` gets rows of
-        visible files that are replaced, and writes the other rows of each as a file of its own.
+        of the next and whether it is the last: it can put it off, or raise to stop the run. `rewrite` gets visible
+        files and those that replace some of their rows; it writes the other rows of each as a file of its own.
         """
         self._table, self._run_id, self._epoch = table, run_id, epoch
         self._spacing_s = (1 - GATHER_SHARE) * interval_s

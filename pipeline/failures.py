@@ -80,7 +80,8 @@ def _failed(output: str, storage: Storage) -> Iterator[duckdb.DuckDBPyConnection
             manifest.register_stores(connection, files, storage)
             connection.execute(
                 f"CREATE VIEW failed AS FROM read_parquet({sql.files(files)}, union_by_name = true, "
-                "hive_partitioning = true, hive_types = {'dataset': VARCHAR})"
+                "hive_partitioning = true, hive_types = {'dataset': VARCHAR}) "
+                f"UNION ALL BY NAME SELECT {_NOTHING} WHERE false"  # older files may lack some of the columns
             )
         yield connection
 

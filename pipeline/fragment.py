@@ -1,10 +1,8 @@
 """One Parquet output file: its name, and what is known of it once it is written."""
 
-import dataclasses
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from uuid import uuid4
 
 from pipeline import schema
@@ -21,8 +19,9 @@ class Fragment:
     """A file that is written but not visible. `path` is relative to the table.
 
     `examples` are a few of its failed rows, as "uri: code"; `refused` counts those that speak of the store and not
-    of the image. `replaces` names, by the file that held them when it was planned, the ids of rows whose place its
-    rows take. `seconds` are those that its rows took; of fragments that were written together one has them all.
+    of the image. `replaces` names the files that held older rows of some of its ids when it was planned, as paths
+    below the table. `seconds` are those that its rows took; of fragments that were written together one has them
+    all.
     """
 
     path: str
@@ -32,7 +31,7 @@ class Fragment:
     size: int
     examples: tuple[str, ...] = ()
     refused: int = 0
-    replaces: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    replaces: tuple[str, ...] = ()
     seconds: Seconds = Seconds()
 
 
@@ -49,6 +48,12 @@ def fragment_path(dataset: str, outcome: str, epoch: int) -> str:
     """A path that no other attempt has, below the table, with the dataset's name percent-encoded."""
     folder = f"{schema.DATASET}={quote(dataset, safe='')}/{schema.OUTCOME}={outcome}"
     return f"{folder}/{epoch}-{uuid4().hex}.parquet"
+
+
+def folders_of(path: str) -> tuple[str, str]:
+    """The dataset and the outcome of a file below the table."""
+    dataset, outcome = (unquote(folder.partition("=")[2]) for folder in path.split("/")[:2])
+    return dataset, outcome
 
 
 def is_of_failed(uri: str) -> bool:

@@ -4,18 +4,17 @@ It tells a run that still works from one that was killed. It decides nothing: on
 apart, and this only keeps the later one from starting.
 """
 
-import json
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.documents import Document, parsed
 from pipeline.errors import LakeLensError, StorageError
 from pipeline.storage import Storage, join
 
@@ -28,13 +27,60 @@ CLOCKS_S = 600.0
 POLL_S = 1.0
 
 
+class Process(Document):
+    """A process, such that another one on its machine can tell whether it still runs.
+
+    `boot` is its kernel since it was booted, `pids` its namespace of process ids, `started` when it was started,
+    in clock ticks since boot; only Linux tells.
+    """
+
+    boot: str | None = None
+    pids: str | None = None
+    pid: int | None = None
+    started: int | None = None
+
+
+class Sign(Document):
+    """What the heartbeat of a run says; nothing, if there is none.
+
+    `images_per_s` are those of one predictor with `engine`, `cleared_up` says that nothing is left that no reader
+    sees, `status` is running or ended, `at` when that was written, as ISO 8601 in UTC.
+    """
+
+    run_id: str | None = None
+    host: str | None = None
+    process: Process = Process()
+    engine: str | None = None
+    images_per_s: float | None = None
+    cleared_up: bool = False
+    status: str | None = None
+    at: str | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it does not say that the run has ended."""
+        return self.status == "running"
+
+    @property
+    def described(self) -> str:
+        """The run, for messages."""
+        return f"{self.run_id} ({self.host}, process {self.process.pid}; last heard of at {self.at})"
+
+
+def read(folder: str, storage: Storage) -> Sign:
+    """The heartbeat in a run's folder. Raises: StorageError, also for one that is damaged."""
+    uri = join(folder, FILE)
+    data = storage.read(uri)
+    return Sign() if data is None else parsed(Sign, data, uri, "delete it if that run has ended")
+
+
 class Heartbeat:
     """This run's sign of life; a thread keeps it going until it is stopped."""
 
     def __init__(self, folder: str, run_id: str, storage: Storage) -> None:
         """Write the first one. Raises: StorageError, also for a store that cannot keep two runs apart."""
         self._uri, self._storage = join(folder, FILE), storage
-        self._document: dict[str, Any] = {"run_id": run_id, "host": socket.gethostname(), "process": _process()}
+        self._sign = Sign(run_id=run_id, host=socket.gethostname(), process=_process())
         self._stopped = threading.Event()
         self._require_conditional_writes()
         self._write("running")
@@ -42,8 +88,8 @@ class Heartbeat:
         self._thread.start()
 
     def note(self, **facts: Any) -> None:
-        """What the next heartbeats say besides."""
-        self._document |= facts
+        """What the next heartbeats say besides: fields of `Sign`."""
+        self._sign = Sign.model_validate(self._sign.model_dump(exclude_unset=True) | facts)
 
     def stop(self) -> None:
         """Say that the run has ended, as far as the store lets it be said."""
@@ -77,35 +123,7 @@ class Heartbeat:
 
     def _write(self, status: str) -> None:
         now = {"status": status, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        self._storage.write_json(self._uri, self._document | now)
-
-
-@dataclass(frozen=True)
-class Sign:
-    """What the heartbeat of a run says. `document` is empty if there is none."""
-
-    document: dict[str, Any]
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it does not say that the run has ended."""
-        return self.document.get("status") == "running"
-
-    @property
-    def described(self) -> str:
-        """The run, for messages."""
-        pid = (self.document.get("process") or {}).get("pid")
-        where = f"{self.document.get('host')}, process {pid}"
-        return f"{self.document.get('run_id')} ({where}; last heard of at {self.document.get('at')})"
-
-
-def read(folder: str, storage: Storage) -> Sign:
-    """The heartbeat in a run's folder. Raises: StorageError."""
-    data = storage.read(join(folder, FILE))
-    with suppress(ValueError):
-        found = json.loads(data or b"{}")
-        return Sign(found if isinstance(found, dict) else {})
-    return Sign({})
+        self._storage.write_json(self._uri, self._sign.model_dump(exclude_unset=True) | now)
 
 
 def is_alive(folder: str, storage: Storage, waiting: Callable[[Sign], None] = lambda sign: None) -> bool:
@@ -117,7 +135,7 @@ def is_alive(folder: str, storage: Storage, waiting: Callable[[Sign], None] = la
     first = read(folder, storage)
     if not first.is_running:
         return False
-    here = _is_here(first.document.get("process") or {})
+    here = _is_here(first.process)
     if here is not None:
         return here
     if _age_s(first) > CLOCKS_S:
@@ -134,16 +152,16 @@ def is_alive(folder: str, storage: Storage, waiting: Callable[[Sign], None] = la
 
 def _age_s(sign: Sign) -> float:
     try:
-        return abs((datetime.now(UTC) - datetime.fromisoformat(sign.document["at"])).total_seconds())
-    except (KeyError, TypeError, ValueError):
+        return abs((datetime.now(UTC) - datetime.fromisoformat(sign.at or "")).total_seconds())
+    except (TypeError, ValueError):  # nothing, no date, or one without a time zone
         return float("inf")
 
 
-def _process() -> dict[str, Any]:
-    """This process, such that another one on this machine can tell whether it still runs (Linux only)."""
+def _process() -> Process:
+    """This process."""
     with suppress(OSError):
-        return {**_machine(), "pid": os.getpid(), "started": _started(os.getpid())}
-    return {"pid": os.getpid()}
+        return Process(**_machine(), pid=os.getpid(), started=_started(os.getpid()))
+    return Process(pid=os.getpid())
 
 
 def _machine() -> dict[str, str]:
@@ -152,15 +170,15 @@ def _machine() -> dict[str, str]:
     return {"boot": boot, "pids": os.readlink("/proc/self/ns/pid")}
 
 
-def _is_here(process: dict[str, Any]) -> bool | None:
+def _is_here(process: Process) -> bool | None:
     """Whether a process of this machine runs; None if it is of another one."""
     try:
-        if _machine() != {key: process.get(key) for key in ("boot", "pids")}:
+        if process.pid is None or _machine() != {"boot": process.boot, "pids": process.pids}:
             return None
     except OSError:
         return None
-    started = _started(int(process["pid"]))
-    return started is not None and started == process.get("started")
+    started = _started(process.pid)
+    return started is not None and started == process.started
 
 
 def _started(pid: int) -> int | None:

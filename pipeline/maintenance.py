@@ -15,7 +15,7 @@ from uuid import uuid4
 from deltalake import CommitProperties, WriterProperties
 from deltalake.exceptions import DeltaError
 
-from pipeline import heartbeat, orphans, schema
+from pipeline import heartbeat, orphans, schema, space
 from pipeline.errors import TableError
 from pipeline.outputs import ROW_GROUP_ROWS
 from pipeline.storage import Storage, failure, join
@@ -25,6 +25,8 @@ TARGET_MB = 128
 """Size of a compacted file: some 60,000 rows of 768 dimensions; a file whose rows are replaced is read whole."""
 ATTEMPTS = 5
 """Tries to compact a dataset while others replace rows in it."""
+WIDENED = "widened"
+"""In the log: the columns that a commit has widened, as COLUMN=TYPE."""
 KEPT_DAYS = 7.0
 """Age at which a file without an epoch that no log names is garbage: compaction writes such, and may still
 commit."""
@@ -74,6 +76,7 @@ def compact(
     The replaced files are deleted, so that a plain glob stays exact; with `keep_replaced` they stay for readers of
     older versions, until `vacuum`. Raises: TableError, StorageError.
     """
+    space.read(output, storage)  # a newer format may have other rules
     table = Predictions.existing(output, storage)
     known = sorted({part[schema.DATASET] for part in table.newest().partitions()})
     unknown = sorted(set(datasets) - set(known))
@@ -98,7 +101,7 @@ def _compacted(table: Predictions, dataset: str, target: int) -> tuple[set[str],
                 target_size=target,
                 # delta-rs cannot be told BYTE_STREAM_SPLIT for a nested column: its dictionaries take 7 % more.
                 writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP_ROWS),
-                commit_properties=CommitProperties(custom_metadata={"by": f"lakelens compact, {_who()}"}),
+                commit_properties=CommitProperties(custom_metadata={"by": f"lakelens compact, {who()}"}),
             )
             return before, set(paths(table.newest(), dataset))
         except (DeltaError, OSError) as error:  # others replaced rows in it meanwhile
@@ -117,12 +120,13 @@ def vacuum(
     While a run works, files of its epoch stay. Else the epoch is claimed first: a run that only seems dead can
     then no longer commit what is deleted. Raises: TableError, StorageError.
     """
+    space.read(output, storage)  # a newer format may have other rules
     table = Predictions.existing(output, storage)
     owner = table.owner()
     alive = owner is not None and heartbeat.is_alive(join(output, RUNS, owner), storage)
     epoch = table.epoch
     if not alive and not dry_run:
-        claimed = table.claim(f"vacuum-{uuid4().hex[:6]}", [], {"by": f"lakelens vacuum, {_who()}"})
+        claimed = table.claim(f"vacuum-{uuid4().hex[:6]}", [], {"by": f"lakelens vacuum, {who()}"})
         if claimed is None:
             raise TableError(f"{table.uri} is being written by a run that has just begun; try again.")
     ended = range(epoch if alive else epoch + 1)
@@ -171,6 +175,8 @@ def _commit(entry: dict[str, Any]) -> Commit:
     what = operation.lower().replace("_", " ")
     if run_id is not None:
         what = "commit" if rows is not None else "claim" if entry.get("commit_id") else "columns"
+    if WIDENED in entry:
+        what = f"widen {entry[WIDENED]}"
     return Commit(
         version=int(entry["version"]),
         at=datetime.fromtimestamp(entry.get("timestamp", 0) / 1000, UTC),
@@ -182,7 +188,7 @@ def _commit(entry: dict[str, Any]) -> Commit:
     )
 
 
-def _who() -> str:
+def who() -> str:
     """User and machine, for the history."""
     with suppress(OSError, KeyError):
         return f"{getpass.getuser()} on {socket.gethostname()}"

@@ -6,9 +6,9 @@ done.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import duckdb
@@ -16,9 +16,11 @@ import duckdb
 from pipeline.config import ManifestConfig
 from pipeline.errors import ManifestError
 from pipeline.listing import uri_of, write_listing
-from pipeline.manifest_files import ID_FORMAT, ManifestFiles, Source
+from pipeline.manifest_files import ManifestFiles, Source
 from pipeline.relation import relation
 from pipeline.storage import Storage, absolute, failure, scheme, shown
+
+Result = TypeVar("Result")
 
 FORMATS = {
     "parquet": (".parquet", ".pq"),
@@ -34,13 +36,14 @@ def create_input(
     scratch: Path,
     where: str | None = None,
     *,
-    id_format: int = ID_FORMAT,
+    id_format: int,
     suspect: bool = False,
 ) -> list[str]:
     """View `input`: the relation of all manifest files. `scratch` lasts as long as the connection.
 
     Returns sentences about what is read in another way than the manifest's author may think. `where` is an SQL
-    condition on the manifest's own columns; `suspect` says that a Parquet file holds text that is not UTF-8.
+    condition on the manifest's own columns; `id_format` is the format of the output, by whose rules rows get their
+    ids; `suspect` says that a Parquet file holds text that is not UTF-8.
     Raises: like `sources`, `ManifestFiles` and `relation`.
     """
     found = sources(config, storage, scratch)
@@ -48,6 +51,19 @@ def create_input(
     register_stores(connection, [file.source.uri for file in files.files if file.rewritten is None], storage)
     relation(files, connection).create_view("input", replace=True)
     return files.notes
+
+
+def read_text_twice(read: Callable[[bool], Result]) -> Result:
+    """What `read(suspect)` gives: first without suspicion, and again if a Parquet file's text is not UTF-8.
+
+    Raises: what `read` raises.
+    """
+    try:
+        return read(False)
+    except duckdb.InvalidInputException as error:
+        if "Invalid string encoding" not in str(error):
+            raise
+    return read(True)
 
 
 def sources(config: ManifestConfig, storage: Storage, scratch: Path) -> list[Source]:

@@ -19,10 +19,6 @@ from pipeline.storage import Storage, scheme, shown
 
 OPENED = 16
 """Parquet files whose footers are read at once."""
-ID_FORMAT = 2
-"""How rows get their ids. In format 1, that of older outputs, the default id of a byte range or of a data: URI is
-the whole uri, and a whole number that is stored as a float is 7.0. In format 2 they are
-`<uri>#bytes=<first>-<last>`, a hash, and 7."""
 KEYS = (schema.URI, schema.IMAGE_ID, schema.DATASET)
 """Columns by whose values a row is known."""
 
@@ -81,10 +77,10 @@ class ManifestFile:
 class ManifestFiles:
     """All files of a manifest. Those that DuckDB cannot read as they are, are rewritten into `scratch`.
 
-    With `suspect` every Parquet file is rewritten: one of them holds text that is not UTF-8. `where` is an SQL
-    condition, for which all columns are kept. `notes` are sentences about what is read in another way than the
-    manifest's author may think. Raises: ManifestError for a file that cannot be read or lacks a column,
-    StorageError.
+    `id_format` is the format of the output, by whose rules rows get their ids. With `suspect` every Parquet file
+    is rewritten: one of them holds text that is not UTF-8. `where` is an SQL condition, for which all columns are
+    kept. `notes` are sentences about what is read in another way than the manifest's author may think. Raises:
+    ManifestError for a file that cannot be read or lacks a column, StorageError.
     """
 
     def __init__(
@@ -94,7 +90,7 @@ class ManifestFiles:
         storage: Storage,
         scratch: Path,
         *,
-        id_format: int = ID_FORMAT,
+        id_format: int,
         where: str | None = None,
         suspect: bool = False,
     ) -> None:

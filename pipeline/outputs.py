@@ -6,6 +6,8 @@ Pure: it knows no model and no device.
 import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -128,15 +130,23 @@ def _lists(values: pa.Array, shape: tuple[int, ...], kind: pa.DataType) -> pa.Ar
     return pa.ListArray.from_arrays(pa.array(offsets), values, type=kind)
 
 
-def parquet_bytes(rows: pa.Table) -> bytes:
-    """One Parquet file. Embeddings are byte-stream-split before zstd: 44 % of their raw size, without loss."""
-    buffer = io.BytesIO()
-    pq.write_table(
-        rows,
-        buffer,
+def parquet_writer(file: Path | BinaryIO, columns: pa.Schema) -> pq.ParquetWriter:
+    """A writer of one Parquet file, for `ROW_GROUP_ROWS` rows at a time.
+
+    Embeddings are byte-stream-split before zstd: 44 % of their raw size, without loss.
+    """
+    return pq.ParquetWriter(
+        file,
+        columns,
         compression="zstd",
         use_dictionary=_DICTIONARY,
         column_encoding=dict.fromkeys(_SPLIT, "BYTE_STREAM_SPLIT"),
-        row_group_size=ROW_GROUP_ROWS,
     )
+
+
+def parquet_bytes(rows: pa.Table) -> bytes:
+    """One Parquet file, as `parquet_writer` writes it."""
+    buffer = io.BytesIO()
+    with parquet_writer(buffer, rows.schema) as writer:
+        writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
     return buffer.getvalue()

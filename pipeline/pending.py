@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import manifest, relation, schema, scratch, sql
+from pipeline import kept, manifest, relation, schema, scratch, space, sql
 from pipeline.account import Account, Counts
 from pipeline.config import ManifestConfig, PlanningConfig
 from pipeline.errors import ConfigError, ManifestError, MovedError, TableError
@@ -55,13 +55,23 @@ class Plan:
     `notes` are sentences about what was read in another way than the manifest's author may think.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, selection: Selection, notes: list[str]) -> None:
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        selection: Selection,
+        table: Predictions | None,
+        notes: list[str],
+    ) -> None:
         self._connection, self.notes = connection, notes
         self._limit = selection.limit
         self.account, self.problems = _counted(connection)
         columns = connection.sql("SELECT * FROM input LIMIT 0").to_arrow_table().schema
         known = {*schema.PENDING.names, schema.ORDINAL, schema.PROBLEM, schema.SELECTED}
-        self.kept: list[pa.Field] = [field for field in columns if field.name not in known]
+        ours = [field for field in columns if field.name not in known]
+        held, output = (table.kept_columns(), table.output) if table else ([], "")
+        fitted = kept.fitted(connection, ours, held, output)
+        self.kept, self._values = fitted.fields, fitted.values
+        """The kept columns as the table has them, or is to have them."""
 
     @property
     def pending(self) -> int:
@@ -77,8 +87,10 @@ class Plan:
         """
         pending = pa.schema([*schema.PENDING, *self.kept])
         columns = ", ".join(map(sql.quoted, pending.names))
+        values = [sql.quoted(name) for name in schema.PENDING.names]
+        values += [f"{value} AS {sql.quoted(name)}" for name, value in self._values.items()]
         # One after the other: each can spill, but a join and a sort in one query want their memory at once.
-        self._connection.execute(f"CREATE TABLE pending AS SELECT {schema.ORDINAL}, {columns} FROM due")
+        self._connection.execute(f"CREATE TABLE pending AS SELECT {schema.ORDINAL}, {', '.join(values)} FROM due")
         rows = self._connection.sql(
             f"SELECT {columns} FROM pending ORDER BY dataset, {schema.REPLACES}, {schema.ORDINAL} "
             f"LIMIT {self.pending}"
@@ -110,9 +122,12 @@ def plan(
     table: Predictions | None,
     selection: Selection = MISSING,
     limits: PlanningConfig | None = None,
+    *,
+    id_format: int = space.FORMAT,
 ) -> Iterator[Plan]:
     """Read the manifest and subtract what the table holds, or what it does not hold as failed.
 
+    `id_format` is the format of the output, whose rules default ids are made by: see `space.FORMAT`.
     The plan can be written for as long as the context lasts. Raises: ManifestError, StorageError, TableError,
     ConfigError.
     """
@@ -123,14 +138,9 @@ def plan(
             connection.execute(f"SET memory_limit = '{limits.memory_gb * 1e9:.0f} B'")
             connection.execute(f"SET temp_directory = {sql.literal(str(room / 'spilled'))}")
             connection.execute("SET preserve_insertion_order = false")  # what is written is sorted
-            read = partial(_read, connection, config, storage, table, selection, room)
-            try:
-                notes = read()
-            except duckdb.InvalidInputException as error:
-                if "Invalid string encoding" not in str(error):
-                    raise
-                notes = read(suspect=True)
-            yield Plan(connection, selection, notes)
+            read = partial(_read, connection, config, storage, table, selection, room, id_format)
+            notes = manifest.read_text_twice(read)
+            yield Plan(connection, selection, table, notes)
     except duckdb.OutOfMemoryException as error:
         raise ConfigError(
             f"Planning needs more memory than planning.memory_gb = {limits.memory_gb:g}; raise it."
@@ -146,14 +156,16 @@ def _read(
     table: Predictions | None,
     selection: Selection,
     room: Path,
-    *,
-    suspect: bool = False,
+    id_format: int,
+    suspect: bool,
 ) -> list[str]:
     """Read the manifest and the table, and find every row's fate. Returns what `manifest.create_input` does.
 
     Kept text is read, too: what DuckDB cannot read is to be found before a run claims the table.
     """
-    notes = manifest.create_input(connection, config, storage, room, selection.where, suspect=suspect)
+    notes = manifest.create_input(
+        connection, config, storage, room, selection.where, id_format=id_format, suspect=suspect
+    )
     rows = connection.sql("FROM input LIMIT 0")
     kinds = dict(zip(rows.columns, map(str, rows.types), strict=True))
     texts = [sql.quoted(name) for name in config.keep if kinds[name] == "VARCHAR"]
@@ -185,10 +197,14 @@ def _read_committed(
     chosen = f"file_index >= {first_failed}" if selection.failed else "false"
     if selection.codes:
         chosen += f" AND error_code IN ({', '.join(map(sql.literal, selection.codes))})"
+    columns = table.columns() if table else schema.PREDICTIONS
+    absent = "".join(f", NULL AS {field.name}" for field in schema.lacking(columns))  # its files are older
+    uneven = str(schema.is_uneven(columns)).lower()
     connection.execute(
-        "CREATE OR REPLACE VIEW committed AS SELECT image_id, file_index AS file, version, "
-        f"CASE WHEN {chosen} THEN coalesce(attempts, 0) END AS tries "
-        f"FROM read_parquet({sql.files(files)}, hive_partitioning = false)"
+        "CREATE OR REPLACE VIEW committed AS SELECT image_id, file_index AS file, version::VARCHAR AS version, "
+        f"CASE WHEN {chosen} THEN coalesce(attempts, 0)::INTEGER END AS tries "
+        f"FROM (SELECT *{absent}, file_index "
+        f"FROM read_parquet({sql.files(files)}, hive_partitioning = false, union_by_name = {uneven}))"
     )
 
 

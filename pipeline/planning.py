@@ -21,21 +21,20 @@ from pipeline.table import RUNS, Predictions
 
 CLAIM_ATTEMPTS = 5
 """Plans made because the table moved between planning and claiming, before giving up."""
-CLEARED = "cleared_up"
-"""What the heartbeat of a run says in the end if nothing is left that no reader sees."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Target:
-    """The embedding space that a config means: its model, its place, and its table if it has one yet."""
+    """The embedding space that a config means: its model, its place, its table if it has one yet, its format."""
 
     storage: Storage
     model: Model
     description: dict[str, Any]
     output: str
     table: Predictions | None
+    format: int = space.FORMAT
 
 
 def target(config: RunConfig) -> Target:
@@ -47,14 +46,14 @@ def target(config: RunConfig) -> Target:
     model = resolve(config.model, storage)
     description = model.space(config.embedding, config.decode, quantized.recipe(config.model.precision))
     output = absolute(space.location(config.output.path, model.slug, description))
-    known = space.check(output, description, storage)
+    held = space.check(output, description, storage)
     table = Predictions.open(output, storage)
-    if table is not None and not known:
+    if table is not None and held is None:
         raise SpaceError(
             f"{output} holds predictions but no {space.FILE}, so it cannot be told which space they are of; put "
             "it back, or choose another output.path."
         )
-    return Target(storage, model, description, output, table)
+    return Target(storage, model, description, output, table, held.format if held else space.FORMAT)
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Assignment:
     pending: int = 0
     files: tuple[str, ...] = ()
     heartbeat: Heartbeat | None = None
-    before: Sign = Sign({})
+    before: Sign = Sign()
 
 
 def assign(
@@ -95,7 +94,9 @@ def assign(
         where = target(config)
         with (
             suppress(MovedError),
-            plan(config.manifest, where.storage, where.table, selection, config.planning) as found,
+            plan(
+                config.manifest, where.storage, where.table, selection, config.planning, id_format=where.format
+            ) as found,
         ):
             if not found.pending and not _is_left_uncleared(where, say):
                 return Assignment(where, run_id, join(where.output, RUNS, run_id), found.account, selection)
@@ -111,8 +112,8 @@ def _is_left_uncleared(where: Target, say: Say) -> bool:
     folder = _owner(where)
     if folder is None:
         return False
-    said = heartbeat.read(folder, where.storage).document
-    return bool(said) and not said.get(CLEARED) and not _is_alive(folder, where, say)
+    sign = heartbeat.read(folder, where.storage)
+    return sign.status is not None and not sign.cleared_up and not _is_alive(folder, where, say)
 
 
 def _before(where: Target, say: Say, *, take_over: bool) -> Sign:
@@ -122,7 +123,7 @@ def _before(where: Target, say: Say, *, take_over: bool) -> Sign:
     """
     folder = _owner(where)
     if folder is None:
-        return Sign({})
+        return Sign()
     sign = heartbeat.read(folder, where.storage)
     if not take_over and _is_alive(folder, where, say):
         raise BusyError(
@@ -154,7 +155,9 @@ def _claimed(
     try:
         table = where.table
         if table is None:
-            space.claim(where.output, where.description, where.storage)
+            if space.claim(where.output, where.description, where.storage).format != where.format:
+                beating.discard()  # another run was first, of an older version: its ids are made by other rules
+                return None
             table = Predictions.create(where.output, where.storage, found.kept)
         # A table that was just made and has a version already: another run was first, and may have committed.
         raced = where.table is None and table.version > 0

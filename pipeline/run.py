@@ -20,7 +20,7 @@ from ray.data import Dataset
 from pipeline import calibration, cluster, engines, nodes, orphans, planning, pools, schema
 from pipeline.account import Account, Progress
 from pipeline.batching import block_rows
-from pipeline.commit import GATHER_SHARE, Committer, Ids, gather
+from pipeline.commit import GATHER_SHARE, Committer, Newer, gather
 from pipeline.config import RunConfig
 from pipeline.errors import AccountError, FailureRateError, LakeLensError, OvertakenError, TableError
 from pipeline.fragment import Fragment, Rest
@@ -31,7 +31,6 @@ from pipeline.pools import Pools
 from pipeline.quantized import INT8
 from pipeline.schema import FAILED, OK
 from pipeline.started import Block, Blocks, Started
-from pipeline.storage import join
 from pipeline.summary import Summary
 from pipeline.timing import Seconds
 from pipeline.workers import Decoder, Predictor, read_pending, write_fragments, write_rest
@@ -164,9 +163,9 @@ class _Run:
             device=sizes.predictors.accelerator or "CPU",
             worker_seconds=self.seconds,
         )
-        space = {key: self.assignment.target.description[key] for key in ("model", "fingerprint")}
-        facts = {"epoch": self.assignment.epoch, **space, **summary.facts()}
-        self.storage.write_json(join(self.assignment.folder, "summary.json"), facts)
+        summary.record(self.assignment.epoch, self.assignment.target.description).write(
+            self.assignment.folder, self.storage
+        )
         self._check(summary)
         return summary
 
@@ -181,7 +180,7 @@ class _Run:
         not answer now, the next run does it."""
         with suppress(LakeLensError):
             orphans.remove(self.table, range(self.assignment.epoch + 1))
-            self._note(**{planning.CLEARED: True})
+            self._note(cleared_up=True)
 
     def _process(self, scored: Dataset, sizes: Pools) -> None:
         output = self.config.output
@@ -228,8 +227,8 @@ class _Run:
 
     def _known_rate(self, engine: str) -> float | None:
         """Images/s of one predictor, as the run before this one measured it with this engine; None if none did."""
-        before = self.assignment.before.document
-        rate = before.get("images_per_s") if before.get("engine") == engine else None
+        before = self.assignment.before
+        rate = before.images_per_s if before.engine == engine else None
         self._note(engine=engine, images_per_s=rate)
         return rate
 
@@ -252,9 +251,9 @@ class _Run:
         target = self.assignment.target
         return {"output": target.output, "storage": target.storage, "epoch": self.assignment.epoch}
 
-    def _rewrite(self, replaced: Ids) -> dict[str, Rest]:
+    def _rewrite(self, replaced: Newer) -> dict[str, Rest]:
         place = self._place()
-        refs = [self.started.task(write_rest.remote(path, ids, **place)) for path, ids in replaced.items()]
+        refs = [self.started.task(write_rest.remote(path, newer, **place)) for path, newer in replaced.items()]
         return dict(zip(replaced, ray.get(refs), strict=True))
 
     def _held(self, fragments: list[Fragment], last: bool) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from pipeline.errors import TableError
+
 IMAGE_ID, URI, DATASET, VERSION = "image_id", "uri", "dataset", "version"
 OFFSET, LENGTH = "offset", "length"
 OUTCOME, OK, FAILED = "outcome", "ok", "failed"
@@ -91,14 +93,51 @@ PIXELS_TYPE = pa.large_binary()
 """An RGB image at the model's input size, uint8 (height, width, 3) row-major; null for a failed row."""
 
 
-def predictions(kept: Sequence[pa.Field] = ()) -> pa.Schema:
+def predictions(kept_columns: Sequence[pa.Field] = ()) -> pa.Schema:
     """The output table's schema with the kept manifest columns at its end."""
-    return pa.schema([*PREDICTIONS, *kept])
+    return pa.schema([*PREDICTIONS, *kept_columns])
 
 
-def scored(kept: Sequence[pa.Field]) -> pa.Schema:
+_LATER = "lakelens.later"
+"""Marks a column that a table has got after rows were written."""
+
+
+def kept(table: pa.Schema) -> list[pa.Field]:
+    """The columns that a table has beyond `PREDICTIONS`."""
+    return [field for field in table if field.name not in PREDICTIONS.names]
+
+
+def lacking(table: pa.Schema) -> list[pa.Field]:
+    """The columns of `PREDICTIONS` that a table of an older version lacks; its rows are null there."""
+    absent = [field for field in PREDICTIONS if field.name not in table.names]
+    return [field.with_nullable(True).with_metadata({_LATER: "true"}) for field in absent]
+
+
+def is_uneven(table: pa.Schema) -> bool:
+    """Whether files of a table may lack columns of `PREDICTIONS`."""
+    return any(_LATER.encode() in (field.metadata or {}) for field in table)
+
+
+def missing(table: pa.Schema, kept_columns: Sequence[pa.Field], uri: str) -> pa.Schema:
+    """The columns that a table is to get before rows with these kept columns are written to it.
+
+    Raises: TableError for one that it has with another type.
+    """
+    have = {field.name.casefold(): field for field in kept(table)}
+    for field in kept_columns:
+        held = have.get(field.name.casefold(), field)
+        if (held.name, held.type) != (field.name, field.type):
+            raise TableError(
+                f"The kept column {field.name!r} is {field.type} in the manifest, but {uri} has {held.name!r} as "
+                f"{held.type}; rename it in the manifest, or choose another output.path."
+            )
+    added = [field for field in kept_columns if field.name.casefold() not in have]
+    return pa.schema([*lacking(table), *added])
+
+
+def scored(kept_columns: Sequence[pa.Field]) -> pa.Schema:
     """What `Predictor` gives: output rows, and the table's files whose rows they replace."""
-    return pa.schema([*predictions(kept), PENDING.field(REPLACES)])
+    return pa.schema([*predictions(kept_columns), PENDING.field(REPLACES)])
 
 
 def fragment(table: pa.Schema) -> pa.Schema:

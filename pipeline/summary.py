@@ -1,4 +1,4 @@
-"""What a run did: what `run` gives, and what `summary.json` says."""
+"""What a run did: what `run` gives, and what `runs/<run_id>/summary.json` says."""
 
 import platform
 from dataclasses import asdict, dataclass
@@ -8,8 +8,57 @@ from typing import Any
 import ray
 
 from pipeline import __version__
-from pipeline.account import Account
+from pipeline.account import Account, Counts
+from pipeline.documents import Document, parsed
+from pipeline.storage import Storage, join
 from pipeline.timing import Seconds
+
+FILE = "summary.json"
+
+
+class Accounted(Document):
+    """Rows: the total, and the counts of every dataset."""
+
+    total: Counts
+    datasets: dict[str, Counts]
+
+
+class Record(Document):
+    """What `summary.json` says.
+
+    `epoch` is that of the run's commits; `model` and `fingerprint` are its space's; `finished_at` is ISO 8601 in
+    UTC; `seconds` are those of the run, `images_per_s` its processed images by them, `worker_seconds` the time of
+    its workers, added up; `versions` are those of LakeLens, Ray and Python. `Summary` says what the others are.
+    """
+
+    epoch: int
+    model: str
+    fingerprint: str
+    run_id: str
+    status: str
+    engine: str
+    device: str
+    finished_at: str
+    seconds: float
+    images_per_s: float
+    worker_seconds: Seconds
+    bottleneck: str | None
+    account: Accounted
+    versions: dict[str, str]
+
+    def write(self, folder: str, storage: Storage) -> None:
+        """Write it into a run's folder. Raises: StorageError."""
+        storage.write_json(join(folder, FILE), self.model_dump())
+
+
+def read(folder: str, storage: Storage) -> Record | None:
+    """The summary in a run's folder; None if the run has not finished.
+
+    Raises: StorageError, also for one that is damaged.
+    """
+    uri = join(folder, FILE)
+    data = storage.read(uri)
+    return None if data is None else parsed(Record, data, uri)
 
 
 @dataclass(frozen=True)
@@ -56,7 +105,7 @@ class Summary:
         return [f"{speed}, engine {self.engine}, run {self.run_id}", *filter(None, [self.advice]), where]
 
     def facts(self) -> dict[str, Any]:
-        """For `summary.json` and the log."""
+        """For the log."""
         times = {name: round(value, 3) for name, value in asdict(self.worker_seconds).items()}
         return {
             "run_id": self.run_id,
@@ -75,3 +124,8 @@ class Summary:
                 "python": platform.python_version(),
             },
         }
+
+    def record(self, epoch: int, description: dict[str, Any]) -> Record:
+        """For `summary.json`. `description` is that of the space."""
+        space = {key: description[key] for key in ("model", "fingerprint")}
+        return Record.model_validate({"epoch": epoch, **space, **self.facts()})

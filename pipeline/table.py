@@ -4,19 +4,18 @@ Only a commit makes files visible, only one run's commits are accepted (the newe
 whose answer was lost is found again by its id. Workers write the files; this module never reads rows.
 """
 
-import json
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema, Transaction
+from deltalake import CommitProperties, DeltaTable, Field, Schema, TableFeatures, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction, RemoveAction
 
 from pipeline import delta_log, schema
+from pipeline.actions import Change
 from pipeline.delta_log import APPLICATION
 from pipeline.errors import MovedError, OvertakenError, StorageError, TableError
 from pipeline.fragment import FOLDER, Fragment
@@ -32,7 +31,8 @@ class Predictions:
     """The table as of one version. It moves forward one version at a time, by its own commits."""
 
     def __init__(self, output: str, storage: Storage, handle: DeltaTable) -> None:
-        self.uri = join(absolute(output), FOLDER)
+        self.output = absolute(output)
+        self.uri = join(self.output, FOLDER)
         self.storage = storage
         self._handle = handle
         self._moves: dict[str, tuple[str, ...]] = {}
@@ -90,6 +90,10 @@ class Predictions:
         """The URIs of the visible files."""
         return [join(self.uri, path) for path in paths(self._handle)]
 
+    def paths(self) -> list[str]:
+        """The visible files, relative to the table."""
+        return paths(self._handle)
+
     def is_newest(self) -> bool:
         """Whether the log has no later version. Raises: StorageError."""
         return delta_log.read(self.uri, self.version + 1, self.storage) is None
@@ -113,20 +117,25 @@ class Predictions:
             return [path]
         return [holder for other in self._moves[path] for holder in self.holders(other)]
 
+    def columns(self) -> pa.Schema:
+        """All columns of the table, as of this version."""
+        return pa.schema(self._handle.schema().to_arrow())
+
     def kept_columns(self) -> list[pa.Field]:
         """The columns that the table has beyond `schema.PREDICTIONS`."""
-        fields = pa.schema(self._handle.schema().to_arrow())
-        return [field for field in fields if field.name not in schema.PREDICTIONS.names]
+        return schema.kept(self.columns())
 
     def claim(self, run_id: str, kept: Sequence[pa.Field], facts: Mapping[str, str] | None = None) -> int | None:
-        """Make this run the table's newest epoch and give the table its kept columns; `facts` go into the log.
+        """Make this run the table's newest epoch; `facts` go into the log.
 
-        None if the table moved since this version was read: then plan again. Raises: TableError.
+        The table gets the kept columns that it lacks, and those of `schema.PREDICTIONS` if an older version made
+        it: the rows that it has are null there. None if the table moved since this version was read: then plan
+        again. Raises: TableError.
         """
-        missing = self._missing_columns(kept)
+        missing = schema.missing(self.columns(), kept, self.uri)
         epoch = self.epoch + 1
         properties = {**(facts or {}), "run_id": run_id, "epoch": epoch, "commit_id": uuid4().hex}
-        if not self._try([], properties, epoch):
+        if not self._try(Change(), properties, epoch):
             if self.is_newest():
                 raise TableError(f"Cannot commit to {self.uri}: the store refused.")
             return None
@@ -148,21 +157,30 @@ class Predictions:
         committed, if one of them is no longer visible; OvertakenError, TableError.
         """
         replaced = replaced or {}
-        properties = {"run_id": run_id, "epoch": epoch, "commit_id": uuid4().hex} | _counts(fragments)
         added = [*fragments, *(other for other in replaced.values() if other is not None)]
-        for attempt in range(COMMIT_ATTEMPTS):
-            if attempt:
-                time.sleep(0.5 * 2 ** (attempt - 1))
-            try:
-                if self._try(added, properties, epoch, replaced) or self._catch_up(epoch, properties["commit_id"]):
-                    self._moves |= {path: (other.path,) if other else () for path, other in replaced.items()}
-                    return
-                self._handle = self._reopened(self.version)
-            except (StorageError, DeltaError, OSError):
-                continue
-            if not set(replaced) <= set(paths(self._handle)):
-                raise MovedError(f"The files of {self.uri} were changed by maintenance.")
-        raise TableError(f"Cannot commit to {self.uri}: the store failed {COMMIT_ATTEMPTS} times.")
+        self._land(Change(added, replaced), {"run_id": run_id} | _counts(fragments), epoch)
+        self._moves |= {path: (other.path,) if other else () for path, other in replaced.items()}
+
+    def retype(
+        self,
+        rewritten: Mapping[str, Fragment],
+        fields: Sequence[pa.Field],
+        run_id: str,
+        epoch: int,
+        facts: Mapping[str, str],
+    ) -> None:
+        """Give columns other types, and put a rewritten file in the place of each visible one: all or nothing.
+
+        `fields` are the columns that change; `facts` go into the log. Raises: MovedError, and nothing is
+        committed, if other files than these are visible; OvertakenError, TableError.
+        """
+        new = {field.name: field.type for field in fields}
+        columns = pa.schema([field.with_type(new.get(field.name, field.type)) for field in self.columns()])
+        change = Change(list(rewritten.values()), rewritten, Schema.from_arrow(columns))
+        self._require_fit(change)
+        if pa.timestamp("us") in new.values():
+            self._allow_timestamps(run_id)
+        self._land(change, {**facts, "run_id": run_id}, epoch)
 
     def catch_up(self, epoch: int) -> None:
         """See what others committed. Raises: OvertakenError if another run has claimed the table, TableError."""
@@ -193,27 +211,34 @@ class Predictions:
             delta_uri(self.uri), version=version, storage_options=self.storage.delta_options(self.uri)
         )
 
-    def _try(
-        self,
-        fragments: Iterable[Fragment],
-        properties: dict[str, Any],
-        epoch: int,
-        removed: Iterable[str] = (),
-    ) -> bool:
+    def _land(self, change: Change, facts: Mapping[str, Any], epoch: int) -> None:
+        """Commit a change, whatever the store does and maintenance does meanwhile. Raises: like `commit`."""
+        properties = {**facts, "epoch": epoch, "commit_id": uuid4().hex}
+        for attempt in range(COMMIT_ATTEMPTS):
+            if attempt:
+                time.sleep(0.5 * 2 ** (attempt - 1))
+            try:
+                if self._try(change, properties, epoch) or self._catch_up(epoch, properties["commit_id"]):
+                    return
+                self._handle = self._reopened(self.version)
+            except (StorageError, DeltaError, OSError):
+                continue
+            self._require_fit(change)
+        raise TableError(f"Cannot commit to {self.uri}: the store failed {COMMIT_ATTEMPTS} times.")
+
+    def _require_fit(self, change: Change) -> None:
+        if not change.fits(paths(self._handle)):
+            raise MovedError(f"The files of {self.uri} were changed by maintenance.")
+
+    def _try(self, change: Change, facts: dict[str, Any], epoch: int) -> bool:
         """One attempt at the next version; False if it is not known to have landed."""
+        properties = CommitProperties(
+            custom_metadata=facts,
+            max_commit_retries=0,  # a retry would silently rebase over another run's commit
+            app_transactions=[Transaction(APPLICATION, epoch)],
+        )
         try:
-            self._handle.create_write_transaction(
-                actions=[*map(_add_action, fragments), *map(_remove_action, removed)],
-                mode="append",
-                schema=self._handle.schema(),
-                partition_by=list(schema.PARTITIONS),
-                commit_properties=CommitProperties(
-                    custom_metadata=properties,
-                    max_commit_retries=0,  # a retry would silently rebase over another run's commit
-                    app_transactions=[Transaction(APPLICATION, epoch)],
-                ),
-                post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
-            )
+            change.commit(self._handle, properties)
             self._handle.load_as_version(self.version + 1)
         except (DeltaError, OSError):  # a conflict, or the store failed: the log tells whether it landed
             return False
@@ -236,18 +261,6 @@ class Predictions:
             self._moves |= entry.successors()
         return False
 
-    def _missing_columns(self, kept: Sequence[pa.Field]) -> pa.Schema:
-        """The kept columns that the table lacks. Raises: TableError for one of another type."""
-        have = {field.name.casefold(): field for field in self.kept_columns()}
-        for field in kept:
-            held = have.get(field.name.casefold(), field)
-            if (held.name, held.type) != (field.name, field.type):
-                raise TableError(
-                    f"The kept column {field.name!r} is {field.type} in the manifest, but {self.uri} has "
-                    f"{held.name!r} as {held.type}; rename it in the manifest, or choose another output.path."
-                )
-        return pa.schema([field for field in kept if field.name.casefold() not in have])
-
     def _add_columns(self, missing: pa.Schema, run_id: str) -> None:
         """Widen the table: delta-rs would drop unknown columns from a commit without a word."""
         fields: list[Field] = list(Schema.from_arrow(missing).fields)
@@ -256,6 +269,18 @@ class Predictions:
             self._handle.alter.add_columns(fields, commit_properties=properties)
         except Exception as error:  # delta-rs raises the bare class for a schema that it cannot take
             raise _table_error(self.uri, error) from error
+
+    def _allow_timestamps(self, run_id: str) -> None:
+        """Let the table have timestamps without a time zone, which to Delta are a feature of their own.
+
+        Raises: MovedError if the table moved meanwhile.
+        """
+        properties = CommitProperties(custom_metadata={"run_id": run_id}, max_commit_retries=0)
+        feature = TableFeatures.TimestampWithoutTimezone
+        try:
+            self._handle.alter.add_feature(feature, True, commit_properties=properties)
+        except (DeltaError, OSError) as error:
+            raise MovedError(f"The table {self.uri} was changed by maintenance.") from error
 
 
 def _counts(fragments: Sequence[Fragment]) -> dict[str, int]:
@@ -268,21 +293,6 @@ def paths(handle: DeltaTable, dataset: str | None = None) -> list[str]:
     delta-rs percent-encodes in its URIs; these last three components it does not."""
     chosen = None if dataset is None else [(schema.DATASET, "=", dataset)]
     return ["/".join(uri.rsplit("/", 3)[1:]) for uri in handle.file_uris(file_pruning_predicate=chosen)]
-
-
-def _add_action(fragment: Fragment) -> AddAction:
-    return AddAction(
-        path=fragment.path,
-        size=fragment.size,
-        partition_values={schema.DATASET: fragment.dataset, schema.OUTCOME: fragment.outcome},
-        modification_time=int(time.time() * 1000),
-        data_change=True,
-        stats=json.dumps({"numRecords": fragment.rows}),
-    )
-
-
-def _remove_action(path: str) -> RemoveAction:
-    return RemoveAction(path, data_change=True, deletion_timestamp=int(time.time() * 1000))
 
 
 def _table_error(uri: str, error: BaseException) -> TableError:

@@ -48,8 +48,8 @@ def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verd
     settings = _settings(output, storage, max(rows["run_id"].to_pylist()))
     model = resolve(settings.model, Storage(settings.storage))
     recipe = quantized.recipe(settings.model.precision)
-    _require_same(output, storage, model.space(settings.embedding, settings.decode, recipe))
-    located = _located(rows, settings)
+    id_format = _format_of(output, storage, model.space(settings.embedding, settings.decode, recipe))
+    located = _located(rows, settings, id_format)
     decoder = Decoder(settings, model.preprocessing, "verify")
     engine = engines.load_reference(model, settings.embedding, agreement.TOP)
     batches = [_judged(located.slice(at, BATCH), decoder, engine) for at in range(0, located.num_rows, BATCH)]
@@ -88,30 +88,40 @@ def _settings(output: str, storage: Storage, run_id: str) -> RunConfig:
     return config.parse_text(text.decode(), source=where)
 
 
-def _require_same(output: str, storage: Storage, description: dict[str, Any]) -> None:
-    held = (space.read(output, storage) or {}).get("fingerprint")
-    if held != description["fingerprint"]:
+def _format_of(output: str, storage: Storage, description: dict[str, Any]) -> int:
+    """The format of an output. Raises: SpaceError if another model made it."""
+    found = space.read(output, storage)
+    held = found.fingerprint if found else None
+    if found is None or held != description["fingerprint"]:
         raise SpaceError(
             f"The model {description['model']} is not the one that made {output}: its fingerprint is "
             f"{description['fingerprint']}, and {space.FILE} says {held}."
         )
+    return found.format
 
 
-def _located(rows: pa.Table, settings: RunConfig) -> pa.Table:
+def _located(rows: pa.Table, settings: RunConfig, id_format: int) -> pa.Table:
     """The rows that the manifest still has, with the columns of `schema.PENDING`."""
-    null = {schema.TRIES: "NULL::INTEGER", schema.REPLACES: "NULL::VARCHAR"}
-    columns = ", ".join(
-        null.get(name, f"input.{sql.quoted(name)}") + f" AS {name}" for name in schema.PENDING.names
-    )
-    try:
-        with scratch.folder() as kept, duckdb.connect() as connection:
-            manifest.create_input(connection, settings.manifest, Storage(settings.storage), kept)
+
+    def read(suspect: bool) -> pa.Table:
+        with scratch.folder() as room, duckdb.connect() as connection:
+            storage = Storage(settings.storage)
+            manifest.create_input(
+                connection, settings.manifest, storage, room, id_format=id_format, suspect=suspect
+            )
             connection.register("held", rows)
             return connection.sql(
                 f"SELECT {columns}, held.dataset AS of, labels, embedding, held.content_sha256 AS then_sha256 "
                 f"FROM input JOIN held USING (image_id) WHERE {schema.PROBLEM} IS NULL "
                 f"QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY {schema.ORDINAL}) = 1"
             ).to_arrow_table()
+
+    null = {schema.TRIES: "NULL::INTEGER", schema.REPLACES: "NULL::VARCHAR"}
+    columns = ", ".join(
+        null.get(name, f"input.{sql.quoted(name)}") + f" AS {name}" for name in schema.PENDING.names
+    )
+    try:
+        return manifest.read_text_twice(read)
     except duckdb.Error as error:
         raise relation.unreadable(error, settings.manifest) from error
 

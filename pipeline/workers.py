@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -24,13 +23,13 @@ from pipeline.batching import BatchSizer, in_micro_batches
 from pipeline.config import RunConfig
 from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, RowError, StorageError
 from pipeline.fetch import Fetcher, Request
-from pipeline.fragment import FOLDER, Fragment, Rest, fragment_path
+from pipeline.fragment import FOLDER, Fragment, Rest, folders_of, fragment_path
 from pipeline.isolation import IsolatedDecoder, Report
 from pipeline.learned import Shelf
 from pipeline.model import resolve
 from pipeline.outputs import Outputs, parquet_bytes
 from pipeline.preprocessing import Preprocessing
-from pipeline.storage import Storage, join, shown
+from pipeline.storage import Storage, failure, join, shown
 from pipeline.timing import Seconds
 
 WRITES = 8
@@ -201,23 +200,38 @@ def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int
 
 
 @ray.remote(num_cpus=0, max_retries=3, retry_exceptions=[StorageError])  # type: ignore[untyped-decorator]
-def write_rest(path: str, ids: Sequence[str], *, output: str, storage: Storage, epoch: int) -> Rest:
-    """Write a visible file without the rows of these ids as a file that is not visible yet.
+def write_rest(path: str, newer: Sequence[str], *, output: str, storage: Storage, epoch: int) -> Rest:
+    """Write a visible file without the rows whose ids are in newer files, as a file that is not visible yet.
 
-    Nothing is written if it has none of them, or no others. Raises: MovedError if it is gone, StorageError.
+    Nothing is written if it has none of them, or no others. Raises: MovedError if one of the files is gone,
+    StorageError.
     """
+    ids = pa.chunked_array([_ids(join(output, FOLDER, other), storage) for other in newer], pa.string())
     data = storage.read(join(output, FOLDER, path))
     if data is None:
         raise MovedError(f"{join(output, FOLDER, path)} is gone.")
     rows = pq.read_table(pa.BufferReader(data), partitioning=None)
-    others = rows.filter(pc.invert(pc.is_in(rows[schema.IMAGE_ID], pa.array(ids, pa.string()))))
+    others = rows.filter(pc.invert(pc.is_in(rows[schema.IMAGE_ID], ids)))
     removed = rows.num_rows - others.num_rows
     if not removed or not others.num_rows:
         return Rest(removed, None)
-    dataset, outcome = (unquote(folder.partition("=")[2]) for folder in path.split("/")[:2])
+    dataset, outcome = folders_of(path)
     data, path = parquet_bytes(others), fragment_path(dataset, outcome, epoch)
     storage.write(join(output, FOLDER, path), data)
     return Rest(removed, Fragment(path, dataset, outcome, others.num_rows, len(data)))
+
+
+def _ids(uri: str, storage: Storage) -> pa.Array:
+    """The ids of a file's rows. Raises: MovedError if it is gone, StorageError."""
+    fs, path = storage.filesystem(uri)
+    try:
+        with fs.open(path, "rb") as file:
+            rows = pq.read_table(file, columns=[schema.IMAGE_ID], partitioning=None)
+        return rows[schema.IMAGE_ID].combine_chunks()
+    except FileNotFoundError as error:
+        raise MovedError(f"{uri} is gone.") from error
+    except Exception as error:
+        raise failure(error, uri) from error
 
 
 def _facts(report: Report | RowError, digest: str | None) -> tuple[Any, ...]:
@@ -238,13 +252,9 @@ def _refused(group: pa.Table) -> int:
     return int(pc.sum(pc.is_in(group["error_code"], codes)).as_py() or 0)
 
 
-def _replaces(group: pa.Table) -> dict[str, list[str]]:
-    """The ids of rows in visible files whose place these rows take."""
-    replaced: dict[str, list[str]] = {}
-    again = group.filter(pc.is_valid(group[schema.REPLACES])).select([schema.REPLACES, schema.IMAGE_ID])
-    for path, image_id in zip(*(column.to_pylist() for column in again.columns), strict=True):
-        replaced.setdefault(path, []).append(image_id)
-    return replaced
+def _replaces(group: pa.Table) -> tuple[str, ...]:
+    """The visible files that hold older rows of some of these ids."""
+    return tuple(sorted(pc.unique(group[schema.REPLACES].drop_null()).to_pylist()))
 
 
 def _requests(rows: pa.Table, bytes_column: str) -> list[Request]:

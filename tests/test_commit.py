@@ -10,7 +10,7 @@ import pytest
 from ray import ObjectRef
 
 from pipeline import commit
-from pipeline.commit import MOVES, WRITES_IN_FLIGHT, Committer, Ids, Replacements, gather
+from pipeline.commit import MOVES, WRITES_IN_FLIGHT, Committer, Newer, Replacements, gather
 from pipeline.errors import MovedError, OvertakenError, StorageError
 from pipeline.fragment import Fragment, Rest
 from pipeline.started import Blocks
@@ -282,24 +282,24 @@ def test_a_held_commit_waits_for_the_end() -> None:
     assert table.commits == [[5]]
 
 
-def replacing(path: str, ids: list[str]) -> Fragment:
-    return Fragment("new", "d", "ok", len(ids), 1, replaces={path: ids})
+def replacing(new: str, *paths: str) -> Fragment:
+    return Fragment(new, "d", "ok", 1, 1, replaces=paths)
 
 
 def test_the_files_that_hold_replaced_rows_now_are_each_written_anew_once() -> None:
-    asked: list[Ids] = []
+    asked: list[Newer] = []
 
-    def rewrite(ids: Ids) -> dict[str, Rest]:
-        asked.append({path: sorted(some) for path, some in ids.items()})
+    def rewrite(newer: Newer) -> dict[str, Rest]:
+        asked.append(newer)
         rests = {"a": Rest(2, Fragment("a2", "d", "failed", 1, 1)), "b1": Rest(0, None), "b2": Rest(1, None)}
-        return {path: rests[path] for path in ids}
+        return {path: rests[path] for path in newer}
 
     replacements = Replacements(lambda path: {"a": ["a"], "b": ["b1", "b2"]}[path], rewrite)
     assert replacements.of([Fragment("x", "d", "ok", 1, 1)]) == {}
     assert asked == []
-    found = replacements.of([replacing("a", ["3"]), replacing("a", ["1"]), replacing("b", ["0"])])
+    found = replacements.of([replacing("n1", "a"), replacing("n2", "a", "b"), replacing("n3", "b")])
     assert {path: other and other.path for path, other in found.items()} == {"a": "a2", "b2": None}
-    assert asked == [{"a": ["1", "3"], "b1": ["0"], "b2": ["0"]}]
+    assert asked == [{"a": ["n1", "n2"], "b1": ["n2", "n3"], "b2": ["n2", "n3"]}]
 
 
 class MovingTable(Table):

@@ -106,10 +106,28 @@ def test_a_heartbeat_of_long_ago_needs_no_watching(elsewhere: Path, tmp_path: Pa
     assert not is_alive(str(old), STORAGE, lambda sign: pytest.fail("it was watched"))
 
 
-@pytest.mark.parametrize("text", ["", "no json", "[1]", "{}"])
-def test_a_heartbeat_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / "heartbeat.json").write_text(text)
+def test_a_heartbeat_that_says_nothing_is_none(tmp_path: Path) -> None:
+    (tmp_path / "heartbeat.json").write_text("{}")
     assert not is_alive(str(tmp_path), STORAGE)
+
+
+@pytest.mark.parametrize("text", ["", "no json", "[1]", '{"process": 3}', '{"images_per_s": "many"}'])
+def test_a_damaged_heartbeat_is_one_sentence_that_names_the_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "heartbeat.json").write_text(text)
+    with pytest.raises(
+        StorageError, match=rf"^{tmp_path}/heartbeat\.json is damaged: .*; delete it if that run has ended\.$"
+    ):
+        is_alive(str(tmp_path), STORAGE)
+
+
+def test_what_a_newer_version_says_in_a_heartbeat_is_kept(tmp_path: Path) -> None:
+    beating = Heartbeat(str(tmp_path), "one", STORAGE)
+    before = document(tmp_path)
+    assert list(before) == ["run_id", "host", "process", "status", "at"]
+    beating.note(engine="torch", images_per_s=None, mood="good")
+    beating.stop()
+    assert set(document(tmp_path)) == {*before, "engine", "images_per_s", "mood"}
+    assert heartbeat.read(str(tmp_path), STORAGE).model_dump()["mood"] == "good"
 
 
 class Careless(Storage):

@@ -104,7 +104,7 @@ def test_a_folder_in_the_config_is_a_manifest_of_its_images(tmp_path: Path) -> N
     save_images(tmp_path / "lake", NAMES)
     config = ManifestConfig(path=(str(tmp_path / "lake"),), dataset="photos")
     with duckdb.connect() as connection:
-        manifest.create_input(connection, config, STORAGE, tmp_path)
+        manifest.create_input(connection, config, STORAGE, tmp_path, id_format=2)
         rows = connection.sql("FROM input").to_arrow_table().to_pylist()
     assert {row["uri"] for row in rows} == {f"{tmp_path}/lake/{name}" for name in NAMES}
     assert {row["dataset"] for row in rows} == {"photos"}
@@ -115,7 +115,7 @@ def test_two_folders_in_the_config_are_both_listed(tmp_path: Path) -> None:
     save_images(tmp_path, ["one/a.jpg", "two/b.jpg"])
     config = ManifestConfig(path=(str(tmp_path / "two"), str(tmp_path / "one")))
     with duckdb.connect() as connection:
-        manifest.create_input(connection, config, STORAGE, tmp_path)
+        manifest.create_input(connection, config, STORAGE, tmp_path, id_format=2)
         uris = [uri for (uri,) in connection.sql(f"SELECT uri FROM input ORDER BY {ORDINAL}").fetchall()]
     assert uris == [f"{tmp_path}/two/b.jpg", f"{tmp_path}/one/a.jpg"]
 

@@ -245,7 +245,7 @@ def test_a_condition_may_use_a_column_that_only_some_files_have(tmp_path: Path) 
     parquet(tmp_path, {"uri": ["/c"], "dataset": ["d"]}, "2.parquet")
     with duckdb.connect() as connection:
         config = ManifestConfig(path=(str(tmp_path / "*.parquet"),))
-        manifest.create_input(connection, config, STORAGE, tmp_path, "stars > 3")
+        manifest.create_input(connection, config, STORAGE, tmp_path, "stars > 3", id_format=2)
         found = connection.sql(f"SELECT uri FROM input WHERE {schema.SELECTED}").fetchall()
     assert found == [("/b",)]
 

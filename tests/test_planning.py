@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import maintenance, pending, planning, schema, scratch
+from pipeline import maintenance, pending, planning, schema, scratch, space, widening
 from pipeline.account import Account, Counts
 from pipeline.config import ManifestConfig, PlanningConfig, RunConfig
-from pipeline.errors import BusyError, ConfigError, ManifestError, SpaceError
+from pipeline.errors import BusyError, ConfigError, ManifestError, SpaceError, StorageError
 from pipeline.pending import MISSING, Selection, plan
 from pipeline.run import run
+from pipeline.storage import Storage
 from pipeline.table import Predictions
 from tests import lakes
-from tests.making import STORAGE, write_fragment
+from tests.making import STORAGE, edit_json, write_fragment
 
 Rows = list[dict[str, Any]]
 
@@ -252,6 +254,84 @@ def test_predictions_whose_space_is_lost_are_refused(tmp_path: Path) -> None:
         planning.assign(config, "second")
 
 
+def formats(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The formats that plans are asked for from now on."""
+    asked: list[int] = []
+
+    def noted(*given: Any, id_format: int, **options: Any) -> AbstractContextManager[pending.Plan]:
+        asked.append(id_format)
+        return plan(*given, id_format=id_format, **options)
+
+    monkeypatch.setattr(planning, "plan", noted)
+    return asked
+
+
+def test_an_output_keeps_the_format_that_it_was_made_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, asked = assignment(tmp_path), formats(monkeypatch)
+    assert planning.target(config).format == 2
+    first = planning.assign(config, "first", Selection(limit=1))
+    assert first.heartbeat is not None
+    first.heartbeat.stop()
+    edit_json(tmp_path / "out" / "space.json", format=...)
+    assert planning.target(config).format == 1
+    second = planning.assign(config, "second")
+    assert second.heartbeat is not None
+    second.heartbeat.stop()
+    assert asked == [2, 1]
+    assert "format" not in json.loads((tmp_path / "out" / "space.json").read_text())
+
+
+def test_a_run_that_planned_in_another_format_than_the_one_that_made_the_output_plans_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, asked, claim = assignment(tmp_path), formats(monkeypatch), space.claim
+
+    def older(output: str, description: dict[str, Any], storage: Storage) -> space.Space:
+        """A run of an older version makes the output just before."""
+        monkeypatch.setattr(space, "claim", claim)
+        storage.write_json(f"{output}/space.json", description)
+        return claim(output, description, storage)
+
+    monkeypatch.setattr(space, "claim", older)
+    found = planning.assign(config, "run")
+    assert (asked, found.target.format, found.epoch, found.pending) == ([2, 1], 1, 1, 6)
+    assert found.heartbeat is not None
+    found.heartbeat.stop()
+
+
+def test_a_kept_value_that_does_not_fit_is_found_before_anything_is_claimed(tmp_path: Path) -> None:
+    config = assignment(tmp_path)
+    uris = [str(path) for path in sorted((tmp_path / "images").iterdir())]
+    kept = config.model_copy(update={"manifest": config.manifest.model_copy(update={"keep": ("rating",)})})
+    pq.write_table(pa.table({"uri": uris[:3], "rating": [1, 2, 3]}), tmp_path / "m.parquet")
+    first = planning.assign(kept, "first")
+    assert first.heartbeat is not None
+    first.heartbeat.stop()
+    before = sorted((tmp_path / "out").rglob("*"))
+    pq.write_table(pa.table({"uri": uris, "rating": [4.0, 4.5] * 3}), tmp_path / "m.parquet")
+    with pytest.raises(
+        ManifestError, match=r"4\.5 .*; widen the column with lakelens compact .* --widen rating=double$"
+    ):
+        planning.assign(kept, "second")
+    assert sorted((tmp_path / "out").rglob("*")) == before
+    assert widening.widen(first.target.output, STORAGE, {"rating": "double"}) == 0
+    third = planning.assign(kept, "third")
+    assert [field.type for field in third.target.table.kept_columns()] == [pa.float64()]  # type: ignore[union-attr]
+    assert third.heartbeat is not None
+    third.heartbeat.stop()
+
+
+def test_a_damaged_heartbeat_stops_a_run_with_its_name(tmp_path: Path) -> None:
+    config = assignment(tmp_path)
+    first = planning.assign(config, "first")
+    assert first.heartbeat is not None
+    first.heartbeat.stop()
+    sign = tmp_path / "out" / "runs" / "first" / "heartbeat.json"
+    sign.write_text("{")
+    with pytest.raises(StorageError, match=rf"^{sign} is damaged: .*delete it"):
+        planning.assign(config, "second")
+
+
 @pytest.fixture
 def failed(tmp_path: Path) -> Predictions:
     """A table of failed rows: a and c corrupt, b and "d d" timed out; "elsewhere" is not in the manifest."""
@@ -427,7 +507,7 @@ def test_a_live_run_is_not_taken_over_without_a_word(tmp_path: Path) -> None:
         planning.assign(config, "third")
     second.heartbeat.stop()
     third = planning.assign(config, "third")
-    assert (third.epoch, third.before.document["run_id"]) == (3, "second")
+    assert (third.epoch, third.before.run_id) == (3, "second")
     assert third.heartbeat is not None
     third.heartbeat.stop()
 

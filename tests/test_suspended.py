@@ -12,7 +12,7 @@ import pytest
 from deltalake import DeltaTable
 
 from pipeline import orphans, pending, planning, schema, workers
-from pipeline.commit import Ids, Replacements
+from pipeline.commit import Newer, Replacements
 from pipeline.config import RunConfig
 from pipeline.errors import MovedError, OvertakenError
 from pipeline.fragment import Fragment, Rest
@@ -90,10 +90,7 @@ def first_run(config: RunConfig) -> None:
 def write(assigned: Assignment, ids: list[str], places: list[str | None] | None = None) -> Fragment:
     """A file with these rows, which take the place of those in `places`."""
     fragment = write_fragment(assigned.target.output, "d 1", ids, assigned.epoch)
-    found: dict[str, list[str]] = {}
-    for id_, place in zip(ids, places or [], strict=bool(places)):
-        if place is not None:
-            found.setdefault(place, []).append(id_)
+    found = tuple({place for place in places or [] if place is not None})
     return Fragment(fragment.path, "d 1", fragment.outcome, len(ids), fragment.size, replaces=found)
 
 
@@ -102,9 +99,9 @@ def commit(assigned: Assignment, fragments: list[Fragment]) -> None:
     table, place = assigned.target.table, {"output": assigned.target.output, "storage": assigned.target.storage}
     assert table is not None
 
-    def rewrite(ids: Ids) -> dict[str, Rest]:
+    def rewrite(replaced: Newer) -> dict[str, Rest]:
         write_rest = workers.write_rest._function
-        return {path: write_rest(path, some, epoch=assigned.epoch, **place) for path, some in ids.items()}
+        return {path: write_rest(path, newer, epoch=assigned.epoch, **place) for path, newer in replaced.items()}
 
     while True:
         try:

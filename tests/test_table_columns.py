@@ -8,11 +8,14 @@ import pyarrow.dataset as pds
 import pytest
 from deltalake import DeltaTable
 
-from pipeline import orphans, schema
+from pipeline import failures, orphans, pending, schema, widening
+from pipeline.config import ManifestConfig
 from pipeline.errors import LakeLensError, TableError
-from pipeline.fragment import FOLDER, fragment_path
+from pipeline.fragment import FOLDER, Fragment, fragment_path
+from pipeline.outputs import parquet_bytes
 from pipeline.table import Predictions
-from tests.making import STORAGE, write_fragment
+from tests import lakes
+from tests.making import STORAGE, prediction_rows, write_fragment
 
 CAPTION = pa.field("caption", pa.string())
 NAMES = [
@@ -169,3 +172,78 @@ def test_a_run_that_cannot_go_on_does_not_overtake_a_running_one(tmp_path: Path)
 def test_kept_columns_that_differ_only_in_case_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(LakeLensError):
         Predictions.create(str(tmp_path), STORAGE, [CAPTION, pa.field("Caption", pa.string())])
+
+
+def older(out: str, *lacking: str) -> None:
+    """A table as a version without some built-in columns made it, with one row and one kept column."""
+    columns = pa.schema([field for field in schema.predictions([CAPTION]) if field.name not in lacking])
+    DeltaTable.create(f"{out}/{FOLDER}", schema=columns, partition_by=list(schema.PARTITIONS))
+    table = Predictions.existing(out, STORAGE)
+    path = fragment_path("a", "failed", 1)
+    data = parquet_bytes(prediction_rows(["old"], {"caption": "x"}).drop_columns(list(lacking)))
+    STORAGE.write(f"{out}/{FOLDER}/{path}", data)
+    table.commit([Fragment(path, "a", "failed", 1, len(data))], "old", 1)
+
+
+@pytest.mark.parametrize(
+    "lacking", [("version",), ("attempts", "run_id"), ("decode_notes",), ("error_code",)], ids=str
+)
+def test_a_table_of_an_older_version_gets_the_columns_that_it_lacks_when_it_is_claimed(
+    tmp_path: Path, lacking: tuple[str, ...]
+) -> None:
+    out = str(tmp_path)
+    older(out, *lacking)
+    found, epoch = claimed(out, [CAPTION])
+    assert set(found.columns().names) == {*schema.PREDICTIONS.names, "caption"}
+    assert found.kept_columns() == [CAPTION]
+    found.commit([write_fragment(out, "a", ["new"], epoch, {"caption": "y"}, version="2")], "run", epoch)
+    rows = DeltaTable(f"{out}/{FOLDER}").to_pyarrow_table().sort_by("image_id").to_pylist()
+    assert [[row[name] is None for name in lacking if name != "decode_notes"] for row in rows] == [
+        [False for name in lacking if name != "decode_notes"],
+        [True for name in lacking if name != "decode_notes"],
+    ]
+    assert [row["caption"] for row in rows] == ["y", "x"]
+    version = found.version
+    assert Predictions.existing(out, STORAGE).claim("next", [CAPTION]) is not None
+    assert Predictions.existing(out, STORAGE).version == version + 1  # nothing is lacking any more
+
+
+@pytest.mark.parametrize("lacking", ["version", "attempts", "error_code", "message"])
+def test_a_table_of_an_older_version_is_planned_and_its_failures_are_told(tmp_path: Path, lacking: str) -> None:
+    out = str(tmp_path / "out")
+    older(out, lacking)
+    manifest = lakes.write_manifest(
+        tmp_path / "m.parquet",
+        [{"uri": f"/{id_}", "image_id": id_, "version": "2"} for id_ in ("old", "new", "newer")],
+    )
+    config = ManifestConfig(path=(str(manifest),))
+
+    def planned(failed: bool) -> tuple[int, int]:
+        with pending.plan(
+            config, STORAGE, Predictions.open(out, STORAGE), pending.Selection(failed=failed)
+        ) as found:
+            return found.account.total.already_done, found.pending
+
+    assert (planned(False), planned(True)) == ((1, 2), (0, 1))
+    assert [one.rows for one in failures.counted(out, STORAGE)] == [1]
+    found, epoch = claimed(out, [])
+    found.commit([write_fragment(out, "a", ["new"], epoch, version="2")], "run", epoch)
+    assert (planned(False), planned(True)) == ((2, 1), (0, 2))
+    assert failures.export(out, str(tmp_path / "failed.csv"), STORAGE) == 2
+
+
+def test_a_table_of_an_older_version_can_be_widened(tmp_path: Path) -> None:
+    out, rating = str(tmp_path), pa.field("rating", pa.int64())
+    older(out, "version")
+    found, epoch = claimed(out, [rating])
+    rows = prediction_rows(["new"], version="2").append_column(rating, [[3]])
+    path, data = fragment_path("a", "failed", epoch), parquet_bytes(rows)
+    STORAGE.write(f"{out}/{FOLDER}/{path}", data)
+    found.commit([Fragment(path, "a", "failed", 1, len(data))], "run", epoch)
+    assert widening.widen(out, STORAGE, {"rating": "double"}) == 2
+    again = Predictions.existing(out, STORAGE)
+    assert schema.is_uneven(again.columns())
+    seen = (
+        again.newest().to_pyarrow_table(columns=["image_id", "version", "rating"]).sort_by("image_id").to_pylist()
+    )
+    assert [tuple(row.values()) for row in seen] == [("new", "2", 3.0), ("old", None, None)]
