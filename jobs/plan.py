@@ -19,9 +19,12 @@ def show_plan(settings: RunConfig, selection: Selection) -> None:
     target = planning.target(settings)
     with plan(settings.manifest, target.storage, target.table, selection, settings.planning) as found:
         found.account.check()
+        for line in found.listing.lines:
+            console.note(line)
         console.show_account(found.account, always=FIGURES, left="pending")
         for problem, rows in found.problems.items():
             console.say(f"invalid: {problem} ({rows:,} row{'' if rows == 1 else 's'})")
         if found.pending < found.account.total.left:
             console.say(f"limited to {found.pending:,} of them")
     console.say(f"output: {target.output}")
+    console.exit_if_unlisted(found.listing)

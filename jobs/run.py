@@ -35,7 +35,8 @@ def show_run(
     *,
     take_over: bool = False,
 ) -> Summary:
-    """Run with a progress line, then print the account. Raises: typer.Exit if it was stopped."""
+    """Run with a progress line, then print the account. Raises: typer.Exit if it was stopped or
+    something could not be listed."""
     with console.stopping() as stop, console.progress_line() as on_progress:
         summary = run(
             settings,
@@ -56,4 +57,5 @@ def show_run(
         console.say(line)
     if summary.stopped:
         raise typer.Exit(STOPPED)
+    console.exit_if_unlisted(summary.listing)
     return summary

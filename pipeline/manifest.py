@@ -16,6 +16,7 @@ import duckdb
 from pipeline import schema
 from pipeline.config import ManifestConfig
 from pipeline.errors import ConfigError, ManifestError
+from pipeline.listed import Listing, merged
 from pipeline.listing import uri_of, write_listing
 from pipeline.storage import Storage, absolute, failure, scheme
 
@@ -41,10 +42,11 @@ _PLAIN_TYPES = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """One manifest file and its format, a key of `FORMATS`."""
+    """One manifest file and its format, a key of `FORMATS`; if it was listed for this, what came of that."""
 
     uri: str
     format: str
+    listing: Listing = Listing()
 
 
 def sources(config: ManifestConfig, storage: Storage, scratch: Path) -> list[Source]:
@@ -65,8 +67,8 @@ def sources(config: ManifestConfig, storage: Storage, scratch: Path) -> list[Sou
             raise ManifestError(f"The manifest {path} does not exist; check manifest.path.")
         if folder:
             listing = str(scratch / f"listing-{number}.parquet")
-            write_listing(path, listing, storage, dataset=config.dataset)
-            found.append(Source(listing, "parquet"))
+            listed = write_listing(path, listing, storage, dataset=config.dataset)
+            found.append(Source(listing, "parquet", listed))
         else:
             found += [Source(uri_of(fs, match), _format(match)) for match in matches or [inner]]
     return found
@@ -101,14 +103,15 @@ def create_input(
     storage: Storage,
     scratch: Path,
     where: str | None = None,
-) -> None:
+) -> Listing:
     """View `input`: the relation of all manifest files. `scratch` lasts as long as the connection.
 
-    Raises: like `sources` and `relation`.
+    Returns what was listed for it, and what was not. Raises: like `sources` and `relation`.
     """
     files = sources(config, storage, scratch)
     register_stores(connection, [file.uri for file in files], storage)
     relation(connection, files, config, where).create_view("input")
+    return merged(file.listing for file in files)
 
 
 def unreadable(error: duckdb.Error, config: ManifestConfig) -> ManifestError:

@@ -19,6 +19,7 @@ from pipeline.account import Account, Counts
 from pipeline.config import ManifestConfig, PlanningConfig
 from pipeline.errors import ConfigError, ManifestError, MovedError, TableError
 from pipeline.fragment import is_of_failed
+from pipeline.listed import Listing
 from pipeline.storage import Storage, failure, join
 from pipeline.table import Predictions
 
@@ -48,10 +49,11 @@ MISSING = Selection()
 
 
 class Plan:
-    """What is to be done: an account whose `left` rows are the pending ones."""
+    """What is to be done: an account whose `left` rows are the pending ones, and what was listed for it."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, selection: Selection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, selection: Selection, listing: Listing) -> None:
         self._connection = connection
+        self.listing = listing
         self._limit = selection.limit
         self.account, self.problems = _counted(connection)
         columns = connection.sql("SELECT * FROM input LIMIT 0").to_arrow_table().schema
@@ -117,12 +119,12 @@ def plan(
             connection.execute("SET TimeZone = 'UTC'")  # Delta knows no other
             connection.execute(f"SET memory_limit = '{limits.memory_gb * 1e9:.0f} B'")
             connection.execute(f"SET temp_directory = {manifest.literal(str(room / 'spilled'))}")
-            manifest.create_input(connection, config, storage, room, selection.where)
+            listing = manifest.create_input(connection, config, storage, room, selection.where)
             connection.execute("SET preserve_insertion_order = false")  # what is written is sorted
             with _told_apart(table):
                 _read_committed(connection, table, storage, selection)
                 _find_fates(connection, selection)
-            yield Plan(connection, selection)
+            yield Plan(connection, selection, listing)
     except duckdb.OutOfMemoryException as error:
         raise ConfigError(
             f"Planning needs more memory than planning.memory_gb = {limits.memory_gb:g}; raise it."

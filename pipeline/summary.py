@@ -9,6 +9,7 @@ import ray
 
 from pipeline import __version__
 from pipeline.account import Account
+from pipeline.listed import Listing
 from pipeline.timing import Seconds
 
 
@@ -17,7 +18,8 @@ class Summary:
     """What a run did. `run_id` is None if there was nothing to do: then no row was written.
 
     `status` is finished, stopped, limited (rows beyond `--limit` are left) or incomplete; `device` what its
-    predictors computed on: GPU, TPU or CPU; `worker_seconds` where the time of its workers went.
+    predictors computed on: GPU, TPU or CPU; `worker_seconds` where the time of its workers went; `listing` what
+    was listed where a folder is the manifest.
     """
 
     output: str
@@ -28,6 +30,7 @@ class Summary:
     engine: str | None = None
     device: str | None = None
     worker_seconds: Seconds = Seconds()
+    listing: Listing = Listing()
 
     @property
     def stopped(self) -> bool:
@@ -69,6 +72,7 @@ class Summary:
             "worker_seconds": times,
             "bottleneck": self.worker_seconds.bottleneck,
             "account": self.account.to_dict(),
+            **self.listing.to_dict(),
             "versions": {
                 "lakelens": __version__,
                 "ray": ray.__version__,
