@@ -167,6 +167,7 @@ class _Lake:
 
     def _tell(self, shard: shards.Shard, uri: str, images: list[shards.Member]) -> None:
         problems = [member for member in images if member.problem is not None]
+        listed = len(images) - len(problems)
         for member in problems:
             self._tally.name(f"{named(member.name)} in the shard {named(uri)} is not listed: {member.problem}.")
         for name in shard.superseded:
@@ -177,7 +178,7 @@ class _Lake:
         if shard.special:
             self._tally.leave_out(SPECIAL, shard.special)
         if shard.damage is not None:
-            kept = f"; the {len(images) - len(problems):,} images before that are listed" if images else ""
+            kept = f"; images before that, which are listed: {listed:,}" if listed else ""
             self._tally.name(f"The shard {named(uri)} is damaged: {shard.damage}{kept}.")
 
     def _takes_member(self, name: str) -> bool:

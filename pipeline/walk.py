@@ -19,6 +19,8 @@ from pipeline.listed import HIDDEN, LOOP, SPECIAL, Tally, is_hidden, named
 from pipeline.refusals import classify
 from pipeline.storage import failure
 
+PAGE_KEYS = 1000
+"""Objects of one page of an S3 listing: the most that S3 gives."""
 _LASTING = {ErrorCode.ACCESS_DENIED, ErrorCode.NOT_FOUND}
 """What a store says of one folder or file, and would say again; anything else may be true of all of them."""
 
@@ -198,7 +200,8 @@ def objects(contents: Iterable[dict[str, Any]], bucket: str, prefix: str, tally:
 
 
 def _page(fs: Any, bucket: str, prefix: str, **options: Any) -> dict[str, Any]:
-    page: dict[str, Any] = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **options, **fs.req_kw)
+    asked = {"MaxKeys": PAGE_KEYS, **options, **fs.req_kw}
+    page: dict[str, Any] = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **asked)
     return page
 
 
