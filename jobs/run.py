@@ -35,8 +35,7 @@ def show_run(
     *,
     take_over: bool = False,
 ) -> Summary:
-    """Run with a progress line, then print the account. Raises: typer.Exit if it was stopped or
-    something could not be listed."""
+    """Run with a progress line, then print the account. Raises: typer.Exit unless all of it is done."""
     with console.stopping() as stop, console.progress_line() as on_progress:
         summary = run(
             settings,
