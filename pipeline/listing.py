@@ -88,15 +88,12 @@ class _Endings:
 
     def __init__(self, suffixes: Iterable[str]) -> None:
         given = tuple(suffix.lower() for suffix in suffixes)
-        self._asked_for = tuple(filter(None, given))
-        self._all = "" in given
+        self._listed = tuple(filter(None, given))
+        self.all = "" in given
 
-    def take(self, name: str) -> bool:
-        return self._all or self.ask_for(name)
-
-    def ask_for(self, name: str) -> bool:
-        """Whether one of these endings was given, and not all of them."""
-        return name.lower().endswith(self._asked_for)
+    def name(self, file: str) -> bool:
+        """Whether the ending of a file is one of them; not by being one of all."""
+        return file.lower().endswith(self._listed)
 
 
 class _Lake:
@@ -112,8 +109,7 @@ class _Lake:
         try:
             for file in self._files():
                 names = file.below.split("/")[:-1]
-                for row in self._of(file):
-                    yield row | {schema.DATASET: _component(names, dataset_from) or dataset}
+                yield from self._of(file, _component(names, dataset_from) or dataset)
         except LakeLensError:
             raise
         except Exception as error:
@@ -126,44 +122,51 @@ class _Lake:
             raise ManifestError(_unfit(self._prefix))
         return iter([walk.one(self._fs, self._root)])
 
-    def _of(self, file: walk.File) -> Iterator[dict[str, Any]]:
+    def _of(self, file: walk.File, dataset: str) -> Iterator[dict[str, Any]]:
         """The rows of one file: of a shard, its members."""
-        lower = file.below.lower()
-        if lower.endswith(shards.SUFFIX) and not self._endings.ask_for(lower):
-            yield from self._members(file)
-        elif lower.endswith(shards.COMPRESSED) and not self._endings.ask_for(lower):
-            self._tally.name(f"{self._named(file)} is compressed, and {shards.UNPACK}.")
-        elif not self._endings.take(lower):
-            self._tally.leave_out_file(file.below.rpartition("/")[2])
-        elif self._is_text(file):
-            uri = uri_of(self._fs, file.path)
-            yield {schema.IMAGE_ID: uri, schema.URI: uri, schema.VERSION: file.version()}
-
-    def _members(self, file: walk.File) -> Iterator[dict[str, Any]]:
-        """The images of a shard, in its order."""
-        if not self._is_text(file):
+        is_shard = file.path.lower().endswith(shards.SUFFIX) and not self._endings.name(file.path)
+        if not (is_shard or self._takes(file)) or not self._is_text(file):
             return
         uri = uri_of(self._fs, file.path)
+        row = {schema.IMAGE_ID: uri, schema.URI: uri, schema.DATASET: dataset, schema.VERSION: file.version()}
+        if not is_shard:
+            yield row
+            return
+        for member in self._members(file.path, uri):
+            place = {schema.OFFSET: member.offset, schema.LENGTH: member.length}
+            yield row | place | {schema.IMAGE_ID: f"{uri}/{member.name}"}
+
+    def _takes(self, file: walk.File) -> bool:
+        """Whether a file is listed by its ending; else it is tallied."""
+        if self._endings.name(file.path):
+            return True
+        if file.path.lower().endswith(shards.COMPRESSED):
+            self._tally.name(f"{self._named(file)} is compressed, and {shards.UNPACK}.")
+            return False
+        if not self._endings.all:
+            self._tally.leave_out_file(file.below.rpartition("/")[2])
+        return self._endings.all
+
+    def _is_text(self, file: walk.File) -> bool:
+        """Whether a manifest can hold its name; else it is tallied."""
+        if is_text(file.path):
+            return True
+        self._tally.name(f"{self._named(file)} is not listed: its name is not UTF-8; rename it.")
+        return False
+
+    def _members(self, path: str, uri: str) -> list[shards.Member]:
+        """The images of a shard, in its order."""
         try:
-            with self._fs.open(file.path, "rb") as opened:
+            with self._fs.open(path, "rb") as opened:
                 shard = shards.read(opened)
         except OSError as error:
             if not walk.is_lasting(self._fs, error):
                 raise
             self._tally.name(str(failure(error, named(uri))))
-            return
+            return []
         images = [member for member in shard.members if self._takes_member(member.name)]
-        addressed = [member for member in images if member.problem is None]
         self._tell(shard, uri, images)
-        version = file.version()
-        for member in addressed:
-            yield {
-                schema.IMAGE_ID: f"{uri}/{member.name}",
-                schema.URI: uri,
-                schema.VERSION: version,
-                schema.OFFSET: member.offset,
-                schema.LENGTH: member.length,
-            }
+        return [member for member in images if member.problem is None]
 
     def _tell(self, shard: shards.Shard, uri: str, images: list[shards.Member]) -> None:
         problems = [member for member in images if member.problem is not None]
@@ -185,16 +188,10 @@ class _Lake:
         """Whether a member is listed; else it is tallied."""
         if _is_any_hidden(name):
             self._tally.leave_out(HIDDEN)
-        elif self._endings.take(name):
+        elif self._endings.all or self._endings.name(name):
             return True
         else:
             self._tally.leave_out_file(name.rpartition("/")[2])
-        return False
-
-    def _is_text(self, file: walk.File) -> bool:
-        if is_text(file.path):
-            return True
-        self._tally.name(f"{self._named(file)} is not listed: its name is not UTF-8; rename it.")
         return False
 
     def _named(self, file: walk.File) -> str:

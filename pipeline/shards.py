@@ -113,7 +113,7 @@ class _Contents:
     def _hard_link(self, name: str, target: str) -> Member | _Link:
         """It leads to what has the name now, even if that is superseded later."""
         now = self._last.get(target)
-        return replace(now, name=name) if isinstance(now, Member) else _Link(name, target)
+        return _Link(name, target) if now is None else replace(now, name=name)
 
     def resolved(self) -> Iterator[Member]:
         for member in self._last.values():

@@ -87,6 +87,7 @@ class _Folder:
 class _Entry:
     name: str
     path: str
+    hidden: bool
     kind: _Kind
     version: Callable[[], str | None]
     identity: _Identity = (0, 0)
@@ -106,11 +107,10 @@ def _descend(root: _Folder, scan: Callable[[_Folder], Iterable[_Entry]], tally: 
             continue
         below = []
         for entry in entries:
-            hidden = folder.hidden or is_hidden(entry.name)
             if entry.kind is _Kind.FOLDER:
-                below.append(_Folder(entry.path, hidden, (*folder.above, entry.identity)))
-            elif hidden or entry.kind is not _Kind.FILE:
-                tally.leave_out(HIDDEN if hidden else _LEFT_OUT[entry.kind])
+                below.append(_Folder(entry.path, entry.hidden, (*folder.above, entry.identity)))
+            elif entry.hidden or entry.kind is not _Kind.FILE:
+                tally.leave_out(HIDDEN if entry.hidden else _LEFT_OUT[entry.kind])
             else:
                 yield File(entry.path, entry.path[skip:], entry.version)
         folders += reversed(below)
@@ -130,7 +130,8 @@ def _scan_local(folder: _Folder) -> Iterator[_Entry]:
     """A local folder's entries. Links are followed, but for hidden ones; a dangling one is a file."""
     with os.scandir(folder.path) as found:
         for entry in found:
-            follow = not (folder.hidden or is_hidden(entry.name))
+            hidden = folder.hidden or is_hidden(entry.name)
+            follow = not hidden
             kind, identity = _Kind.FILE, (0, 0)
             try:
                 if entry.is_dir(follow_symlinks=follow):
@@ -141,7 +142,7 @@ def _scan_local(folder: _Folder) -> Iterator[_Entry]:
                     kind = _Kind.SPECIAL
             except OSError:
                 kind = _Kind.FILE  # why it cannot be read is told when it is
-            yield _Entry(entry.name, entry.path, kind, partial(_version_of, entry), identity)
+            yield _Entry(entry.name, entry.path, hidden, kind, partial(_version_of, entry), identity)
 
 
 def _identity(found: os.stat_result) -> _Identity:
@@ -163,7 +164,9 @@ def _scan(fs: Any, folder: _Folder) -> Iterator[_Entry]:
         path = info["name"].rstrip("/")
         if path != folder.path:
             kind = {"file": _Kind.FILE, "directory": _Kind.FOLDER}.get(info["type"], _Kind.SPECIAL)
-            yield _Entry(path.rpartition("/")[2], path, kind, partial(_version, info))
+            name = path.rpartition("/")[2]
+            hidden = folder.hidden or is_hidden(name)
+            yield _Entry(name, path, hidden, kind, partial(_version, info))
 
 
 def _is_s3(fs: Any) -> bool:

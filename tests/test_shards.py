@@ -133,6 +133,17 @@ def test_the_last_member_of_a_name_counts_and_a_hard_link_keeps_what_it_was_made
     assert found.superseded == ["a.jpg", "b.jpg"]
 
 
+def test_what_was_archived_twice_is_a_hard_link_to_itself_and_still_leads_to_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "l").mkdir()
+    (tmp_path / "l" / "a.jpg").write_bytes(b"a")
+    (tmp_path / "l" / "soft.jpg").symlink_to("a.jpg")
+    subprocess.run(["tar", "-cf", "s.tar", "l", "l"], cwd=tmp_path, check=True)
+    data = (tmp_path / "s.tar").read_bytes()
+    found = read(data)
+    assert sorted(bytes_of(data, found.members)) == [("l/a.jpg", b"a"), ("l/soft.jpg", b"a")]
+    assert sorted(found.superseded) == ["l/a.jpg", "l/soft.jpg"]
+
+
 WHOLE = tar(("a.jpg", b"a" * 700), ("b.jpg", b"b" * 700))
 """Headers at 0 and 1,536, the end at 3,072."""
 
