@@ -17,7 +17,6 @@ from rich.table import Table
 from jobs import logs
 from pipeline.account import Account, Counts, Progress
 from pipeline.errors import UNLISTED
-from pipeline.listed import Listing
 
 # On a pipe nothing is cut to a width: the other end has none.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 100_000)
@@ -46,9 +45,9 @@ def note(text: str) -> None:
     err.print(text, markup=False)
 
 
-def exit_if_unlisted(listing: Listing) -> None:
-    """Raises: typer.Exit if something could not be listed; what that was has been said before."""
-    if listing.unlisted:
+def exit_if_any(unlisted: Sequence[str]) -> None:
+    """Raises: typer.Exit if anything could not be listed; what that is has been said before."""
+    if unlisted:
         raise typer.Exit(UNLISTED)
 
 

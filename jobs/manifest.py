@@ -53,4 +53,4 @@ def main(
     for line in listing.unlisted_lines:
         console.note(line)
     console.say("; ".join(filter(None, [f"{listing.rows:,} images listed in {out}", listing.left_out_line])))
-    console.exit_if_unlisted(listing)
+    console.exit_if_any(listing.unlisted)

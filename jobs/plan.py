@@ -27,4 +27,4 @@ def show_plan(settings: RunConfig, selection: Selection) -> None:
         if found.pending < found.account.total.left:
             console.say(f"limited to {found.pending:,} of them")
     console.say(f"output: {target.output}")
-    console.exit_if_unlisted(found.listing)
+    console.exit_if_any(found.listing.unlisted)

@@ -56,5 +56,5 @@ def show_run(
         console.say(line)
     if summary.stopped:
         raise typer.Exit(STOPPED)
-    console.exit_if_unlisted(summary.listing)
+    console.exit_if_any(summary.listing.unlisted)
     return summary

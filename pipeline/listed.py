@@ -92,7 +92,9 @@ class Tally:
 
     def leave_out(self, kind: str, count: int = 1) -> None:
         """Count what is not listed, under a reason or an ending."""
-        self._left_out[kind if kind in self._left_out or len(self._left_out) < KINDS else OTHERS] += count
+        if kind.startswith(".") and kind not in self._left_out and len(self._left_out) >= KINDS:
+            kind = OTHERS
+        self._left_out[kind] += count
 
     def leave_out_file(self, name: str) -> None:
         """Count a file that is not listed under the ending of its name."""

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline import schema, shards, walk
 from pipeline.errors import LakeLensError, ManifestError
-from pipeline.listed import HIDDEN, SPECIAL, Listing, Tally, is_hidden, is_text, named
+from pipeline.listed import HIDDEN, NO_ENDING, SPECIAL, Listing, Tally, ending, is_hidden, is_text, named
 from pipeline.storage import Storage, failure
 
 IMAGE_SUFFIXES = (
@@ -143,9 +143,14 @@ class _Lake:
         if file.path.lower().endswith(shards.COMPRESSED):
             self._tally.name(f"{self._named(file)} is compressed, and {shards.UNPACK}.")
             return False
-        if not self._endings.all:
-            self._tally.leave_out_file(file.below.rpartition("/")[2])
-        return self._endings.all
+        if self._endings.all:
+            return True
+        name = file.below.rpartition("/")[2]
+        if file.dangling and ending(name) == NO_ENDING:  # it may lead to a folder of images
+            self._tally.name(f"{self._named(file)} is a link that cannot be followed.")
+        else:
+            self._tally.leave_out_file(name)
+        return False
 
     def _is_text(self, file: walk.File) -> bool:
         """Whether a manifest can hold its name; else it is tallied."""

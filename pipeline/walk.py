@@ -6,6 +6,7 @@ images.
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -27,11 +28,15 @@ _LASTING = {ErrorCode.ACCESS_DENIED, ErrorCode.NOT_FOUND}
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file: its path in the filesystem, the same below the root, and what tells a changed one, if asked for."""
+    """A file: its path in the filesystem, the same below the root, and what tells a changed one, if asked for.
+
+    If it is `dangling` it is a link that cannot be followed, and may have been one to a folder.
+    """
 
     path: str
     below: str
     version: Callable[[], str | None]
+    dangling: bool = False
 
 
 def is_folder(fs: Any, root: str) -> bool:
@@ -51,8 +56,8 @@ def files(fs: Any, root: str, tally: Tally) -> Iterator[File]:
     if _is_s3(fs):
         return _below_prefix(fs, root, tally)
     if isinstance(fs, LocalFileSystem):
-        return _descend(_Folder(root, above=(_identity(os.stat(root)),)), _scan_local, tally)
-    return _descend(_Folder(root), lambda folder: _scan(fs, folder), tally)
+        return _descend(fs, _Folder(root, above=(_identity(os.stat(root)),)), _scan_local, tally)
+    return _descend(fs, _Folder(root), partial(_scan, fs), tally)
 
 
 def one(fs: Any, path: str) -> File:
@@ -67,7 +72,7 @@ def is_lasting(fs: Any, error: BaseException) -> bool:
 
 
 class _Kind(Enum):
-    FILE, FOLDER, SPECIAL, LOOP = range(4)
+    FILE, DANGLING, FOLDER, SPECIAL, LOOP = range(5)
 
 
 _Identity = tuple[int, int]
@@ -93,7 +98,7 @@ class _Entry:
     identity: _Identity = (0, 0)
 
 
-def _descend(root: _Folder, scan: Callable[[_Folder], Iterable[_Entry]], tally: Tally) -> Iterator[File]:
+def _descend(fs: Any, root: _Folder, scan: Callable[[_Folder], Iterable[_Entry]], tally: Tally) -> Iterator[File]:
     """A folder's files in the order of their names, then those of the folders in it."""
     skip, folders = len(root.path.rstrip("/")) + 1, [root]
     while folders:
@@ -101,7 +106,7 @@ def _descend(root: _Folder, scan: Callable[[_Folder], Iterable[_Entry]], tally: 
         try:
             entries = sorted(scan(folder), key=lambda entry: entry.name)
         except OSError as error:
-            if folder is root or not (folder.above or classify(error) in _LASTING):
+            if folder is root or not is_lasting(fs, error):
                 raise
             _tell(folder, error, tally)
             continue
@@ -109,10 +114,10 @@ def _descend(root: _Folder, scan: Callable[[_Folder], Iterable[_Entry]], tally: 
         for entry in entries:
             if entry.kind is _Kind.FOLDER:
                 below.append(_Folder(entry.path, entry.hidden, (*folder.above, entry.identity)))
-            elif entry.hidden or entry.kind is not _Kind.FILE:
+            elif entry.hidden or entry.kind in _LEFT_OUT:
                 tally.leave_out(HIDDEN if entry.hidden else _LEFT_OUT[entry.kind])
             else:
-                yield File(entry.path, entry.path[skip:], entry.version)
+                yield File(entry.path, entry.path[skip:], entry.version, entry.kind is _Kind.DANGLING)
         folders += reversed(below)
 
 
@@ -127,7 +132,7 @@ def _tell(folder: _Folder, error: OSError, tally: Tally) -> None:
 
 
 def _scan_local(folder: _Folder) -> Iterator[_Entry]:
-    """A local folder's entries. Links are followed, but for hidden ones; a dangling one is a file."""
+    """A local folder's entries. Links are followed, but for hidden ones."""
     with os.scandir(folder.path) as found:
         for entry in found:
             hidden = folder.hidden or is_hidden(entry.name)
@@ -141,7 +146,7 @@ def _scan_local(folder: _Folder) -> Iterator[_Entry]:
                     entry.stat(follow_symlinks=follow)  # raises if it dangles
                     kind = _Kind.SPECIAL
             except OSError:
-                kind = _Kind.FILE  # why it cannot be read is told when it is
+                kind = _Kind.DANGLING
             yield _Entry(entry.name, entry.path, hidden, kind, partial(_version_of, entry), identity)
 
 
@@ -149,13 +154,13 @@ def _identity(found: os.stat_result) -> _Identity:
     return found.st_dev, found.st_ino
 
 
-def _version_of(entry: "os.DirEntry[str]") -> str:
+def _version_of(entry: "os.DirEntry[str]") -> str | None:
     """A dangling link has a version of its own, so that the file is another one once it is there."""
-    try:
-        found = entry.stat()
-    except OSError:
-        found = entry.stat(follow_symlinks=False)
-    return _stamp(found.st_mtime, found.st_size)
+    for follow in (True, False):
+        with suppress(OSError):
+            found = entry.stat(follow_symlinks=follow)
+            return _stamp(found.st_mtime, found.st_size)
+    return None  # it has just been deleted
 
 
 def _scan(fs: Any, folder: _Folder) -> Iterator[_Entry]:

@@ -41,6 +41,8 @@ def test_endings_beyond_all_measure_are_counted_together() -> None:
     found = tally.listing(0).left_out
     assert len(found) == KINDS + 1
     assert found[OTHERS] == 50
+    tally.leave_out("hidden")
+    assert tally.listing(0).left_out["hidden"] == 1
 
 
 def test_what_could_not_be_listed_is_named_up_to_a_number_and_counted_beyond_it() -> None:

@@ -335,6 +335,14 @@ def test_a_dangling_link_is_a_row_that_ends_as_not_found(tmp_path: Path) -> None
     assert listing(lake, tmp_path / "m.parquet")["a.jpg"]["version"] != before["version"]
 
 
+def test_a_dangling_link_that_may_lead_to_a_folder_is_named(tmp_path: Path) -> None:
+    save_images(tmp_path / "lake", ["a.jpg"])
+    (tmp_path / "lake" / "train").symlink_to("/not/mounted/train")
+    (tmp_path / "lake" / "notes.txt").symlink_to("gone.txt")
+    _, found = listed(tmp_path / "lake")
+    assert found == Listing(1, {".txt": 1}, 0, (f"{tmp_path}/lake/train is a link that cannot be followed.",))
+
+
 def test_a_folder_in_the_config_tells_what_it_left_out(tmp_path: Path) -> None:
     save_images(tmp_path, ["one/a.jpg", "one/a.txt", "two/b.jpg", "two/.b.jpg"])
     config = ManifestConfig(path=(str(tmp_path / "two"), str(tmp_path / "one")))

@@ -174,6 +174,13 @@ def test_a_damaged_shard_says_where_and_keeps_what_precedes(data: bytes, damage:
     assert len(found.members) == members
 
 
+def test_a_shard_that_is_cut_anywhere_has_all_of_its_members_or_says_so() -> None:
+    data = tar(("n" * 120 + ".jpg", b"a" * 700), ("b.jpg", b"b"), hard("c.jpg", "b.jpg"))
+    for end in range(0, len(data), 29):
+        found = read(data[:end])
+        assert found.damage is not None or len(found.members) == 3, end
+
+
 @pytest.mark.parametrize("end", [3073, 3584, 4000, 4096, 10_240])
 def test_a_shard_that_is_cut_in_its_end_mark_has_lost_nothing(end: int) -> None:
     found = read(WHOLE[:end])

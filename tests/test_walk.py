@@ -52,10 +52,41 @@ def test_a_link_that_leads_nowhere_or_to_itself_is_a_file(tmp_path: Path) -> Non
     (tmp_path / "self.jpg").symlink_to("self.jpg")
     tally = Tally()
     fs, root = STORAGE.filesystem(str(tmp_path))
-    assert [(file.below, bool(file.version())) for file in walk.files(fs, root, tally)] == [
-        ("dangling.jpg", True),
-        ("self.jpg", True),
-    ]
+    found = list(walk.files(fs, root, tally))
+    assert [file.below for file in found] == ["dangling.jpg", "self.jpg"]
+    assert all(file.dangling and file.version() for file in found)
+
+
+def test_a_file_that_is_deleted_while_it_is_listed_is_one_without_a_version(tmp_path: Path) -> None:
+    save_images(tmp_path, ["a.jpg"])
+    fs, root = STORAGE.filesystem(str(tmp_path))
+    (file,) = walk.files(fs, root, Tally())
+    (tmp_path / "a.jpg").unlink()
+    assert file.version() is None
+
+
+@pytest.mark.parametrize(("error", "named"), [(PermissionError(13, "no"), 1), (OSError(5, "lost"), None)])
+def test_other_stores_are_passed_over_folder_by_folder_only_where_access_is_denied(
+    error: OSError, named: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs, root = STORAGE.filesystem("memory://partly")
+    fs.pipe_file("/partly/a/b/1.jpg", b"x")
+    fs.pipe_file("/partly/c/2.jpg", b"x")
+    ls = fs.ls
+
+    def denied(path: str, **options: Any) -> Any:
+        if path.endswith("/a/b"):
+            raise error
+        return ls(path, **options)
+
+    monkeypatch.setattr(fs, "ls", denied)
+    tally = Tally()
+    if named is None:
+        with pytest.raises(OSError, match="lost"):
+            list(walk.files(fs, root, tally))
+    else:
+        assert [file.below for file in walk.files(fs, root, tally)] == ["c/2.jpg"]
+        assert len(tally.listing(0).unlisted) == named
 
 
 def test_hidden_files_and_folders_are_left_out_file_by_file(tmp_path: Path) -> None:
