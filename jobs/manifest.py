@@ -16,7 +16,7 @@ from pipeline.storage import Storage
 def main(
     prefixes: Annotated[
         list[str],
-        typer.Argument(metavar="PATH_OR_PREFIX...", help="A folder, an s3:// prefix, or a .tar shard."),
+        typer.Argument(metavar="PATH_OR_PREFIX", help="A folder, an s3:// prefix, or a .tar shard."),
     ],
     out: Annotated[str, typer.Option("--out", help="The Parquet manifest to write, on any store.")],
     dataset: Annotated[str, typer.Option(help="Dataset of images that --dataset-from gives none.")] = "images",
