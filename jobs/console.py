@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from jobs import logs
 from pipeline.account import Account, Counts, Progress
+from pipeline.errors import UNLISTED
 
 # On a pipe nothing is cut to a width: the other end has none.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 100_000)
@@ -41,6 +43,12 @@ def note(text: str) -> None:
     if logs.as_json():
         return logs.event("note", message=text)
     err.print(text, markup=False)
+
+
+def exit_if_any(unlisted: Sequence[str]) -> None:
+    """Raises: typer.Exit if anything could not be listed; what that is has been said before."""
+    if unlisted:
+        raise typer.Exit(UNLISTED)
 
 
 def passed_on(text: str) -> None:

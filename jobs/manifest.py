@@ -1,4 +1,4 @@
-"""`lakelens manifest`: make a manifest from a folder or a prefix."""
+"""`lakelens manifest`: make a manifest from folders or prefixes."""
 
 from typing import Annotated
 
@@ -8,14 +8,15 @@ from jobs import console
 from jobs.options import Anonymous, EndpointUrl
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError
-from pipeline.listing import IMAGE_SUFFIXES, write_listing
+from pipeline.listing import EVERY_SUFFIX, IMAGE_SUFFIXES, write_listing
 from pipeline.manifest import FORMATS
 from pipeline.storage import Storage
 
 
 def main(
-    prefix: Annotated[
-        str, typer.Argument(metavar="PATH_OR_PREFIX", help="A folder, an s3:// prefix, or a .tar shard.")
+    prefixes: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH_OR_PREFIX", help="A folder, an s3:// prefix, or a .tar shard."),
     ],
     out: Annotated[str, typer.Option("--out", help="The Parquet manifest to write, on any store.")],
     dataset: Annotated[str, typer.Option(help="Dataset of images that --dataset-from gives none.")] = "images",
@@ -29,19 +30,27 @@ def main(
         list[str] | None,
         typer.Option(help="Take files that end in this, not those of image formats; repeatable."),
     ] = None,
+    all_files: Annotated[
+        bool, typer.Option("--all-files", help="Take files of every ending; hidden ones are left out.")
+    ] = False,
     endpoint_url: EndpointUrl = None,
     anonymous: Anonymous = False,
 ) -> None:
-    """List the images below PATH_OR_PREFIX, and the members of tar shards, into a manifest."""
+    """List the images below each PATH_OR_PREFIX, and the members of tar shards, into a manifest."""
+    if all_files and suffix:
+        raise ConfigError("--all-files takes every ending that --suffix could name; give one of them.")
     if not out.lower().endswith(FORMATS["parquet"]):
         raise ConfigError(f"--out {out} must end in .parquet.")
     storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
-    rows = write_listing(
-        prefix,
+    listing = write_listing(
+        prefixes,
         out,
         storage,
         dataset=dataset,
         dataset_from=dataset_from,
-        suffixes=suffix or IMAGE_SUFFIXES,
+        suffixes=EVERY_SUFFIX if all_files else suffix or IMAGE_SUFFIXES,
     )
-    console.say(f"{rows:,} images listed in {out}")
+    for line in listing.unlisted_lines:
+        console.note(line)
+    console.say("; ".join(filter(None, [f"{listing.rows:,} images listed in {out}", listing.left_out_line])))
+    console.exit_if_any(listing.unlisted)

@@ -26,9 +26,12 @@ def show_plan(settings: RunConfig, selection: Selection) -> None:
         id_format=target.format,
     ) as found:
         found.account.check()
+        for line in found.lines:
+            console.note(line)
         console.show_account(found.account, always=FIGURES, left="pending")
         for problem, rows in found.problems.items():
             console.say(f"invalid: {problem} ({rows:,} row{'' if rows == 1 else 's'})")
         if found.pending < found.account.total.left:
             console.say(f"limited to {found.pending:,} of them")
     console.say(f"output: {target.output}")
+    console.exit_if_any(found.listing.unlisted)

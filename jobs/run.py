@@ -35,7 +35,7 @@ def show_run(
     *,
     take_over: bool = False,
 ) -> Summary:
-    """Run with a progress line, then print the account. Raises: typer.Exit if it was stopped."""
+    """Run with a progress line, then print the account. Raises: typer.Exit unless all of it is done."""
     with console.stopping() as stop, console.progress_line() as on_progress:
         summary = run(
             settings,
@@ -56,4 +56,5 @@ def show_run(
         console.say(line)
     if summary.stopped:
         raise typer.Exit(STOPPED)
+    console.exit_if_any(summary.listing.unlisted)
     return summary

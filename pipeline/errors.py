@@ -22,6 +22,9 @@ Three kinds, by what they cost:
 
 from enum import StrEnum
 
+UNLISTED = 6
+"""Exit code of a command that is done, but something below its folder or prefix could not be listed."""
+
 
 class LakeLensError(Exception):
     """A run cannot start or go on. `str()` is one sentence that says what to do about it."""

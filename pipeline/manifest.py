@@ -7,6 +7,7 @@ done.
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ import duckdb
 
 from pipeline.config import ManifestConfig
 from pipeline.errors import ManifestError
+from pipeline.listed import Listing, merged
 from pipeline.listing import uri_of, write_listing
 from pipeline.manifest_files import ManifestFiles, Source
 from pipeline.relation import relation
@@ -29,6 +31,15 @@ FORMATS = {
 }
 
 
+@dataclass(frozen=True)
+class Read:
+    """What came of reading the manifest: of folders that were listed for it, and sentences about what is read in
+    another way than its author may think."""
+
+    listing: Listing
+    notes: tuple[str, ...]
+
+
 def create_input(
     connection: duckdb.DuckDBPyConnection,
     config: ManifestConfig,
@@ -38,19 +49,18 @@ def create_input(
     *,
     id_format: int,
     suspect: bool = False,
-) -> list[str]:
+) -> Read:
     """View `input`: the relation of all manifest files. `scratch` lasts as long as the connection.
 
-    Returns sentences about what is read in another way than the manifest's author may think. `where` is an SQL
-    condition on the manifest's own columns; `id_format` is the format of the output, by whose rules rows get their
-    ids; `suspect` says that a Parquet file holds text that is not UTF-8.
-    Raises: like `sources`, `ManifestFiles` and `relation`.
+    `where` is an SQL condition on the manifest's own columns; `id_format` is the format of the output, by whose
+    rules rows get their ids; `suspect` says that a Parquet file holds text that is not UTF-8. Raises: like
+    `sources`, `ManifestFiles` and `relation`.
     """
     found = sources(config, storage, scratch)
     files = ManifestFiles(found, config, storage, scratch, where=where, id_format=id_format, suspect=suspect)
     register_stores(connection, [file.source.uri for file in files.files if file.rewritten is None], storage)
     relation(files, connection).create_view("input", replace=True)
-    return files.notes
+    return Read(merged(source.listing for source in found), tuple(files.notes))
 
 
 def read_text_twice(read: Callable[[bool], Result]) -> Result:
@@ -83,8 +93,8 @@ def sources(config: ManifestConfig, storage: Storage, scratch: Path) -> list[Sou
             raise ManifestError(f"The manifest {shown(path)} does not exist; check manifest.path.")
         if folder:
             listing = str(scratch / f"listing-{number}.parquet")
-            write_listing(path, listing, storage, dataset=config.dataset)
-            found.append(Source(listing, "parquet"))
+            listed = write_listing(path, listing, storage, dataset=config.dataset)
+            found.append(Source(listing, "parquet", listed))
         else:
             found += [Source(uri_of(fs, match), _format(match)) for match in matches]
     return found

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pipeline import columns, rewritten, schema
 from pipeline.config import ManifestConfig
 from pipeline.errors import ManifestError
+from pipeline.listed import Listing
 from pipeline.rewritten import Rewritten, Wanted, Writer
 from pipeline.sql import literal, quoted
 from pipeline.storage import Storage, scheme, shown
@@ -28,10 +29,11 @@ _TAKEN = ("file_row_number", "file_index")
 
 @dataclass(frozen=True)
 class Source:
-    """One manifest file and its format: parquet, csv or jsonl."""
+    """One manifest file and its format: parquet, csv or jsonl; if it was listed for this, what came of that."""
 
     uri: str
     format: str
+    listing: Listing = Listing()
 
 
 @dataclass(frozen=True)

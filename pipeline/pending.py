@@ -52,7 +52,8 @@ MISSING = Selection()
 class Plan:
     """What is to be done: an account whose `left` rows are the pending ones.
 
-    `notes` are sentences about what was read in another way than the manifest's author may think.
+    `listing` is what was listed for it; `lines` say that, and what is read in another way than the manifest's
+    author may think.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class Plan:
         connection: duckdb.DuckDBPyConnection,
         selection: Selection,
         table: Predictions | None,
-        notes: list[str],
+        read: manifest.Read,
     ) -> None:
-        self._connection, self.notes = connection, notes
+        self._connection = connection
+        self.listing, self.lines = read.listing, [*read.listing.lines, *read.notes]
         self._limit = selection.limit
         self.account, self.problems = _counted(connection)
         columns = connection.sql("SELECT * FROM input LIMIT 0").to_arrow_table().schema
@@ -139,8 +141,7 @@ def plan(
             connection.execute(f"SET temp_directory = {sql.literal(str(room / 'spilled'))}")
             connection.execute("SET preserve_insertion_order = false")  # what is written is sorted
             read = partial(_read, connection, config, storage, table, selection, room, id_format)
-            notes = manifest.read_text_twice(read)
-            yield Plan(connection, selection, table, notes)
+            yield Plan(connection, selection, table, manifest.read_text_twice(read))
     except duckdb.OutOfMemoryException as error:
         raise ConfigError(
             f"Planning needs more memory than planning.memory_gb = {limits.memory_gb:g}; raise it."
@@ -158,12 +159,12 @@ def _read(
     room: Path,
     id_format: int,
     suspect: bool,
-) -> list[str]:
+) -> manifest.Read:
     """Read the manifest and the table, and find every row's fate. Returns what `manifest.create_input` does.
 
     Kept text is read, too: what DuckDB cannot read is to be found before a run claims the table.
     """
-    notes = manifest.create_input(
+    read = manifest.create_input(
         connection, config, storage, room, selection.where, id_format=id_format, suspect=suspect
     )
     rows = connection.sql("FROM input LIMIT 0")
@@ -174,7 +175,7 @@ def _read(
     with _told_apart(table):
         _read_committed(connection, table, storage, selection)
         _find_fates(connection, selection)
-    return notes
+    return read
 
 
 def _read_committed(

@@ -14,6 +14,7 @@ from pipeline.account import Account
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, MovedError, SpaceError, TableError
 from pipeline.heartbeat import Heartbeat, Sign
+from pipeline.listed import Listing
 from pipeline.model import Model, resolve
 from pipeline.pending import MISSING, Plan, Selection, plan
 from pipeline.storage import Storage, absolute, join
@@ -75,6 +76,7 @@ class Assignment:
     files: tuple[str, ...] = ()
     heartbeat: Heartbeat | None = None
     before: Sign = Sign()
+    listing: Listing = Listing()
 
 
 def assign(
@@ -98,12 +100,15 @@ def assign(
                 config.manifest, where.storage, where.table, selection, config.planning, id_format=where.format
             ) as found,
         ):
+            for line in found.lines:
+                say(line)
             if not found.pending and not _is_left_uncleared(where, say):
-                return Assignment(where, run_id, join(where.output, RUNS, run_id), found.account, selection)
+                folder = join(where.output, RUNS, run_id)
+                return Assignment(where, run_id, folder, found.account, selection, listing=found.listing)
             before = _before(where, say, take_over=take_over)
             assigned = _claimed(config, run_id, selection, where, found)
             if assigned is not None:
-                return replace(assigned, before=before)
+                return replace(assigned, before=before, listing=found.listing)
     raise TableError(f"{where.output} is being written by other runs; try again when they have ended.")
 
 
@@ -168,7 +173,7 @@ def _claimed(
             return None
         where.storage.write(join(folder, "config.yaml"), config.to_yaml().encode())
         document = found.account.to_dict() | {"pending": found.pending, "invalid": found.problems}
-        where.storage.write_json(join(folder, "plan.json"), document)
+        where.storage.write_json(join(folder, "plan.json"), document | found.listing.to_dict())
         files = tuple(found.write_pending(join(folder, "pending"), where.storage))
     except BaseException:
         beating.discard()

@@ -63,7 +63,7 @@ def run(
     assignment = planning.assign(config, run_id, selection, take_over=take_over, say=say)
     if assignment.heartbeat is None:
         assignment.account.check()
-        return Summary(assignment.target.output, assignment.account)
+        return Summary(assignment.target.output, assignment.account, listing=assignment.listing)
     on_start(run_id)
     try:
         owned = _Run(config, assignment, stop or threading.Event(), on_progress)
@@ -162,6 +162,7 @@ class _Run:
             engine=engine,
             device=sizes.predictors.accelerator or "CPU",
             worker_seconds=self.seconds,
+            listing=self.assignment.listing,
         )
         summary.record(self.assignment.epoch, self.assignment.target.description).write(
             self.assignment.folder, self.storage
@@ -173,7 +174,7 @@ class _Run:
         """Nothing is pending, but the run before this one did not clear up."""
         self._clear_up()
         self.account.check()
-        return Summary(self.assignment.target.output, self.account)
+        return Summary(self.assignment.target.output, self.account, listing=self.assignment.listing)
 
     def _clear_up(self) -> None:
         """Delete what this run wrote and did not commit, now that its writers have stopped; if the store does

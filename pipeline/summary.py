@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import ray
+from pydantic import Field
 
 from pipeline import __version__
 from pipeline.account import Account, Counts
 from pipeline.documents import Document, parsed
+from pipeline.listed import Listing
 from pipeline.storage import Storage, join
 from pipeline.timing import Seconds
 
@@ -28,7 +30,8 @@ class Record(Document):
 
     `epoch` is that of the run's commits; `model` and `fingerprint` are its space's; `finished_at` is ISO 8601 in
     UTC; `seconds` are those of the run, `images_per_s` its processed images by them, `worker_seconds` the time of
-    its workers, added up; `versions` are those of LakeLens, Ray and Python. `Summary` says what the others are.
+    its workers, added up; `left_out`, `superseded` and `unlisted` are those of its `Listing`; `versions` are those
+    of LakeLens, Ray and Python. `Summary` says what the others are.
     """
 
     epoch: int
@@ -44,6 +47,9 @@ class Record(Document):
     worker_seconds: Seconds
     bottleneck: str | None
     account: Accounted
+    left_out: dict[str, int] = Field(default_factory=dict)
+    superseded: int = 0
+    unlisted: list[str] = Field(default_factory=list)
     versions: dict[str, str]
 
     def write(self, folder: str, storage: Storage) -> None:
@@ -66,7 +72,8 @@ class Summary:
     """What a run did. `run_id` is None if there was nothing to do: then no row was written.
 
     `status` is finished, stopped, limited (rows beyond `--limit` are left) or incomplete; `device` what its
-    predictors computed on: GPU, TPU or CPU; `worker_seconds` where the time of its workers went.
+    predictors computed on: GPU, TPU or CPU; `worker_seconds` where the time of its workers went; `listing` what
+    was listed where a folder is the manifest.
     """
 
     output: str
@@ -77,6 +84,7 @@ class Summary:
     engine: str | None = None
     device: str | None = None
     worker_seconds: Seconds = Seconds()
+    listing: Listing = Listing()
 
     @property
     def stopped(self) -> bool:
@@ -118,6 +126,7 @@ class Summary:
             "worker_seconds": times,
             "bottleneck": self.worker_seconds.bottleneck,
             "account": self.account.to_dict(),
+            **self.listing.to_dict(),
             "versions": {
                 "lakelens": __version__,
                 "ray": ray.__version__,

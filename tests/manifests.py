@@ -30,8 +30,8 @@ def read_with_notes(
     """The checked rows, and what is said of the manifests."""
     config = ManifestConfig(path=tuple(map(str, paths)), **settings)
     with duckdb.connect() as connection:
-        notes = manifest.create_input(connection, config, STORAGE, scratch, id_format=id_format, suspect=suspect)
-        return connection.sql(f"FROM input ORDER BY {ORDINAL}").to_arrow_table(), notes
+        found = manifest.create_input(connection, config, STORAGE, scratch, id_format=id_format, suspect=suspect)
+        return connection.sql(f"FROM input ORDER BY {ORDINAL}").to_arrow_table(), [*found.notes]
 
 
 def refusal(scratch: Path, *paths: object, **settings: Any) -> str:

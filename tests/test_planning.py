@@ -580,7 +580,7 @@ def test_text_that_is_not_utf_8_in_parquet_costs_a_value_and_no_plan(tmp_path: P
     manifest = ManifestConfig(path=(str(tmp_path / "m.parquet"),), keep=("caption",))
     with plan(manifest, STORAGE, None) as found:
         files = found.write_pending(str(tmp_path / "pending"), STORAGE)
-        notes = found.notes
+        notes = found.lines
     pending = [row for file in files for row in pq.read_table(file).to_pylist()]
     assert found.account.total == Counts(input=3, left=2 if bad == "uri" else 3, invalid=int(bad == "uri"))
     assert [row["caption"] for row in pending if row["uri"] == "/b"] == {

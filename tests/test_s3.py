@@ -13,9 +13,10 @@ import s3fs
 
 from pipeline import config, listing, manifest, orphans, planning
 from pipeline.config import StorageConfig
-from pipeline.errors import ErrorCode, FailureRateError, RowError, StorageError
+from pipeline.errors import ErrorCode, FailureRateError, ManifestError, RowError, StorageError
 from pipeline.fetch import Fetcher, Request
 from pipeline.fragment import Fragment, fragment_path
+from pipeline.listed import Listing
 from pipeline.pending import plan
 from pipeline.run import run
 from pipeline.storage import Storage
@@ -54,10 +55,10 @@ def lake(server: seaweed.S3Server, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def finished(lake: str, local_cluster: None) -> str:
     """The output of a run over the lake."""
-    rows = listing.write_listing(
+    found = listing.write_listing(
         f"{lake}/images", f"{lake}/manifest.parquet", Storage(), dataset="-", dataset_from=0
     )
-    assert rows == 62
+    assert found == Listing(62)
     run(lakes.settings(f"{lake}/*.parquet", f"{lake}/model", f"{lake}/out"))
     return f"{lake}/out"
 
@@ -194,11 +195,56 @@ def test_the_members_of_a_shard_are_listed_and_read_by_range(server: seaweed.S3S
             shard.add(image, name)
     server.filesystem().put_file(str(tmp_path / "000.tar"), f"{BUCKET}/shards/train/000.tar")
     out = tmp_path / "m.parquet"
-    assert listing.write_listing(f"s3://{BUCKET}/shards", str(out), Storage(), dataset="-", dataset_from=0) == 2
+    found = listing.write_listing(f"s3://{BUCKET}/shards", str(out), Storage(), dataset="-", dataset_from=0)
+    assert found == Listing(2, {".txt": 1})
     rows = pq.read_table(out).to_pylist()
     assert [row["image_id"] for row in rows] == [f"s3://{BUCKET}/shards/train/000.tar/{name}.png" for name in "ac"]
-    found = fetch([Request(row["uri"], row["offset"], row["length"]) for row in rows], Storage(), max_bytes=10**6)
-    assert found == [image.read_bytes()] * 2
+    requests = [Request(row["uri"], row["offset"], row["length"]) for row in rows]
+    assert fetch(requests, Storage(), max_bytes=10**6) == [image.read_bytes()] * 2
+
+
+def test_a_prefix_is_listed_page_by_page_and_the_rest_is_counted(
+    server: seaweed.S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.walk.PAGE_KEYS", 2)
+    images = ["a.jpg", "b/c.jpg", "z.JPG", "é & +.jpg"]
+    for name in (*images, "b/c.txt", "b/.d.jpg"):
+        server.filesystem().pipe_file(f"{BUCKET}/.paged/{name}", name.encode())
+    out = tmp_path / "m.parquet"
+    found = listing.write_listing(f"s3://{BUCKET}/.paged/", str(out), Storage(), dataset="-")
+    assert found == Listing(4, {".txt": 1, "hidden": 1})
+    uris = pq.read_table(out).column("uri").to_pylist()
+    assert uris == [f"s3://{BUCKET}/.paged/{name}" for name in images]
+    fetched = fetch([Request(uri) for uri in uris], Storage(), max_bytes=100)
+    assert fetched == [name.encode() for name in images]
+
+
+def test_a_bad_shard_on_s3_is_named_and_the_others_are_listed(server: seaweed.S3Server, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "good.tar", "w") as shard:
+        shard.addfile(tarfile.TarInfo("a.jpg"))
+    good = (tmp_path / "good.tar").read_bytes()
+    for number, data in enumerate((b"", good, good[:300])):
+        server.filesystem().pipe_file(f"{BUCKET}/bad/{number}.tar", data)
+    found = listing.write_listing(f"s3://{BUCKET}/bad", str(tmp_path / "m.parquet"), Storage(), dataset="-")
+    assert found.rows == 1
+    assert found.unlisted == (
+        f"The shard s3://{BUCKET}/bad/0.tar is damaged: it is empty.",
+        f"The shard s3://{BUCKET}/bad/2.tar is damaged: it ends inside the header at byte 0.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("prefix", "sentence"),
+    [
+        (f"s3://{BUCKET}/no-such-folder", "is not a folder or prefix that can be listed, nor a .tar shard."),
+        ("s3://no-such-bucket/x", "there is no such bucket"),
+    ],
+)
+def test_a_prefix_that_is_not_there_is_one_sentence(
+    server: seaweed.S3Server, tmp_path: Path, prefix: str, sentence: str
+) -> None:
+    with pytest.raises((ManifestError, StorageError), match=sentence):
+        listing.write_listing(prefix, str(tmp_path / "m.parquet"), Storage(), dataset="-")
 
 
 def test_wrong_credentials_are_one_sentence_without_the_credentials(

@@ -108,6 +108,14 @@ class Handler(BaseHTTPRequestHandler):
     def _loop(self, value: str) -> None:
         self._send(302, b"", Location=self.path)
 
+    def _keys(self, value: str) -> None:
+        """A bucket of that name, with slashes in its keys as they were written; an object says where it is."""
+        if value:
+            return self._send(200, self.path.encode())
+        keys = ("a/p//b.jpg", "a//c.jpg", "a/ok.jpg")
+        found = "".join(f"<Contents><Key>{key}</Key><Size>9</Size></Contents>" for key in keys)
+        self._send(200, f"<ListBucketResult><KeyCount>3</KeyCount>{found}</ListBucketResult>".encode())
+
     def _signed(self, value: str) -> None:
         self._send(302, b"", Location="/ranges/a%3Ab%40c?sig=ab%2Fcd%3D&x='y'")
 
