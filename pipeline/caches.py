@@ -61,14 +61,16 @@ def home() -> Path | None:
     return found if found.is_absolute() else None
 
 
-def temporary(name: str) -> Path:
+def temporary(name: str, parent: Path | None = None) -> Path:
     """A folder of this user among the temporary files, the same for every process. Raises: OSError."""
-    folder = Path(tempfile.gettempdir()) / f"lakelens-{name}-{os.getuid()}"
+    folder = (parent or Path(tempfile.gettempdir())) / f"lakelens-{name}-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if found.st_uid == os.getuid() and not folder.is_symlink():
         return folder
-    return Path(tempfile.mkdtemp(prefix=f"{folder.name}-"))  # the name was taken by another user
+    return Path(
+        tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent)
+    )  # the name was taken by another user
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from ray._private.authentication_test_utils import reset_auth_token_state
 from pipeline import config
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, ClusterError, ConfigError
-from pipeline.submission import Submissions, runtime_env
+from pipeline.runtime_environment import read as runtime_env
+from pipeline.submission import Submissions
 from tests import heads, lakes
 
 pytestmark = pytest.mark.ray
