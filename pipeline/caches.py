@@ -29,10 +29,13 @@ def cache_folder() -> Path:
 
 
 def set_environment() -> None:
-    """Give libraries a folder for their caches if the user's home has none. Call it before they are imported.
+    """Give libraries a folder for their caches if the user's home has none, and a user without a home one.
 
-    A folder that is there already is left to them, even a read-only one: an image may bring models in it.
+    Call it before they are imported. A folder that is there already is left to them, even a read-only one: an
+    image may bring models in it.
     """
+    if home() is None:
+        os.environ["HOME"] = str(temporary("home"))
     usual = _user_cache()
     for variable, name in _OF_OTHERS.items():
         if os.environ.get(variable):

@@ -26,7 +26,6 @@ def fetch(name: str, revision: str, patterns: Sequence[str], is_whole: Callable[
 
     A hub that answers that it is busy is waited for. Raises: ModelError.
     """
-    caches.set_environment()
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:

@@ -38,6 +38,7 @@ def prepare() -> dict[str, Any]:
         # Else Ray uploads the folder in which `uv run` runs, and has uv build a second environment of it for
         # workers that have this one. Ray has read the variable when it was imported.
         ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
+    caches.set_environment()
     _set_token()
     options: dict[str, Any] = {"include_dashboard": False, **_folders()}
     if os.cpu_count() == 1:  # else Ray counts, and knows a container's limits

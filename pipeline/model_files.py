@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import hub
-from pipeline.caches import cache_folder, made_at_once
+from pipeline.caches import cache_folder, made_at_once, set_environment
 from pipeline.config import ModelConfig
 from pipeline.errors import ErrorCode, ModelError
 from pipeline.preprocessing import OWN, SHARED
@@ -23,6 +23,7 @@ FILES = ("config.json", OWN, SHARED, INDEX, *WEIGHTS)
 
 def fetch(config: ModelConfig, storage: Storage) -> tuple[Path, str]:
     """The model's folder on this machine, and the revision that it is. Raises: ModelError, StorageError."""
+    set_environment()  # before anything imports what the hub, or a model, is read with
     name = config.name
     if scheme(name) != "file":
         return _download(name, storage), "-"

@@ -51,10 +51,13 @@ def test_without_a_home_that_can_be_written_temporary_files_of_the_user_are_used
 def test_a_user_that_the_system_does_not_know_has_no_home(monkeypatch: pytest.MonkeyPatch, nobody: Path) -> None:
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(os, "getuid", lambda: 54_321)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for an id that is in no list of users
     assert caches.home() is None
     assert caches.temporary("cache").name.startswith("lakelens-cache-54321")
     monkeypatch.setenv("HOME", "relative")
     assert caches.home() is None
+    caches.set_environment()
+    assert Path(os.environ["HOME"]).name.startswith("lakelens-home-54321")
 
 
 def test_a_cache_that_an_image_brought_is_left_to_its_library(
