@@ -6,6 +6,7 @@ delta-rs and obstore read SSL_CERT_FILE when they open a store, and nothing else
 import hashlib
 import os
 import ssl
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,25 +19,35 @@ VARIABLE = "SSL_CERT_FILE"
 
 
 def trust(bundle: str | None) -> None:
-    """Have this process trust a file of certificates besides the system's, unless SSL_CERT_FILE is set.
+    """Have this process trust a file of certificates besides those of SSL_CERT_FILE, or of the system.
 
     Besides, since the variable is read by every client: the hub's, and that of images over HTTP.
     Raises: StorageError.
     """
-    if not bundle or os.environ.get(VARIABLE):
+    if not bundle:
         return
     try:
-        everything = Path(_system()).read_bytes() + b"\n" + Path(bundle).read_bytes()
-        folder = caches.temporary("certificates")
-        file = folder / f"{hashlib.sha256(everything).hexdigest()[:16]}.pem"
-        scratch = folder / uuid4().hex
-        scratch.write_bytes(everything)
-        os.replace(scratch, file)
+        os.environ[VARIABLE] = _with(bundle, os.environ.get(VARIABLE, ""))
     except OSError as error:
         raise StorageError(
             f"The certificates of AWS_CA_BUNDLE, {bundle}, cannot be used: {error.strerror}."
         ) from error
-    os.environ[VARIABLE] = str(file)
+
+
+@cache
+def _with(bundle: str, before: str) -> str:
+    """A file that has the certificates of both, which may be the one before."""
+    base = before if os.path.isfile(before) else _system()
+    usual, theirs = Path(base).read_bytes(), Path(bundle).read_bytes()
+    if theirs in usual:
+        return base
+    everything = usual + b"\n" + theirs
+    folder = caches.temporary("certificates")
+    file = folder / f"{hashlib.sha256(everything).hexdigest()[:16]}.pem"
+    scratch = folder / uuid4().hex
+    scratch.write_bytes(everything)
+    os.replace(scratch, file)
+    return str(file)
 
 
 def _system() -> str:

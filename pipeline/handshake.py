@@ -52,8 +52,8 @@ def refusal(error: Exception, where: str) -> ClusterError:
         )
     if "waiting for GCS" in text:
         text = "no head of a Ray cluster answers there; give its own address, host:6379"
-    text = text.rstrip(".")
-    return ClusterError(f"Cannot connect to {where}: {text.splitlines()[0] if text else type(error).__name__}.")
+    first = text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    return ClusterError(f"Cannot connect to {where}: {first}.")
 
 
 def wants_token(where: str) -> ClusterError:

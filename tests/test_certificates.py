@@ -52,16 +52,20 @@ def test_without_its_certificate_the_store_is_not_trusted(secured: tls.Secured) 
         Storage().impatient().read("s3://secured/image.jpg")
 
 
-def test_the_systems_certificates_stay_and_a_choice_of_the_users_is_kept(
-    secured: tls.Secured, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("theirs", [False, True])
+def test_the_certificates_of_the_system_or_of_the_users_choice_stay_trusted(
+    secured: tls.Secured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, theirs: bool
 ) -> None:
+    if theirs:
+        (tmp_path / "own.pem").write_text("their own")
+        monkeypatch.setenv(certificates.VARIABLE, str(tmp_path / "own.pem"))
     certificates.trust(str(secured.ca_file))
-    made = Path(os.environ[certificates.VARIABLE]).read_bytes()
-    assert made.endswith(secured.ca_file.read_bytes())
-    assert made.count(b"BEGIN CERTIFICATE") > 50
-    monkeypatch.setenv(certificates.VARIABLE, "/their/own.pem")
+    made = os.environ[certificates.VARIABLE]
+    text = Path(made).read_text()
+    assert text.endswith(secured.ca_file.read_text())
+    assert text.startswith("their own") if theirs else text.count("BEGIN CERTIFICATE") > 50
     certificates.trust(str(secured.ca_file))
-    assert os.environ[certificates.VARIABLE] == "/their/own.pem"
+    assert os.environ[certificates.VARIABLE] == made
 
 
 def test_certificates_that_are_not_there_are_one_sentence(
