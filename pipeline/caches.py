@@ -64,9 +64,17 @@ def home() -> Path | None:
     return found if found.is_absolute() else None
 
 
+def temporary_files() -> Path:
+    """The folder of temporary files: $TMPDIR, else one of the system's. Raises: StorageError if there is none."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise StorageError("No folder for temporary files can be written; set TMPDIR to one that can.") from error
+
+
 def temporary(name: str, parent: Path | None = None) -> Path:
-    """A folder of this user among the temporary files, the same for every process. Raises: OSError."""
-    folder = (parent or Path(tempfile.gettempdir())) / f"lakelens-{name}-{os.getuid()}"
+    """This user's folder among the temporary files, the same for every process. Raises: OSError, StorageError."""
+    folder = (parent or temporary_files()) / f"lakelens-{name}-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if found.st_uid == os.getuid() and not folder.is_symlink():

@@ -17,7 +17,7 @@ BUSY = (429, 500, 502, 503, 504)
 PATIENCE_S = 300.0
 """How long a busy hub is asked again; the window of its own rate limit."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-"""The first pause, and what doubling it leads to, where the hub does not say how long to wait."""
+"""The first pause, and what doubling it leads to, where the hub does not want a longer one."""
 COMMIT_CHARS = 40
 
 
@@ -48,13 +48,13 @@ def fetch(name: str, revision: str, patterns: Sequence[str], is_whole: Callable[
 
 def _cached(name: str, revision: str, patterns: Sequence[str], is_whole: Callable[[Path], bool]) -> Path | None:
     """The snapshot of an exact commit, in any of the caches."""
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     if len(revision) != COMMIT_CHARS:  # a branch or a tag, which moves
         return None
     local = partial(snapshot_download, revision=revision, allow_patterns=list(patterns), local_files_only=True)
-    for cache in (constants.HF_HUB_CACHE, _spare()):
+    for cache in _caches():
         try:
             found = Path(local(name, cache_dir=cache))
         except LocalEntryNotFoundError:
@@ -66,21 +66,21 @@ def _cached(name: str, revision: str, patterns: Sequence[str], is_whole: Callabl
 
 def _downloaded(name: str, revision: str, patterns: Sequence[str]) -> Path:
     """Raises: ModelError if the hub stays busy; what the hub's client raises."""
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
 
-    deadline, pause_s, cache = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S, None
+    deadline, pause_s, places = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S, _caches()
+    fetched = partial(snapshot_download, name, revision=revision, allow_patterns=list(patterns))
     while True:
         try:
-            return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), cache_dir=cache))
+            return Path(fetched(cache_dir=places[0]))
         except OSError as error:
             answer = _answer(error)
-            if cache is None and error.errno is not None and not caches.is_writable(Path(constants.HF_HUB_CACHE)):
-                cache = _spare()
+            if answer is None and error.errno is not None and len(places) > 1:
+                del places[0]
                 continue
             if answer is None or answer.status_code not in BUSY:
                 raise
-            wait_s = _asked_s(answer.headers)
-            wait_s = pause_s * random.uniform(0.5, 1) if wait_s is None else wait_s  # noqa: S311 - spreads requests
+            wait_s = max(_asked_s(answer.headers), pause_s * random.uniform(0.5, 1))  # noqa: S311 - spreads requests
             if time.monotonic() + wait_s > deadline:
                 raise ModelError(
                     f"The Hugging Face hub is busy and answers requests for {name} with status "
@@ -90,9 +90,12 @@ def _downloaded(name: str, revision: str, patterns: Sequence[str]) -> Path:
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
-def _spare() -> Path:
-    """A cache for a user whose own is read-only."""
-    return caches.temporary("hub")
+def _caches() -> list[Path]:
+    """The hub's own cache, and, where that is read-only, one among the temporary files."""
+    from huggingface_hub import constants
+
+    own = Path(constants.HF_HUB_CACHE)
+    return [own] if caches.is_writable(own) else [own, caches.temporary("hub")]
 
 
 def _answer(error: BaseException) -> Any:
@@ -100,14 +103,14 @@ def _answer(error: BaseException) -> Any:
     return getattr(error, "response", None) or getattr(error.__cause__, "response", None)
 
 
-def _asked_s(headers: Mapping[str, str]) -> float | None:
-    """How long the hub wants a client to wait, by Retry-After or its rate limit; None if it does not say."""
+def _asked_s(headers: Mapping[str, str]) -> float:
+    """How long the hub wants a client to wait, by Retry-After or its rate limit; 0 if it does not say."""
     from huggingface_hub.utils._http import parse_ratelimit_headers
 
     asked, limit = headers.get("Retry-After", ""), parse_ratelimit_headers(headers)
     if asked.isdigit():
         return float(asked)
     try:
-        return max(0.0, (parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds())
+        return (parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds()
     except (TypeError, ValueError):  # not a date either
-        return float(limit.reset_in_seconds) if limit else None
+        return float(limit.reset_in_seconds) if limit else 0.0

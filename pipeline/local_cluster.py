@@ -6,7 +6,6 @@ It does not connect to anything.
 import os
 import secrets
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ def _folders() -> dict[str, str]:
     if writable and _is_short(chosen):
         return {}
     spilling = {"object_spilling_directory": str(chosen)} if writable else {}
-    for parent in (Path(tempfile.gettempdir()), *ELSEWHERE):
+    for parent in (caches.temporary_files(), *ELSEWHERE):
         with suppress(OSError):
             folder = caches.temporary("ray", parent)
             if _is_short(folder) and caches.is_writable(folder):

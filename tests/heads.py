@@ -50,9 +50,11 @@ def free_port() -> int:
 
 @contextmanager
 def running(*, cpus: int = 2, adds: Mapping[str, Any] | None = None, plain: bool = False) -> Iterator[Head]:
-    """At the end its processes are killed, by their ids. A `plain` one wants no token, and its PATH
-    lacks its Python, as `.venv/bin/ray start --head` starts it. With `adds`, kinds of nodes by their names, an autoscaler
-    adds such nodes, as processes, and ends them when they were idle for six seconds.
+    """At the end its processes are killed, by their ids.
+
+    With `adds`, kinds of nodes by their names, an autoscaler adds such nodes, as processes, and ends them when
+    they were idle for six seconds. A `plain` one wants no token, and its PATH lacks its Python, as where
+    `.venv/bin/ray start --head` starts it.
     """
     port, dashboard, agent, metrics = (free_port() for _ in range(4))
     secret = {"RAY_AUTH_MODE": "disabled"} if plain else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
