@@ -39,9 +39,9 @@ def require_token(where: str) -> None:
 
 def refusal(error: Exception, where: str) -> ClusterError:
     """What Ray raises when it cannot join a cluster, as one sentence."""
-    if isinstance(error, AuthenticationError):
-        return wants_token(where)
     text = str(error).strip()
+    if isinstance(error, AuthenticationError) or "InvalidAuthToken" in text:
+        return wants_token(where)
     versions = re.findall(r"^ *(?:Ray|Python): (\S+)$", text, flags=re.MULTILINE)
     if "Version mismatch" in text and len(versions) == 4:
         return ClusterError(

@@ -125,23 +125,18 @@ def _processor(folder: Path, name: str) -> tuple[dict[str, Any], str]:
 
     Raises: ModelError if neither has them.
     """
-    if not (folder / SHARED).exists() or (folder / OWN).exists():
-        return _own_processor(folder, name), OWN
-    nested = read_json(folder / SHARED, name).get(NESTED)
+    if (folder / OWN).exists():
+        return read_json(folder / OWN, name), OWN
+    nested = read_json(folder / SHARED, name).get(NESTED) if (folder / SHARED).exists() else None
     if nested is None:
-        return _own_processor(folder, name), OWN
+        raise ModelError(
+            f"The model {name} has no {OWN}, so its image size, mean and std are unknown; write one with "
+            "AutoImageProcessor.from_pretrained(BASE).save_pretrained(FOLDER), where BASE is the model that it "
+            "comes from."
+        )
     if not isinstance(nested, dict):
         raise ModelError(f"The model {name} has a {SHARED} whose {NESTED} is not a JSON object.")
     return nested, SHARED
-
-
-def _own_processor(folder: Path, name: str) -> dict[str, Any]:
-    if not (folder / OWN).exists():
-        raise ModelError(
-            f"The model {name} has no {OWN}, so its image size, mean and standard deviation are unknown; write it "
-            "with save_pretrained of the AutoImageProcessor of the model that it was trained from."
-        )
-    return read_json(folder / OWN, name)
 
 
 def _sha256(files: list[Path]) -> str:

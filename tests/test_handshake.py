@@ -106,14 +106,16 @@ def test_a_job_whose_python_lacks_packages_names_it_and_the_option_and_runs_with
 @pytest.mark.slow
 @pytest.mark.usefixtures("_client")
 def test_a_dashboard_behind_a_private_authority_is_reached_with_its_certificate(
-    head: heads.Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: heads.Head, lake: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in dashboard.CA_FILES:
         monkeypatch.delenv(variable, raising=False)
     with tls.before(urlsplit(head.address).port or 0, tmp_path / "tls") as secured:
         with pytest.raises(ClusterError, match=r"is not trusted: .* --ca-file, or by REQUESTS_CA_BUNDLE"):
             Submissions(secured.url)
-        assert Submissions(secured.url, str(secured.ca_file)).all() is not None
+        trusting, log = Submissions(secured.url, str(secured.ca_file)), []
+        assert trusting.follow(trusting.submit(lake, python="nowhere"), log.append) == 2
+        assert "There is no nowhere" in "".join(log)
         for variable in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
             with monkeypatch.context() as patched:
                 patched.setenv(variable, str(secured.ca_file))
@@ -131,6 +133,11 @@ def test_what_ray_says_of_other_versions_is_one_sentence() -> None:
     sentence = str(handshake.refusal(RuntimeError(text), WHERE))
     assert "it runs Ray 1.0 on Python 3.8.1, and this process has Ray 2.60.0 on Python 3.11.7" in sentence
     assert "\n" not in sentence
+
+
+def test_a_token_that_ray_misses_somewhere_in_its_words_is_what_it_says() -> None:
+    text = "Failed to connect to GCS. Last connection error: Traceback\n  x\nRPC error: InvalidAuthToken: missing"
+    assert "wants a token" in str(handshake.refusal(RuntimeError(text), WHERE))
 
 
 @pytest.mark.parametrize("text", ["", "odd.\nmore"])
