@@ -24,6 +24,14 @@ Dashboard = Annotated[
         help="The cluster's dashboard, as in http://head:8265.",
     ),
 ]
+CaFile = Annotated[
+    str | None,
+    typer.Option(
+        "--ca-file",
+        metavar="PATH",
+        help="Certificates to trust for an https address; else REQUESTS_CA_BUNDLE, SSL_CERT_FILE, the system's.",
+    ),
+]
 Required = Annotated[
     list[str] | None,
     typer.Option("--require", metavar="NAME", help="A variable that must be set where the run is; repeatable."),

@@ -5,16 +5,17 @@ from typing import Annotated
 import typer
 
 from jobs import console
-from jobs.options import Dashboard
+from jobs.options import CaFile, Dashboard
 from pipeline.submission import Job, Submissions
 
 
 def main(
     address: Dashboard,
     job_id: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Only this job.")] = None,
+    ca_file: CaFile = None,
 ) -> None:
     """List the submitted runs that the Ray cluster remembers, the newest first."""
-    submissions = Submissions(address)
+    submissions = Submissions(address, ca_file)
     jobs = submissions.all() if job_id is None else [submissions.find(job_id)]
     if not jobs:
         console.say("No run was submitted.")

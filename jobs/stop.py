@@ -5,13 +5,15 @@ from typing import Annotated
 import typer
 
 from jobs import console
-from jobs.options import Dashboard
+from jobs.options import CaFile, Dashboard
 from pipeline.submission import Submissions
 
 
 def main(
-    address: Dashboard, job_id: Annotated[str, typer.Argument(metavar="JOB", help="As `status` lists it.")]
+    address: Dashboard,
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="As `status` lists it.")],
+    ca_file: CaFile = None,
 ) -> None:
     """Ask a submitted run to commit what is predicted, and to end."""
-    stopped = Submissions(address).stop(job_id)
+    stopped = Submissions(address, ca_file).stop(job_id)
     console.say(f"job {job_id} {'is stopping' if stopped else 'had ended already'}")

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from jobs import console
-from jobs.options import ConfigPath, Dashboard, LogFormat, Overrides, Required, TakeOver
-from pipeline import config, submission
+from jobs.options import CaFile, ConfigPath, Dashboard, LogFormat, Overrides, Required, TakeOver
+from pipeline import config, runtime_environment
 from pipeline.submission import Submissions
 
 INTERRUPTED = 130
@@ -23,6 +23,11 @@ def main(
         str | None,
         typer.Option(metavar="FILE", help="YAML: a Ray runtime environment for the job (pip, env_vars, ...)."),
     ] = None,
+    python: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="The cluster's Python to run it with; else the one on its PATH."),
+    ] = None,
+    ca_file: CaFile = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show its log, and exit with its exit code.")] = False,
 ) -> None:
     """Submit `lakelens run CONFIG` to the Ray cluster whose dashboard is at --address.
@@ -31,11 +36,11 @@ def main(
     ended is not submitted again; one that has ended is, and goes on where it was.
     """
     settings = config.load(path, overrides or [])
-    environment = submission.runtime_env(runtime_env) if runtime_env else None
+    environment = runtime_environment.read(runtime_env) if runtime_env else None
     options = [word for name in required or () for word in ("--require", name)] + ["--take-over"] * take_over
     options += ["--log-format", log_format] if log_format else []
-    submissions = Submissions(address)
-    job_id = submissions.submit(settings, options, environment)
+    submissions = Submissions(address, ca_file)
+    job_id = submissions.submit(settings, options, environment, python)
     console.say(f"job {job_id}")
     if not wait:
         console.note(f"lakelens status {job_id} --address {address} tells how it goes.")

@@ -13,6 +13,7 @@ import botocore.config
 import botocore.credentials
 import botocore.session
 
+from pipeline import certificates
 from pipeline.config import StorageConfig
 
 SCHEMES = ("s3", "s3a")
@@ -56,7 +57,8 @@ def s3fs_options(config: StorageConfig, *, patient: bool) -> dict[str, Any]:
 
 
 def delta_options(config: StorageConfig) -> dict[str, str]:
-    """For delta-rs, with the credentials of this moment."""
+    """For delta-rs, with the credentials of this moment. Raises: StorageError for lost certificates."""
+    certificates.trust(_bundle())
     endpoint, region = place(config)
     found = credentials(config)
     frozen = found.get_frozen_credentials() if found else None
@@ -74,8 +76,10 @@ def delta_options(config: StorageConfig) -> dict[str, str]:
 def obstore_options(config: StorageConfig) -> dict[str, str]:
     """For `obstore.store.S3Store`, without credentials.
 
-    Also what is as usual: else obstore takes it from variables that mean nothing to botocore.
+    Also what is as usual: else obstore takes it from variables that mean nothing to botocore. Raises: StorageError
+    for lost certificates.
     """
+    certificates.trust(_bundle())
     endpoint, region = place(config)
     return {
         **_endpoints(endpoint),
@@ -97,6 +101,12 @@ def _endpoints(endpoint: str | None) -> dict[str, str]:
 def _unusual(endpoint: str, region: str) -> str | None:
     """The endpoint, unless it is that of the region, which clients find themselves."""
     return None if endpoint == f"https://s3.{region}.amazonaws.com" else endpoint
+
+
+def _bundle() -> str | None:
+    """A file of certificates: AWS_CA_BUNDLE, else the profile's; None if there is none, or a folder of them."""
+    found = botocore.session.get_session().get_config_variable("ca_bundle")
+    return str(found) if found and not os.path.isdir(found) else None
 
 
 @cache

@@ -9,17 +9,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
 from ray.data import DataContext
 from ray.exceptions import RayError
 
-from pipeline import errors
+from pipeline import errors, handshake, local_cluster
 from pipeline.errors import ClusterError, LakeLensError
 
-WORKERS = 16
-"""Processes that a cluster of our own keeps for the next task, besides one for each CPU."""
 CONNECT_TIMEOUT_S = 10.0
 """How long a cluster's port may take to answer; Ray itself tries for five minutes."""
 
@@ -31,24 +28,23 @@ def connected(address: str | None) -> Iterator[None]:
     Raises: ClusterError.
     """
     address = address or os.environ.get("RAY_ADDRESS")
+    address = None if address == "local" else address  # Ray's own name for it
     if ray.is_initialized():  # the process that called us owns the connection
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Else Ray ends a process that was idle for a second, and every write of files waits for a new one to start.
-    os.environ.setdefault("RAY_num_workers_soft_limit", str(WORKERS + (os.cpu_count() or 1)))
     # Ray Data starts its actors in a way that Ray's own core logs as an error, every time.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     _check_address(address)
-    local: dict[str, Any] = {} if address else {"include_dashboard": False}
-    if not address and os.cpu_count() == 1:  # else Ray counts, and knows a container's limits
-        local["num_cpus"] = 2
+    where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
     try:
         with _hushed(), _signals_kept():
+            local = {} if address else local_cluster.prepare()
+            if address and _has_port(address):
+                handshake.check(address, where)
             ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
-        raise ClusterError(f"Cannot connect to {where}: {str(error).strip().splitlines()[0]}.") from error
+    except (RayError, OSError, RuntimeError, ValueError) as error:
+        raise handshake.refusal(error, where) from error
     try:
         _quiet()
         yield
@@ -63,10 +59,15 @@ def _check_address(address: str | None) -> None:
             f"Cannot run through {address}, the address of a dashboard or of a Ray client; give the head node's "
             "own, host:6379."
         )
-    host, colon, port = (address or "").rpartition(":")
-    if not colon or not port.isdigit():  # "auto", "local"
-        return
-    require_answer(host, int(port), f"the Ray cluster at {address}")
+    if address and _has_port(address):
+        host, _, port = address.rpartition(":")
+        require_answer(host, int(port), f"the Ray cluster at {address}")
+
+
+def _has_port(address: str) -> bool:
+    """False for "auto"."""
+    _, colon, port = address.rpartition(":")
+    return bool(colon) and port.isdigit()
 
 
 def require_answer(host: str, port: int, where: str) -> None:

@@ -13,14 +13,14 @@ from pathlib import Path
 from uuid import uuid4
 
 from pipeline.batching import Learned
-from pipeline.model import cache_folder
+from pipeline.caches import cache_folder
 
 KEPT_S = 7 * 24 * 3600.0
 """For so long: what fits depends on the driver, and on who else uses the device."""
 
 
 class Shelf:
-    """The place of one model, device and precision, below `model.cache_folder()`."""
+    """The place of one model, device and precision, below `caches.cache_folder()`."""
 
     def __init__(self, *decisive: str) -> None:
         key = hashlib.sha256("\n".join(decisive).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
 """S3 objects -> bytes by obstore, in a ninth of the CPU time that s3fs takes for each.
 
 What s3fs can do besides is left to it: keys that obstore would read as others, and buckets that obstore has not
-read from yet, because of a region that a bucket redirects to, an access point, a certificate. It knows no retries.
+read from yet, because of a region that a bucket redirects to, or an access point. It knows no retries.
 """
 
 import re

@@ -9,6 +9,12 @@ from typing import Any
 
 from pipeline.errors import ModelError
 
+OWN = "preprocessor_config.json"
+"""The file of an image processor."""
+SHARED = "processor_config.json"
+"""The file of a processor for several kinds of input, which may hold the image processor's settings."""
+NESTED = "image_processor"
+"""Their key in there."""
 RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Pillow's filters, by the number that preprocessor configs use."""
 
@@ -52,17 +58,15 @@ class Preprocessing:
     width: int
 
 
-def read_preprocessing(raw: Mapping[str, Any], name: str) -> Preprocessing:
-    """Read a `preprocessor_config.json`, with its processor's defaults for what it leaves out.
+def read_preprocessing(raw: Mapping[str, Any], name: str, file: str = OWN) -> Preprocessing:
+    """Read an image processor's settings, with its defaults for what they leave out; `file` is for messages.
 
     Raises: ModelError for a processor that LakeLens does not reproduce, or values that make no sense.
     """
     try:
         return _read(raw, name)
     except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ModelError(
-            f"The model {name} has a preprocessor_config.json that makes no sense: {error!r}."
-        ) from error
+        raise ModelError(f"The model {name} has a {file} that makes no sense: {error!r}.") from error
 
 
 def _read(raw: Mapping[str, Any], name: str) -> Preprocessing:
@@ -102,6 +106,8 @@ def _size(size: Any, name: str) -> tuple[tuple[int, int] | None, int | None]:
     """(height, width) or the shortest edge, from any of the forms that configs have."""
     if isinstance(size, int):
         return (size, size), None
+    if isinstance(size, list | tuple) and len(size) == 2:
+        return (int(size[0]), int(size[1])), None
     if isinstance(size, Mapping) and {"height", "width"} <= size.keys():
         return (int(size["height"]), int(size["width"])), None
     if isinstance(size, Mapping) and size.keys() == {"shortest_edge"}:

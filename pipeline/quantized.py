@@ -13,8 +13,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from pipeline.agreement import Agreement
+from pipeline.caches import cache_folder, made_at_once
 from pipeline.errors import ModelError
-from pipeline.model import cache_folder, made_at_once
 from pipeline.storage import Storage, join
 
 INT8 = "int8"

@@ -13,15 +13,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from pipeline import caches
+from pipeline.errors import StorageError
+
 PREFIX = f"lakelens-scratch-{quote(platform.node(), safe='')}-"
 """With the machine's name: some file systems that machines share have locks on each of them alone."""
 
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """An empty folder among the system's temporary files, deleted at the end. Raises: OSError."""
-    _sweep(Path(tempfile.gettempdir()))
-    path, lock = _locked()
+    """An empty folder among the system's temporary files, deleted at the end. Raises: StorageError."""
+    parent = caches.temporary_files()
+    _sweep(parent)
+    try:
+        path, lock = _locked()
+    except OSError as error:
+        raise StorageError(
+            f"Cannot make a temporary folder in {parent}: {error.strerror}; set TMPDIR to another one."
+        ) from error
     try:
         yield path
     finally:

@@ -49,17 +49,22 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(*, cpus: int = 2, adds: Mapping[str, Any] | None = None) -> Iterator[Head]:
-    """At the end its processes are killed, by their ids. With `adds`, kinds of nodes by their names, an autoscaler
-    adds such nodes, as processes, and ends them when they were idle for six seconds.
+def running(*, cpus: int = 2, adds: Mapping[str, Any] | None = None, plain: bool = False) -> Iterator[Head]:
+    """At the end its processes are killed, by their ids.
+
+    With `adds`, kinds of nodes by their names, an autoscaler adds such nodes, as processes, and ends them when
+    they were idle for six seconds. A `plain` one wants no token, and its PATH lacks its Python, as where
+    `.venv/bin/ray start --head` starts it.
     """
     port, dashboard, agent, metrics = (free_port() for _ in range(4))
-    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
+    secret = {"RAY_AUTH_MODE": "disabled"} if plain else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    environment = {**secret, "RAY_USAGE_STATS_ENABLED": "0"}
     # Idle workers wait for the next task, and metrics are soon seen.
     quick = {"RAY_num_workers_soft_limit": "16", "RAY_metrics_report_interval_ms": "1000"}
     binaries = str(Path(sys.executable).parent)
     quick |= SCALING if adds else {}
-    everything = {**os.environ, **environment, **quick, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    path = os.defpath if plain else f"{binaries}{os.pathsep}{os.environ['PATH']}"
+    everything = {**os.environ, **environment, **quick, "PATH": path}
     ports = ["--port", str(port), "--dashboard-port", str(dashboard), "--node-ip-address", "127.0.0.1"]
     ports += ["--dashboard-agent-listen-port", str(agent), "--metrics-export-port", str(metrics)]
     with tempfile.TemporaryDirectory(prefix="lakelens-head-") as folder:

@@ -18,6 +18,8 @@ from botocore.exceptions import BotoCoreError
 from tests import orphans
 
 ACCESS_KEY, SECRET_KEY = "lakelens-test", "a-secret-that-must-not-be-written"
+READER = "lakelens-reader"
+"""The access key of one who may get objects, and neither list nor write them; the secret is the same."""
 START_S, STARTS = 60.0, 5
 GRPC = 10_000  # SeaweedFS serves gRPC at each port + 10,000
 
@@ -47,9 +49,13 @@ class S3Server:
 @contextmanager
 def running(folder: Path) -> Iterator[S3Server]:
     """Start a server that keeps its files in `folder`; it is stopped by its process id."""
-    identity = {"name": "tests", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]}
+    may = {ACCESS_KEY: ["Admin", "Read", "Write", "List"], READER: ["Read"]}
+    identities = [
+        {"name": key, "credentials": [{"accessKey": key, "secretKey": SECRET_KEY}], "actions": actions}
+        for key, actions in may.items()
+    ]
     config = folder / "s3.json"
-    config.write_text(json.dumps({"identities": [identity | {"actions": ["Admin", "Read", "Write", "List"]}]}))
+    config.write_text(json.dumps({"identities": identities}))
     for _ in range(STARTS):
         process, server = _started(folder, config)
         try:

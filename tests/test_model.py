@@ -1,5 +1,6 @@
 """A folder becomes a model with a fingerprint, or one sentence says why not."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ from transformers import ViTForImageClassification
 
 from pipeline import model
 from pipeline.config import DecodeConfig, EmbeddingConfig, ModelConfig
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, StorageError
 from pipeline.model import Model
+from tests import seaweed
 from tests.making import STORAGE, edit_json, tiny_model
 
 
@@ -158,6 +160,60 @@ def test_a_missing_or_broken_file_is_named(folder: Path, name: str) -> None:
         assert f"has a {name} that {'is ' if 'object' in reason else ''}{reason}" in refusal(folder)
     (folder / name).unlink()
     assert f"has no {name}" in refusal(folder)
+
+
+def nested(folder: Path, **values: Any) -> None:
+    """The settings move into the file that newer transformers write, with these changes."""
+    settings = {**json.loads((folder / "preprocessor_config.json").read_text()), **values}
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
+
+
+def test_an_image_processor_may_be_nested_in_the_processors_file(original: Path, folder: Path) -> None:
+    nested(folder)
+    (folder / "preprocessor_config.json").unlink()
+    assert fingerprint(folder) == fingerprint(original)
+    nested_size = {"image_processor": {"size": [48, 48], "image_processor_type": "ViTImageProcessor"}}
+    (folder / "processor_config.json").write_text(json.dumps(nested_size))
+    assert "its processor_config.json makes them 48x48" in refusal(folder)
+
+
+def test_of_both_files_of_a_processor_its_own_counts(original: Path, folder: Path) -> None:
+    nested(folder, image_mean=[0.1, 0.2, 0.3])
+    assert fingerprint(folder) == fingerprint(original)
+    (folder / "preprocessor_config.json").write_text("")
+    assert "has a preprocessor_config.json that is not JSON" in refusal(folder)
+
+
+def test_a_model_without_settings_of_a_processor_says_what_writes_them(folder: Path) -> None:
+    (folder / "preprocessor_config.json").unlink()
+    for text in (None, '{"tokenizer": {}}', '{"image_processor": null}'):
+        if text:
+            (folder / "processor_config.json").write_text(text)
+        assert "has no preprocessor_config.json" in refusal(folder)
+        assert "AutoImageProcessor" in refusal(folder)
+    for text, sentence in (('{"image_processor": 7}', "not a JSON object"), ("{", "is not JSON")):
+        (folder / "processor_config.json").write_text(text)
+        assert "processor_config.json" in refusal(folder)
+        assert sentence in refusal(folder)
+
+
+def test_a_model_on_s3_is_read_by_who_may_get_objects_and_not_list_them(
+    original: Path, tmp_path: Path, s3: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKELENS_CACHE", str(tmp_path / "cache"))
+    sharded = tmp_path / "sharded"
+    ViTForImageClassification.from_pretrained(original).save_pretrained(sharded, max_shard_size="40KB")
+    shutil.copy(original / "preprocessor_config.json", sharded)
+    s3.filesystem().makedirs("models", exist_ok=True)
+    for folder in (original, sharded):
+        s3.filesystem().put(f"{folder}/", f"models/{folder.name}/", recursive=True)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.READER)
+    with pytest.raises(PermissionError):
+        STORAGE.filesystem("s3://models")[0].ls("models")
+    for folder in (original, sharded):
+        assert fingerprint(f"s3://models/{folder.name}") == fingerprint(folder)
+    with pytest.raises(StorageError, match="access is denied"):
+        resolve("s3://models/none")
 
 
 def test_an_input_size_that_the_model_does_not_take_is_refused_with_both_sizes(folder: Path) -> None:

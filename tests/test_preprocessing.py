@@ -65,6 +65,7 @@ def test_without_a_type_it_is_a_vit_processor() -> None:
         {"size": 96, "crop_size": 64},
         {"size": {"height": 96, "width": 80}, "crop_size": {"height": 64, "width": 48}},
         {"size": {"shortest_edge": 96}, "crop_size": 64, "do_center_crop": True},
+        {"size": [96, 80], "crop_size": [64, 48]},
         {"resample": 0},
         {"resample": 1, "do_normalize": False},
         {"do_rescale": False},
@@ -81,7 +82,7 @@ def test_every_form_of_a_setting_is_read_as_hugging_face_reads_it(
     assert_same(read_preprocessing(raw, "m"), hugging_face(raw, tmp_path))
 
 
-@pytest.mark.parametrize("size", [{"shortest_edge": 256}, {"height": 256, "width": 250}])
+@pytest.mark.parametrize("size", [{"shortest_edge": 256}, {"height": 256, "width": 250}, [256, 250]], ids=str)
 def test_the_sizes_of_a_bit_processor_are_read_as_hugging_face_reads_them(tmp_path: Path, size: Any) -> None:
     raw = {"image_processor_type": "BitImageProcessor", "size": size, "crop_size": 224}
     assert_same(read_preprocessing(raw, "m"), hugging_face(raw, tmp_path))
@@ -122,7 +123,9 @@ def test_a_model_without_a_fixed_input_size_is_refused() -> None:
     assert "no fixed input size" in refusal(size={"height": 0, "width": 224})
 
 
-@pytest.mark.parametrize("size", [{"longest_edge": 224}, {"shortest_edge": 1, "longest_edge": 2}, "224", {}])
+@pytest.mark.parametrize(
+    "size", [{"longest_edge": 224}, {"shortest_edge": 1, "longest_edge": 2}, "224", {}, [224], [1, 2, 3]]
+)
 def test_a_size_of_another_form_is_refused(size: Any) -> None:
     assert "image size that LakeLens does not reproduce" in refusal(size=size)
 

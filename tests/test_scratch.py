@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import scratch
+from pipeline.errors import StorageError
 
 HOLD = """
 from pipeline import scratch
@@ -96,3 +97,21 @@ def test_a_folder_that_was_swept_away_before_it_was_locked_is_made_again(
     with scratch.folder() as room:
         assert str(room) == made[1]
         assert room.exists()
+
+
+def test_where_no_temporary_folder_can_be_made_it_is_one_sentence(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch.tempfile, "tempdir", "/proc")
+    with (
+        pytest.raises(StorageError, match=r"^Cannot make a temporary folder in /proc: .*; set TMPDIR"),
+        scratch.folder(),
+    ):
+        raise AssertionError
+
+    def none() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(scratch.tempfile, "gettempdir", none)
+    with pytest.raises(StorageError, match=r"^No folder for temporary files .* set TMPDIR"), scratch.folder():
+        raise AssertionError

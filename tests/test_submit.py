@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 from ray._private.authentication_test_utils import reset_auth_token_state
 
-from pipeline import config
+from pipeline import cluster, config
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, ClusterError, ConfigError
-from pipeline.submission import Submissions, runtime_env
+from pipeline.runtime_environment import read as runtime_env
+from pipeline.submission import Submissions
 from tests import heads, lakes
 
 pytestmark = pytest.mark.ray
@@ -69,8 +70,37 @@ def test_without_the_right_token_it_says_how_to_give_one(
 ) -> None:
     monkeypatch.setenv(variable, "disabled" if variable == "RAY_AUTH_MODE" else heads.TOKEN[::-1])
     reset_auth_token_state()
-    with pytest.raises(ClusterError, match="wants a token: set RAY_AUTH_MODE=token"):
+    wanted = "wants a token: set RAY_AUTH_MODE=token"
+    with pytest.raises(ClusterError, match=wanted):
         Submissions(head.address).all()
+    began_s = time.monotonic()
+    with pytest.raises(ClusterError, match=wanted), cluster.connected(head.gcs):
+        raise AssertionError
+    assert time.monotonic() - began_s < 5
+
+
+@pytest.mark.slow
+def test_headers_of_the_environment_go_with_every_request(
+    head: heads.Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token by a header of one's own, as a proxy would want one."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_JOB_HEADERS", json.dumps({"Authorization": f"Bearer {heads.TOKEN}"}))
+    reset_auth_token_state()
+    submissions = Submissions(head.address)
+    assert submissions.all() is not None
+    with pytest.raises(ClusterError, match="knows no job none-0"):
+        submissions.stop("none-0")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"X-Name": 7}', "a-secret"])
+def test_headers_that_are_no_json_object_are_one_sentence_that_does_not_show_them(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_JOB_HEADERS", text)
+    with pytest.raises(ConfigError, match=r"^RAY_JOB_HEADERS must be a JSON object of texts") as caught:
+        Submissions("http://127.0.0.1:9")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.slow

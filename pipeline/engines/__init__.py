@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import __version__
+from pipeline.caches import cache_folder
 from pipeline.config import EmbeddingConfig, ModelConfig
 from pipeline.engines.base import Engine, Scored
 from pipeline.errors import EngineError
-from pipeline.model import Model, cache_folder
+from pipeline.model import Model
 
 __all__ = ["Engine", "Scored", "choose", "load", "load_reference", "write_int8"]
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import openvino
 import torch
 
+from pipeline.caches import made_at_once
 from pipeline.engines.network import Network
-from pipeline.model import Model, made_at_once
+from pipeline.model import Model
 
 
 def convert(model: Model, pooling: str, target: Path) -> None:

@@ -1,0 +1,64 @@
+"""What a Ray cluster wants of those who join it: a token, and the same versions of Ray and Python.
+
+It asks the cluster before Ray does, which would try for 20 seconds, or end the process.
+"""
+
+import re
+
+from ray._common.usage import usage_lib
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
+from ray._private.utils import check_version_info
+from ray._raylet import AuthenticationTokenLoader, GcsClient  # type: ignore[attr-defined]
+from ray.exceptions import AuthenticationError, RayError
+
+from pipeline.errors import ClusterError
+
+
+def check(address: str, where: str) -> None:
+    """Ask the cluster at `address`, host:port. Raises: ClusterError, also if this process has no token to send."""
+    require_token(where)
+    try:
+        versions = usage_lib.get_cluster_metadata(GcsClient(address=address))
+        if versions:
+            check_version_info(versions, "here")
+    except (RayError, RuntimeError) as error:
+        raise refusal(error, where) from error
+
+
+def require_token(where: str) -> None:
+    """Raises: ClusterError if a token is to be sent and there is none: Ray's core would end the process."""
+    try:
+        if is_token_auth_enabled() and not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+            raise ClusterError(
+                f"Cannot connect to {where}: RAY_AUTH_MODE=token is set, but there is no token; put one into "
+                "~/.ray/auth_token, or set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
+            )
+    except AuthenticationError as error:  # the file that is named cannot be read, or is empty
+        raise ClusterError(f"Cannot connect to {where}: {str(error).partition('. ')[0]}.") from error
+
+
+def refusal(error: Exception, where: str) -> ClusterError:
+    """What Ray raises when it cannot join a cluster, as one sentence."""
+    text = str(error).strip()
+    if isinstance(error, AuthenticationError) or "InvalidAuthToken" in text:
+        return wants_token(where)
+    versions = re.findall(r"^ *(?:Ray|Python): (\S+)$", text, flags=re.MULTILINE)
+    if "Version mismatch" in text and len(versions) == 4:
+        return ClusterError(
+            "Cannot connect to {}: it runs Ray {} on Python {}, and this process has Ray {} on Python {}; install "
+            "the cluster's versions here, or have a Python with them run it by `lakelens submit --python`.".format(
+                where, *versions
+            )
+        )
+    if "waiting for GCS" in text:
+        text = "no head of a Ray cluster answers there; give its own address, host:6379"
+    first = text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    return ClusterError(f"Cannot connect to {where}: {first}.")
+
+
+def wants_token(where: str) -> ClusterError:
+    """The sentence for a cluster that was sent no token, or another one's."""
+    return ClusterError(
+        f"Cannot connect to {where}: it wants a token: set RAY_AUTH_MODE=token, which takes the one in "
+        "~/.ray/auth_token, or that of RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
+    )
