@@ -124,10 +124,10 @@ def test_a_store_that_throttles_all_gets_no_request_until_its_pause_is_over(
         with found.turn(1, given_up):
             entered.set()
 
-    waiting.append(threading.Thread(target=ask))
+    waiting.append(threading.Thread(target=ask, daemon=True))
     waiting[0].start()
     assert not entered.wait(0.1)
-    clock.now_s += 20
+    clock.now_s += 22
     assert entered.wait(2)
 
 
@@ -140,7 +140,7 @@ def test_the_oldest_request_goes_first(clock: Clock, waiting: list[threading.Thr
 
     with found.turn(0, given_up):
         for place in (5, 3, 4, 1):
-            waiting.append(threading.Thread(target=ask, args=(place,)))
+            waiting.append(threading.Thread(target=ask, args=(place,), daemon=True))
             waiting[-1].start()
         while len(found._waiting) < 4:
             pass
@@ -160,7 +160,7 @@ def test_who_is_given_up_waits_no_longer(clock: Clock, waiting: list[threading.T
             raised.append(error)
 
     with found.turn(0, threading.Event()):
-        waiting.append(threading.Thread(target=ask))
+        waiting.append(threading.Thread(target=ask, daemon=True))
         waiting[0].start()
         given_up.set()
         waiting[0].join(5)
@@ -199,4 +199,4 @@ def test_only_an_answer_that_was_one_counts_as_one(error: Exception, served: boo
 
     with pytest.raises(type(error)):
         Turn(found, 0, threading.Event()).served(read)
-    assert (found.at_once == 2) and (found._only_throttles_since is None) is served
+    assert (found._only_throttles_since is None) is served
