@@ -9,7 +9,8 @@ import re
 from urllib.parse import unquote_to_bytes
 
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}", re.ASCII)
-_HASHED = re.compile(rf"data:{_MEDIA_TYPE.pattern};sha256=[0-9a-f]{{64}}", re.ASCII)
+HASHED = r"data:[^,;]+;sha256=[0-9a-f]{64}"
+"""A regular expression of the texts that stand for `data:` URIs."""
 _BASE64 = re.compile(r";[ ]*base64[ ]*$", re.IGNORECASE)
 DEFAULT_TYPE = "text/plain"
 """The media type of a URI that names none."""
@@ -35,13 +36,8 @@ def content(uri: str) -> bytes:
 
 def hashed(uri: str) -> str:
     """`data:<media type>;sha256=<of the whole URI's UTF-8 text>`; of such a text, itself."""
-    if _HASHED.fullmatch(uri):
+    if re.fullmatch(HASHED, uri):
         return uri
     named = uri[5:].partition(",")[0].partition(";")[0].strip()
     media_type = named if _MEDIA_TYPE.fullmatch(named) else DEFAULT_TYPE
     return f"data:{media_type};sha256={hashlib.sha256(uri.encode('utf-8', 'surrogatepass')).hexdigest()}"
-
-
-def is_hashed(uri: str) -> bool:
-    """Whether this text stands for a `data:` URI: the bytes cannot be had from it."""
-    return _HASHED.fullmatch(uri) is not None
