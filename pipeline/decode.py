@@ -76,9 +76,8 @@ def decode(data: bytes, steps: Preprocessing, config: DecodeConfig) -> Decoded:
     except RowError:
         raise
     except Exception as error:  # Pillow's plug-ins raise anything on malformed files
-        mended = _mended(data)
-        if mended is not None:
-            with suppress(Exception):
+        with suppress(Exception):
+            if (mended := _mended(data, config)) is not None:
                 return _decoded(mended[0], steps, config, [mended[1]])
         raise _failure(error, data, config) from error
 
@@ -98,21 +97,21 @@ def _decoded(data: bytes, steps: Preprocessing, config: DecodeConfig, notes: lis
     return Decoded(pixels, width, height, tuple(notes))
 
 
-def _mended(data: bytes) -> tuple[bytes, str] | None:
+def _mended(data: bytes, config: DecodeConfig) -> tuple[bytes, str] | None:
     """A file that has all its pixels in the way in which they can be decoded, and a note of it."""
     if (lean := salvage.without_long_text(data)) is not None:
         return lean, salvage.LONG_TEXT_LEFT_OUT
-    if (ended := salvage.with_end(data)) is not None and _is_whole_jpeg(ended):
+    if (ended := salvage.with_end(data)) is not None and _is_whole_jpeg(ended, config):
         return ended, salvage.NO_END_MARKER
     return None
 
 
-def _is_whole_jpeg(data: bytes) -> bool:
+def _is_whole_jpeg(data: bytes, config: DecodeConfig) -> bool:
     """Whether libjpeg decodes it without a warning, which it gives where it makes pixels up."""
-    for colours in ("GRAY", "CMYK"):
-        with suppress(ValueError):
-            simplejpeg.decode_jpeg(data, colours)
-            return True
+    with suppress(Exception):
+        image = _open(data, config)  # within the limits
+        simplejpeg.decode_jpeg(data, "CMYK" if image.mode == "CMYK" else "GRAY")
+        return True
     return False
 
 
@@ -179,7 +178,7 @@ def _loaded(image: Image.Image, data: bytes, config: DecodeConfig, notes: list[s
     try:
         image.load()
     except Exception as error:
-        if config.truncated == "error" or not (_is_truncation(error) or ends_early(data)) or _mended(data):
+        if config.truncated == "error" or not (_is_truncation(error) or ends_early(data)) or _mended(data, config):
             raise
         ImageFile.LOAD_TRUNCATED_IMAGES = True
         try:

@@ -142,3 +142,12 @@ def test_a_jpeg_at_a_smaller_scale_needs_no_end_marker_either() -> None:
     found = decoded(KINDS["baseline"][:-2], fast=True)
     assert found.notes == ("no_end_marker", "dct_scaled")
     assert np.abs(found.pixels.astype(int) - decoded(KINDS["baseline"], fast=True).pixels).max() == 0
+
+
+def test_a_huge_jpeg_without_an_end_is_refused_by_its_header() -> None:
+    cut = bytearray(KINDS["baseline"][:-2])
+    frame = cut.index(b"\xff\xc0")
+    cut[frame + 5 : frame + 9] = struct.pack(">HH", 60_000, 60_000)
+    with pytest.raises(RowError) as caught:
+        decoded(bytes(cut))
+    assert caught.value.code is ErrorCode.TOO_MANY_PIXELS
