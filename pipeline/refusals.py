@@ -133,7 +133,9 @@ def _of_http(error: BaseException) -> ErrorCode | None:
         return ErrorCode.BAD_URI
     if isinstance(error, aiohttp.ClientResponseError):
         made_up = isinstance(error.__cause__, aiohttp.http_exceptions.HttpProcessingError)  # it was no HTTP
-        return ErrorCode.UNAVAILABLE if made_up else _of_status(getattr(error, "status", 0))
+        if made_up:
+            return ErrorCode.UNAVAILABLE
+        return _NAMES.get(getattr(error, "message", "")) or _of_status(getattr(error, "status", 0))
     if isinstance(error, aiohttp.ServerTimeoutError):
         return ErrorCode.TIMEOUT
     if isinstance(error, aiohttp.ClientSSLError):  # some are ValueErrors, too
