@@ -3,7 +3,6 @@
 A `Pace` is one store's, a `Turn` one request's. It knows neither URIs nor what is asked for.
 """
 
-import heapq
 import random
 import threading
 import time
@@ -46,7 +45,7 @@ class Pace:
         self._most, self._patience_s, self._clock = most, patience_s, clock
         self._limit = float(most)
         self._busy, self._in_a_row = 0, 0
-        self._waiting: list[int] = []
+        self._waiting: set[int] = set()
         self._lowered_s = self._opens_s = -float("inf")
         self._only_throttles_since: float | None = None
         self._changed = threading.Condition()
@@ -60,7 +59,7 @@ class Pace:
     def turn(self, place: int, given_up: threading.Event) -> Iterator[float]:
         """Wait for this request's turn; gives when it began. Raises: GivenUpError once that is set."""
         with self._changed:
-            heapq.heappush(self._waiting, place)
+            self._waiting.add(place)
             try:
                 while (pause_s := self._pause(place)) > 0:
                     if given_up.is_set():
@@ -68,7 +67,6 @@ class Pace:
                     self._changed.wait(pause_s)
             finally:
                 self._waiting.remove(place)
-                heapq.heapify(self._waiting)
                 self._changed.notify_all()
             self._busy += 1
         try:
@@ -106,7 +104,7 @@ class Pace:
 
     def _pause(self, place: int) -> float:
         """Seconds after which to look again; 0 if it is this one's turn."""
-        if self._busy >= int(self._limit) or self._waiting[0] != place:
+        if self._busy >= int(self._limit) or place != min(self._waiting):
             return LOOK_S
         return min(self._opens_s - self._clock(), LOOK_S)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 LONGEST_TEXT = 1 << 20
 """Bytes of a PNG's text or profile, unpacked: what Pillow takes."""
 ALL_TEXT = 32 << 20
-"""Bytes of all of them together: half of what Pillow takes."""
+"""Bytes of all of them together, half of what Pillow takes; what follows is not even unpacked."""
 LONG_TEXT_LEFT_OUT, NO_END_MARKER = "long_text_left_out", "no_end_marker"
 END_OF_IMAGE = b"\xff\xd9"
 
@@ -27,12 +27,13 @@ def without_long_text(data: bytes) -> bytes | None:
     """A PNG without the text and profiles that Pillow refuses; None if it has none, or is no PNG."""
     if not data.startswith(_PNG):
         return None
-    kept, held = bytearray(_PNG), 0
+    kept, unpacked = bytearray(_PNG), 0
     for name, chunk in _chunks(data):
-        size = _unpacked(name, chunk[8:-4]) if name in _TEXT else 0
-        if size > LONGEST_TEXT or held + size > ALL_TEXT or _is_misread(name, chunk):
-            continue
-        held += size
+        if name in _TEXT:
+            size = _unpacked(name, chunk[8:-4]) if unpacked < ALL_TEXT else 0
+            unpacked += size
+            if size > LONGEST_TEXT or unpacked >= ALL_TEXT or _is_misread(name, chunk):
+                continue
         kept += chunk
     return bytes(kept) if len(kept) < len(data) else None
 

@@ -1,6 +1,7 @@
 """Files that decoders refuse although all their pixels are there are images; those that lack some are not."""
 
 import struct
+import time
 import zlib
 from typing import Any
 
@@ -85,6 +86,13 @@ def test_a_png_that_is_damaged_besides_keeps_its_code() -> None:
         with pytest.raises(RowError) as caught:
             decoded(data)
         assert caught.value.code is code
+
+
+def test_thousands_of_bombs_are_not_all_unpacked() -> None:
+    bomb = chunk(b"zTXt", b"k\0\0" + packed(1_100_000))
+    started = time.perf_counter()
+    assert decoded(png(*[bomb] * 10_000)).notes == ("long_text_left_out",)
+    assert time.perf_counter() - started < 5
 
 
 def test_the_salvage_of_a_png_holds_little_more_than_its_file() -> None:
