@@ -34,6 +34,10 @@ def main(
     console.say(
         f"against {found.model} in float32; {found.changed} images have changed since, {found.gone} are gone"
     )
+    if found.written_out:
+        console.say(
+            f"{found.written_out} rows are of data: URIs, of which the output keeps a hash; none was drawn"
+        )
     limits = Limits(min_cosine, min_top1)
     short = [(one.dataset or "all", missed) for one in found.agreements if (missed := limits.missed(one))]
     if short:

@@ -91,6 +91,13 @@ class EmbeddingConfig(_Section):
     normalize: bool = True
 
 
+class FetchConfig(_Section):
+    """How the bytes of images are fetched. A store that says *slow down* is waited for, until it has served no
+    request for `patience_s` seconds."""
+
+    patience_s: float = Field(default=60.0, ge=0, allow_inf_nan=False)
+
+
 class DecodeConfig(_Section):
     """Limits and policies for image files."""
 
@@ -177,6 +184,7 @@ class RunConfig(_Section):
     model: ModelConfig = ModelConfig()
     labels: LabelsConfig = LabelsConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
+    fetch: FetchConfig = FetchConfig()
     decode: DecodeConfig = DecodeConfig()
     batching: BatchingConfig = BatchingConfig()
     workers: WorkersConfig = WorkersConfig()

@@ -22,7 +22,8 @@ def _kind(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] in (b"WEBP", b""):
         return "webp"
     if data[4:8] == b"ftyp":
-        return "boxes" if data[8:12] in (b"avif", b"avis", b"mif1", b"") else None
+        heif = data[8:11] in (b"hei", b"hev", b"msf") and b"meta" in data[:4096]
+        return "boxes" if heif or data[8:12] in (b"avif", b"avis", b"mif1", b"") else None
     return next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
 
 
@@ -59,7 +60,7 @@ def _png(data: bytes) -> bool:
 
 
 def _boxes(data: bytes) -> bool:
-    """ISO base media boxes (AVIF), or those of JPEG 2000, whose code stream may run to the end."""
+    """ISO base media boxes (AVIF, HEIC), or those of JPEG 2000, whose code stream may run to the end."""
     at = 0
     while at < len(data):
         length, name = struct.unpack_from(">I4s", data, at)

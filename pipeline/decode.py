@@ -9,12 +9,14 @@ import io
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
+from pipeline import salvage, variants
 from pipeline.config import DecodeConfig
 from pipeline.containers import ends_early, is_image
 from pipeline.errors import ErrorCode, RowError, Stage
@@ -25,7 +27,22 @@ _LEFT_OUT = {
     "EPS",  # starts another program
     *("BUFR", "GRIB", "HDF5", "WMF"),  # only stubs, which decode nothing
 }
+HEIF = find_spec("pillow_heif") is not None
+"""Whether HEIC images can be decoded, which is an extra."""
+
+
+def _open_heif() -> None:
+    """Teach Pillow HEIC; decoding has one thread, as every other decoder."""
+    import pillow_heif
+
+    pillow_heif.options.DECODE_THREADS = 1
+    pillow_heif.options.THUMBNAILS = False
+    pillow_heif.register_heif_opener()
+
+
 Image.init()
+if HEIF:
+    _open_heif()
 FORMATS = ("JPEG", *(name for name in Image.ID if name not in {"JPEG", *_LEFT_OUT}))
 """Pillow plug-ins that are tried: all that decode raster images by themselves, the most frequent one first."""
 PEAK_BYTES_PER_PIXEL = 20
@@ -54,39 +71,74 @@ class Decoded:
 
 def decode(data: bytes, steps: Preprocessing, config: DecodeConfig) -> Decoded:
     """Decode one image to the model's input size. Raises: RowError with stage `decode`."""
-    notes: list[str] = []
     try:
-        image = _open(data, config)
-        size = image.size
-        if _is_turned_tiff(image):
-            notes.append("exif_orientation")  # Pillow's plug-in turns it as it is loaded
-        if config.fast:
-            _draft(image, steps, notes)
-        upright, turned = _upright(image, _loaded(image, data, config, notes), notes)
-        width, height = size[::-1] if turned else size
-        _require_room(upright, steps, config)
-        pixels = fit(upright if isinstance(upright, np.ndarray) else _rgb(upright, notes), steps)
-        _note_frames(image, notes)
+        return _decoded(data, steps, config, [])
     except RowError:
         raise
     except Exception as error:  # Pillow's plug-ins raise anything on malformed files
+        with suppress(Exception):
+            if (mended := _mended(data, config)) is not None:
+                return _decoded(mended[0], steps, config, [mended[1]])
         raise _failure(error, data, config) from error
+
+
+def _decoded(data: bytes, steps: Preprocessing, config: DecodeConfig, notes: list[str]) -> Decoded:
+    image = _open(data, config)
+    size = image.size
+    if _is_turned_tiff(image):
+        notes.append("exif_orientation")  # Pillow's plug-in turns it as it is loaded
+    if config.fast:
+        _draft(image, steps, notes)
+    upright, turned = _upright(image, _loaded(image, data, config, notes), notes)
+    width, height = size[::-1] if turned else size
+    _require_room(upright, steps, config)
+    pixels = fit(upright if isinstance(upright, np.ndarray) else _rgb(upright, notes), steps)
+    _note_frames(image, notes)
     return Decoded(pixels, width, height, tuple(notes))
+
+
+def _mended(data: bytes, config: DecodeConfig) -> tuple[bytes, str] | None:
+    """A file that has all its pixels in the way in which they can be decoded, and a note of it."""
+    if (lean := salvage.without_long_text(data)) is not None:
+        return lean, salvage.LONG_TEXT_LEFT_OUT
+    if (ended := salvage.with_end(data)) is not None and _is_whole_jpeg(ended, config):
+        return ended, salvage.NO_END_MARKER
+    return None
+
+
+def _is_whole_jpeg(data: bytes, config: DecodeConfig) -> bool:
+    """Whether libjpeg decodes it without a warning, which it gives where it makes pixels up."""
+    with suppress(Exception):
+        image = _open(data, config)  # within the limits
+        simplejpeg.decode_jpeg(data, "CMYK" if image.mode == "CMYK" else "GRAY")
+        return True
+    return False
 
 
 def _failure(error: Exception, data: bytes, config: DecodeConfig) -> RowError:
     """The row error of whatever Pillow raised."""
-    if isinstance(error, UnidentifiedImageError) and not is_image(data):
-        return _error(ErrorCode.UNSUPPORTED_FORMAT, "the file is not an image of a known format")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return _error(
             ErrorCode.TOO_MANY_PIXELS, f"it has more than decode.max_pixels = {config.max_pixels} pixels"
         )
     if isinstance(error, MemoryError):
         return _error(ErrorCode.OUT_OF_MEMORY, "decoding it needs more memory than there is")
+    if isinstance(error, UnidentifiedImageError) and (not is_image(data) or (variants.is_heif(data) and not HEIF)):
+        return _unsupported(data, "not an image of a known format")
     if _is_truncation(error) or ends_early(data):
         return _error(ErrorCode.TRUNCATED, "the file ends before its last pixel")
+    if variants.is_beyond(error, data):
+        return _unsupported(data, "a variant of its format that Pillow cannot decode")
     return _error(ErrorCode.CORRUPT, f"the file is damaged ({type(error).__name__})")
+
+
+def _unsupported(data: bytes, what: str) -> RowError:
+    """It may be a good file."""
+    name = variants.name_of(data)
+    if name is not None:
+        needs = "needs lakelens[heif] to be installed" if name == variants.HEIC else "cannot be decoded here"
+        what = f"{name}, which {needs}"
+    return _error(ErrorCode.UNSUPPORTED_FORMAT, f"the file is {what}")
 
 
 def _open(data: bytes, config: DecodeConfig) -> Image.Image:
@@ -126,7 +178,7 @@ def _loaded(image: Image.Image, data: bytes, config: DecodeConfig, notes: list[s
     try:
         image.load()
     except Exception as error:
-        if config.truncated == "error" or not (_is_truncation(error) or ends_early(data)):
+        if config.truncated == "error" or not (_is_truncation(error) or ends_early(data)) or _mended(data, config):
             raise
         ImageFile.LOAD_TRUNCATED_IMAGES = True
         try:

@@ -3,19 +3,23 @@
 import os
 import random
 import stat
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import count
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline import aws
+from pipeline import aws, data_uris
 from pipeline.carried import CarriedBytes
 from pipeline.errors import ErrorCode, RowError, Stage, StorageError
 from pipeline.objects import Objects
+from pipeline.pacing import GivenUpError, Pace, ThrottledError, Turn
 from pipeline.refusals import RETRYABLE, classify
 from pipeline.storage import Storage, scheme
 
@@ -28,6 +32,8 @@ QUICK_S = 0.002
 ATTEMPTS = 4
 """Tries for what can go well a moment later, with pauses of up to 0.2, 0.4 and 0.8 seconds between them."""
 FIRST_PAUSE_S = 0.2
+STORES = 1024
+"""Stores whose pace is known at once: images of the web come from many."""
 
 _MESSAGES = {
     ErrorCode.NOT_FOUND: "there is no such object",
@@ -59,7 +65,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What came of a request, and how often it was tried."""
+    """What came of a request, and how often the store was asked, requests that it throttled included."""
 
     data: bytes | RowError
     attempts: int = 1
@@ -68,47 +74,64 @@ class Fetched:
 class Fetcher:
     """Fetches images, several at once, and gives them in order as they arrive. Not safe for threads.
 
+    A store that throttles gets fewer requests at once, and is waited for until it has served none for
+    `patience_s`; a throttled request is not one of the `ATTEMPTS`.
+
     At most `min(LOOK_AHEAD, max(2, WINDOW_BYTES // max_bytes))` are on their way or waiting, each of at most
     `max_bytes` + 1 bytes: with the defaults that is 1 GiB at the very most.
     """
 
-    def __init__(self, storage: Storage, max_bytes: int) -> None:
+    def __init__(self, storage: Storage, max_bytes: int, patience_s: float = 60.0) -> None:
         self._storage = storage.impatient()
         self._max_bytes = max_bytes
         self._ahead = min(LOOK_AHEAD, max(2, WINDOW_BYTES // max_bytes))
         self._objects = Objects(storage.config)
         self._carried = CarriedBytes(storage)
         self._files_are_quick = True
+        ahead = self._ahead
+        self._pace = lru_cache(STORES)(lambda store: Pace(ahead, patience_s))
+        self._numbers = count()
         # fsspec runs object stores on an event loop of its own: a thread here only waits for its answer.
         self._threads = ThreadPoolExecutor(self._ahead, thread_name_prefix="fetch")
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[Fetched]:
         """The bytes of every request, in order; of an object, at most `max_bytes` + 1 are read."""
         waiting: deque[Future[Fetched]] = deque()
+        given_up = threading.Event()
         try:
             for request in requests:
-                waiting.append(self._begun(request))
+                waiting.append(self._begun(request, given_up))
                 # No further ahead than it takes: bytes are soon taken from a cache that was left for memory.
                 if waiting[0].done() or len(waiting) == self._ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
+            given_up.set()  # a store may be waited for in a thread, for which the process would wait
             for future in waiting:
                 future.cancel()
 
-    def _begun(self, request: Request) -> "Future[Fetched]":
-        found = None
+    def _begun(self, request: Request, given_up: threading.Event) -> "Future[Fetched]":
+        found, kind = None, scheme(request.uri)
         if request.carried_in is not None:
             # One after the other: rows of a Parquet file are cheap to read only in their order.
-            found = _tried(lambda: self._read_carried(request))
-        elif self._files_are_quick and scheme(request.uri) == "file":
+            read = partial(self._read_carried, request)
+            local = scheme(request.carried_in) == "file"
+            found = _tried(read) if local else _paced(read, self._turn(request.carried_in, given_up))
+        elif kind == "data":
+            found = _tried(partial(self._read, request))
+        elif kind == "file" and self._files_are_quick:
             found = self._timed(request)
         if found is None:
-            return self._threads.submit(self._timed, request)
+            if kind == "file":
+                return self._threads.submit(self._timed, request)
+            return self._threads.submit(_paced, partial(self._read, request), self._turn(request.uri, given_up))
         done: Future[Fetched] = Future()
         done.set_result(found)
         return done
+
+    def _turn(self, uri: str, given_up: threading.Event) -> Turn:
+        return Turn(self._pace(_store(uri)), next(self._numbers), given_up)
 
     def _timed(self, request: Request) -> Fetched:
         """Some file systems are a cache away, others, mounted from afar, a network: the last read says which."""
@@ -125,6 +148,8 @@ class Fetcher:
         if length == 0:
             raise _error(ErrorCode.EMPTY, _MESSAGES[ErrorCode.EMPTY])
         most = self._max_bytes + 1 if length is None else length
+        if data_uris.is_data(request.uri):
+            return self._checked(data_uris.content(request.uri)[start : start + most], length)
         if scheme(request.uri) in aws.SCHEMES:
             return self._checked(self._read_s3(request.uri, start, start + most), length)
         fs, path = self._opened(request.uri)
@@ -178,6 +203,10 @@ def _tried(read: Callable[[], bytes | None]) -> Any:
         try:
             found = read()
             return None if found is None else Fetched(found, attempt)
+        except GivenUpError:
+            raise
+        except ThrottledError as error:  # it has been waited for
+            return Fetched(_error(ErrorCode.UNAVAILABLE, str(error)), attempt)
         except Exception as error:  # a store raises what it likes
             failed = error if isinstance(error, RowError) else _of(error)
         if failed.code not in RETRYABLE:
@@ -185,6 +214,18 @@ def _tried(read: Callable[[], bytes | None]) -> Any:
         if attempt < ATTEMPTS:  # full jitter: many workers must not come back at the same moment
             time.sleep(random.uniform(0, FIRST_PAUSE_S * 2 ** (attempt - 1)))  # noqa: S311
     return Fetched(failed, attempt)
+
+
+def _paced(read: Callable[[], bytes | None], turn: Turn) -> Any:
+    """Like `_tried`, of a store that may throttle. Raises: GivenUpError."""
+    found = _tried(lambda: turn.served(read))
+    return found and Fetched(found.data, turn.asked)
+
+
+def _store(uri: str) -> str:
+    """What throttles as one: a host or a bucket, behind the archive that an image may be in."""
+    outermost = uri if scheme(uri) in (*aws.SCHEMES, "http", "https") else uri.rpartition("::")[2]
+    return "/".join(outermost.split("/", 3)[:3])
 
 
 def _size_of_file(path: str) -> int:

@@ -16,7 +16,7 @@ from obstore.store import S3Store
 
 from pipeline import aws
 from pipeline.config import StorageConfig
-from pipeline.refusals import RefusedError
+from pipeline.refusals import RefusedError, throttle
 
 TRANSFER_TIMEOUT = timedelta(minutes=10)
 """For one object: the largest that are read, 50 MB, at 80 kB/s."""
@@ -98,6 +98,8 @@ class _Bucket:
         try:
             found = self._get(key, start, end)
         except Exception as error:  # s3fs says what it is, or reads it
+            if throttle(error):  # that says nothing of obstore, and s3fs would be one request more
+                raise
             # Who is told that there is no such key was let in.
             self._proved = isinstance(error, RefusedError) and error.code == "NoSuchKey"
             found = otherwise()

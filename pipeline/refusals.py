@@ -7,6 +7,9 @@ exceptions has a code of the closed list.
 import errno
 import sys
 import zipfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import botocore.exceptions as boto
 
@@ -57,6 +60,72 @@ def answer(error: BaseException) -> tuple[int, str] | None:
     return None
 
 
+@dataclass(frozen=True)
+class Throttle:
+    """A store's *slow down*, and for how many seconds, if it says that."""
+
+    wait_s: float | None = None
+
+
+def throttle(error: BaseException) -> Throttle | None:
+    """What an exception says of too many requests; None if it says something else."""
+    status, code, after = _said(error)
+    if status == _TOO_MANY or code in _SLOW_DOWN or (status == _UNAVAILABLE and after is not None):
+        return Throttle(_seconds(after))
+    return None
+
+
+def _said(error: BaseException) -> tuple[int, str, str | None]:
+    """HTTP status, error code and Retry-After behind an exception: 0, "" and None where it has none."""
+    found = answer(error)
+    if found is not None:
+        return *found, _retry_after(error)
+    headers = getattr(error, "headers", None) or {}
+    # aiohttp has `status`, azure-core `status_code`, gcsfs `code`.
+    statuses = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    status = next((value for value in statuses if isinstance(value, int)), 0)
+    code = getattr(error, "error_code", None) or getattr(error, "message", None)
+    return status, str(code), headers.get("Retry-After") if hasattr(headers, "get") else None
+
+
+def _retry_after(error: BaseException) -> str | None:
+    """As botocore has it."""
+    for cause in (error, error.__cause__):
+        metadata = getattr(cause, "response", {}).get("ResponseMetadata", {})
+        if isinstance(cause, boto.ClientError) and "HTTPHeaders" in metadata:
+            found: str | None = metadata["HTTPHeaders"].get("retry-after")
+            return found
+    return None
+
+
+def _seconds(after: str | None) -> float | None:
+    """Retry-After, which is a number of seconds or a date (RFC 9110, section 10.2.3)."""
+    if after is None:
+        return None
+    try:
+        return max(0.0, float(after)) if after.strip().isdigit() else _until(after)
+    except ValueError:
+        return None
+
+
+def _until(date: str) -> float:
+    """Seconds from now. Raises: ValueError."""
+    then = parsedate_to_datetime(date)
+    then = then if then.tzinfo else then.replace(tzinfo=UTC)
+    return max(0.0, (then - datetime.now(UTC)).total_seconds())
+
+
+_TOO_MANY, _UNAVAILABLE = 429, 503
+_SLOW_DOWN = frozenset(
+    (
+        # S3 and those that speak its language, AWS's other names for the same, and Azure's.
+        *("SlowDown", "SlowDownRead", "SlowDownWrite", "RequestLimitExceeded", "BandwidthLimitExceeded"),
+        *("Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "TooManyRequests"),
+        *("RequestThrottledException", "TooManyRequestsException", "ServerBusy"),
+    )
+)
+
+
 def _of_http(error: BaseException) -> ErrorCode | None:
     import aiohttp
 
@@ -64,7 +133,9 @@ def _of_http(error: BaseException) -> ErrorCode | None:
         return ErrorCode.BAD_URI
     if isinstance(error, aiohttp.ClientResponseError):
         made_up = isinstance(error.__cause__, aiohttp.http_exceptions.HttpProcessingError)  # it was no HTTP
-        return ErrorCode.UNAVAILABLE if made_up else _of_status(getattr(error, "status", 0))
+        if made_up:
+            return ErrorCode.UNAVAILABLE
+        return _NAMES.get(getattr(error, "message", "")) or _of_status(getattr(error, "status", 0))
     if isinstance(error, aiohttp.ServerTimeoutError):
         return ErrorCode.TIMEOUT
     if isinstance(error, aiohttp.ClientSSLError):  # some are ValueErrors, too
@@ -109,7 +180,7 @@ _NAMES = {
     ),
     "RequestTimeout": ErrorCode.TIMEOUT,
     "InvalidRange": ErrorCode.EMPTY,
-    **dict.fromkeys(("SlowDown", "Throttling", "RequestLimitExceeded", "InternalError"), ErrorCode.UNAVAILABLE),
+    **dict.fromkeys((*_SLOW_DOWN, "InternalError"), ErrorCode.UNAVAILABLE),
 }
 _KINDS: tuple[tuple[tuple[type[BaseException], ...], ErrorCode], ...] = (
     ((MemoryError,), ErrorCode.OUT_OF_MEMORY),

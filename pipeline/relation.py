@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import duckdb
 import pyarrow as pa
 
-from pipeline import schema, sql
+from pipeline import data_uris, schema, sql
 from pipeline.config import ManifestConfig
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.manifest_files import KEYS, ManifestFile, ManifestFiles, is_binary
@@ -215,13 +215,14 @@ _RESOLVED_URI = (
     f"THEN {_URI} ELSE regexp_replace({_PLAIN_SOURCE}, '[^/]*$', '') || {_URI} END"
 )
 _FIRST = f"TRY_CAST({_RAW[schema.OFFSET]} AS HUGEINT)"
+_TYPE = r"[\w!#$&^.+-]{1,127}"
 _DEFAULT_ID = (
-    "CASE WHEN regexp_matches(uri, '^(?i:data:)[^,]*,') THEN 'data:' "
-    "|| coalesce(nullif(regexp_extract(uri, '^(?i:data:)([^;,]*)', 1), ''), 'text/plain') "
-    "|| ';sha256=' || sha256(uri) "
-    f"ELSE coalesce(uri || '#bytes=' || {_FIRST} || '-' "
+    "CASE WHEN regexp_matches(uri, '^(?i:data:)[^,]*,') THEN 'data:' || coalesce(nullif(regexp_extract(uri, "
+    rf"'^(?i:data:)\s*({_TYPE}/{_TYPE})\s*[;,]', 1), ''), '{data_uris.DEFAULT_TYPE}') "
+    f"|| ';sha256=' || sha256(uri) ELSE coalesce(uri || '#bytes=' || {_FIRST} || '-' "
     f"|| ({_FIRST} + TRY_CAST({_RAW[schema.LENGTH]} AS HUGEINT) - 1), uri) END"
 )
+"""That of a data: URI is what `data_uris.hashed` gives."""
 _PROBLEM = f"""CASE
     WHEN {UNREADABLE} IS NOT NULL THEN {UNREADABLE}
     WHEN uri IS NULL OR uri = '' THEN 'uri is missing'

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 from uuid import uuid4
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline import __version__, aws
+from pipeline import __version__, aws, data_uris
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, StorageError
 from pipeline.refusals import answer, classify
@@ -33,6 +33,8 @@ SHOWN_CHARS = 200
 
 _LOCAL = LocalFileSystem()
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
+_FILE = re.compile(r"file:(?://(?:localhost)?)?(/.*)", re.IGNORECASE | re.DOTALL)
+"""As Hadoop (`file:/a`), pathlib (`file:///a`) and RFC 8089 (`file://localhost/a`) write it."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,10 @@ class Storage:
 
                 headers = {"User-Agent": self.config.user_agent or f"LakeLens/{__version__}"}
                 return RangedHTTP(client_kwargs={"timeout": TIMEOUT}, headers=headers), uri
-            if not _SCHEME.match(uri):  # a path, as it is: fsspec takes ten times as long, and would cut it at ::
-                return _LOCAL, LocalFileSystem._strip_protocol(absolute(uri))
+            if named == "file" and (path := absolute(uri)).startswith(
+                "/"
+            ):  # a path, as it is: fsspec takes ten times as long, and would cut it at ::
+                return _LOCAL, LocalFileSystem._strip_protocol(path)
             if named not in aws.SCHEMES:
                 return fsspec.core.url_to_fs(uri)  # type: ignore[no-any-return]
             fs = fsspec.filesystem(named, **aws.s3fs_options(self.config, patient=self.patient))
@@ -68,7 +72,7 @@ class Storage:
             return fs, fs._strip_protocol(uri)  # whatever is in the key
         except Exception as error:  # fsspec imports and constructs whatever the scheme names
             raise StorageError(
-                f"Cannot open {uri}: no store of the scheme {scheme(uri)!r} can be opened here; "
+                f"Cannot open {shown(uri)}: no store of the scheme {scheme(uri)!r} can be opened here; "
                 "its package may be missing."
             ) from error
 
@@ -160,18 +164,33 @@ def delta_uri(uri: str) -> str:
 
 def scheme(uri: str) -> str:
     """The scheme of a URI in lower case; "file" for a path."""
+    if data_uris.is_data(uri):
+        return "data"
     return uri.split("://", 1)[0].lower() if _SCHEME.match(uri) else "file"
 
 
 def absolute(uri: str) -> str:
-    """A URI that means the same in every process: a relative path is resolved here and now."""
-    if _SCHEME.match(uri):
+    """A URI that means the same in every process: a relative path and a `file:` URI become absolute paths."""
+    local = _FILE.fullmatch(uri)
+    if local:
+        return _existing(local[1])
+    if _SCHEME.match(uri) or data_uris.is_data(uri):
         return uri
     return str(Path(uri).expanduser().absolute())
 
 
+def _existing(path: str) -> str:
+    """The path as it stands; percent-decoded if only that one exists: some programs encode, others do not."""
+    if "%" not in path or os.path.lexists(path):
+        return path
+    decoded = os.fsdecode(unquote_to_bytes(path))
+    return decoded if os.path.lexists(decoded) else path
+
+
 def shown(uri: str) -> str:
     """A URI for messages and tables: without a signature or password, on one line, and not too long."""
+    if data_uris.is_data(uri):
+        uri = data_uris.hashed(uri)
     if scheme(uri) in ("http", "https"):
         try:
             parts = urlsplit(uri)
@@ -214,7 +233,7 @@ def failure(error: BaseException, uri: str) -> StorageError:
     reason = _REASONS.get(classify(error), "the store refused")
     if isinstance(error, OSError) and error.strerror and scheme(uri) == "file":
         reason = error.strerror[0].lower() + error.strerror[1:]
-    return StorageError(f"Cannot open {uri}: {reason}.")
+    return StorageError(f"Cannot open {shown(uri)}: {reason}.")
 
 
 @contextmanager

@@ -10,7 +10,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import agreement, config, engines, manifest, quantized, relation, schema, scratch, space, sql
+from pipeline import (
+    agreement,
+    config,
+    data_uris,
+    engines,
+    manifest,
+    quantized,
+    relation,
+    schema,
+    scratch,
+    space,
+    sql,
+)
 from pipeline.agreement import Agreement, Judged
 from pipeline.config import RunConfig
 from pipeline.engines.base import Engine
@@ -29,22 +41,24 @@ HELD = ("image_id", "dataset", "run_id", "labels", "embedding", "content_sha256"
 @dataclass(frozen=True)
 class Verdict:
     """What was found, by dataset and, as the last one, over all. Rows of the sample whose images are not what they
-    were (`changed`), or cannot be found or decoded any more (`gone`), are counted apart."""
+    were (`changed`), or cannot be found or decoded any more (`gone`), are counted apart. None is drawn of the
+    `written_out` rows, whose images came in `data:` URIs: the output keeps only a hash of those."""
 
     model: str
     agreements: list[Agreement]
     changed: int
     gone: int
+    written_out: int
 
 
 def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verdict:
     """Compute `sample` ok rows again, as many of each dataset as of any other where they have as many.
 
-    Raises: TableError if there are none, or none of their images is there any more; SpaceError if the model is
-    not the one that made them; ManifestError, ModelError, StorageError.
+    Raises: TableError if there are none, none but of `data:` URIs, or none of their images is there any more;
+    SpaceError if the model is not the one that made them; ManifestError, ModelError, StorageError.
     """
     output = absolute(output)
-    rows = _sampled(Predictions.existing(output, storage), storage, sample, seed)
+    rows, written_out = _sampled(Predictions.existing(output, storage), storage, sample, seed)
     settings = _settings(output, storage, max(rows["run_id"].to_pylist()))
     model = resolve(settings.model, Storage(settings.storage))
     recipe = quantized.recipe(settings.model.precision)
@@ -59,24 +73,34 @@ def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verd
     held = agreement.gathered(batch.held for batch in batches if batch.datasets)
     agreements = agreement.compare(names, held, agreement.gathered(batch.true for batch in batches if batch.true))
     changed = sum(batch.changed for batch in batches)
-    return Verdict(model.name, agreements, changed, rows.num_rows - len(names) - changed)
+    return Verdict(model.name, agreements, changed, rows.num_rows - len(names) - changed, written_out)
 
 
-def _sampled(table: Predictions, storage: Storage, sample: int, seed: int) -> pa.Table:
+def _sampled(table: Predictions, storage: Storage, sample: int, seed: int) -> tuple[pa.Table, int]:
+    """Rows that are drawn, and how many came in `data:` URIs and are not."""
     files = [uri for uri in table.files() if not is_of_failed(uri)]
     if not files:
         raise TableError(f"There are no labelled rows at {table.uri}.")
     read = f"read_parquet({sql.files(files)}, hive_types = {{'dataset': VARCHAR}}, union_by_name = true)"
     with duckdb.connect() as connection:
         manifest.register_stores(connection, files, storage)
+        hashed = f"regexp_full_match(uri, {sql.literal(data_uris.HASHED)})"
+        ((written_out, others),) = connection.execute(
+            f"SELECT count(*) FILTER ({hashed}), count(*) FILTER (NOT {hashed}) FROM {read}"
+        ).fetchall()
+        if not others:
+            raise TableError(
+                f"All {written_out} labelled rows at {table.uri} are of data: URIs, which it does not keep."
+            )
         chosen = f"""SELECT image_id FROM (
                 SELECT image_id, hash(image_id, {seed}) AS drawn,
                     row_number() OVER (PARTITION BY dataset ORDER BY hash(image_id, {seed})) AS place
-                FROM {read} QUALIFY place <= {sample}
+                FROM {read} WHERE NOT {hashed} QUALIFY place <= {sample}
             ) ORDER BY place, drawn LIMIT {sample}"""
-        return connection.sql(
+        rows = connection.sql(
             f"SELECT {', '.join(HELD)} FROM {read} WHERE image_id IN ({chosen}) ORDER BY image_id"
         ).to_arrow_table()
+        return rows, written_out
 
 
 def _settings(output: str, storage: Storage, run_id: str) -> RunConfig:

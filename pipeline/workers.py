@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
-from pipeline import engines, metrics, quantized, schema, timing
+from pipeline import data_uris, engines, metrics, quantized, schema, timing
 from pipeline.batching import BatchSizer, in_micro_batches
 from pipeline.config import RunConfig
 from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, RowError, StorageError
@@ -57,7 +57,7 @@ class Decoder:
     def __init__(self, config: RunConfig, steps: Preprocessing, run_id: str) -> None:
         self._metrics = metrics.DecoderMetrics(run_id)
         self._bytes_column = config.manifest.columns.bytes or schema.BYTES  # nothing is carried where it is null
-        self._fetch = Fetcher(Storage(config.storage), config.decode.max_bytes)
+        self._fetch = Fetcher(Storage(config.storage), config.decode.max_bytes, config.fetch.patience_s)
         self._decoder = IsolatedDecoder(steps, config.decode)
         self.steps = steps
 
@@ -81,6 +81,9 @@ class Decoder:
         columns = zip(*decoded, strict=True) if decoded else [()] * len(schema.DECODED)
         for field, column in zip(schema.DECODED, columns, strict=True):
             rows = rows.append_column(field, pa.array(column, field.type))
+        rows = rows.set_column(
+            rows.column_names.index(schema.URI), schema.PENDING.field(schema.URI), _kept_uris(rows)
+        )
         decoded_rows = [isinstance(report, Report) for report in reports]
         return rows.append_column(schema.PIXELS, _as_column(pixels, decoded_rows))
 
@@ -239,6 +242,16 @@ def _facts(report: Report | RowError, digest: str | None) -> tuple[Any, ...]:
     if isinstance(report, RowError):
         return None, None, digest, [], report.stage.value, report.code.value, report.message
     return report.width, report.height, digest, list(report.notes), None, None, None
+
+
+def _kept_uris(rows: pa.Table) -> pa.ChunkedArray:
+    """The uris as the output keeps them: a hash for an image that is written out in its uri."""
+    uris = rows.column(schema.URI)
+    written_out = pc.match_substring_regex(uris, "^(?i:data:)")
+    if not pc.any(written_out).as_py():
+        return uris
+    kept = [data_uris.hashed(uri) if data_uris.is_data(uri) else uri for uri in uris.to_pylist()]
+    return pa.chunked_array([pa.array(kept, pa.string())])
 
 
 def _examples(group: pa.Table) -> tuple[str, ...]:

@@ -435,7 +435,7 @@ def bombs() -> Iterator[Odd]:
     text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(100_000_000)))
     row = b"\0" + bytes(RED) * 40
     body = chunk(b"IHDR", header) + text + chunk(b"IDAT", zlib.compress(row * 30)) + chunk(b"IEND", b"")
-    yield Odd("png with a text bomb", MAGIC + body, CORRUPT)
+    yield Odd("png with a text bomb", MAGIC + body, notes=("long_text_left_out",), colour=RED)
 
 
 def no_images() -> Iterator[Odd]:

@@ -71,7 +71,19 @@ def test_nothing_is_asked_for_nothing() -> None:
 
 
 def test_a_path_and_its_file_uri_are_the_same_object(file: str) -> None:
-    assert fetch([Request(file), Request(f"file://{file}")], STORAGE, 1000) == [DATA, DATA]
+    uris = [file, f"file://{file}", f"file:{file}", f"file://localhost{file}"]
+    assert fetch([Request(uri) for uri in uris], STORAGE, 1000) == [DATA] * 4
+
+
+def test_a_file_uri_may_be_percent_encoded_or_not(tmp_path: Path) -> None:
+    (tmp_path / "my photo.jpg").write_bytes(DATA)
+    uris = [
+        (tmp_path / "my photo.jpg").as_uri(),
+        f"file:{tmp_path}/my photo.jpg",
+        f"file:{tmp_path}/my%20photo.jpg",
+    ]
+    assert fetch([Request(uri) for uri in uris], STORAGE, 1000) == [DATA] * 3
+    assert fetch_one(Request(f"file:{tmp_path}/my%20cat.jpg")) is ErrorCode.NOT_FOUND
 
 
 def test_one_object_can_be_asked_for_many_times(file: str) -> None:
@@ -167,7 +179,7 @@ def test_a_scheme_that_no_store_here_has_is_a_bad_uri_with_a_stable_message(uri:
     assert (found.code, found.message) == (ErrorCode.BAD_URI, "the uri does not lead to a file")
 
 
-@pytest.mark.parametrize("scheme", ["", "file://", "local://"])
+@pytest.mark.parametrize("scheme", ["", "file:", "file://", "local://"])
 def test_a_pipe_is_not_waited_for_however_it_is_named(scheme: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert fetch_one(Request(f"{scheme}{tmp_path}/pipe")) is ErrorCode.BAD_URI

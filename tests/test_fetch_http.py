@@ -1,10 +1,14 @@
 """HTTP servers of every kind: exactly the bytes that were asked for, or a code; tried again where it can help."""
 
+import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import __version__, http
@@ -31,7 +35,7 @@ def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fetched(uri: str, offset: int | None = None, length: int | None = None, max_bytes: int = 100_000) -> Fetched:
-    (found,) = Fetcher(STORAGE, max_bytes)([Request(uri, offset, length)])
+    (found,) = Fetcher(STORAGE, max_bytes, patience_s=0.0)([Request(uri, offset, length)])
     return found
 
 
@@ -53,7 +57,7 @@ def test_every_status_has_its_code_and_only_what_may_pass_is_tried_again(web: We
     path = f"/status/{status}"
     web.asked.clear()
     found = fetched(web.url + path)
-    again = STATUSES[status] in (ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT)
+    again = STATUSES[status] in (ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT) and status != 429
     assert code(found) is STATUSES[status]
     assert found.attempts == (ATTEMPTS if again else 1)
     assert web.asked[path] == (2 if status == 416 else found.attempts)  # once more without a range
@@ -182,3 +186,67 @@ def test_a_window_of_a_server_that_is_not_there_ends_soon(monkeypatch: pytest.Mo
     found = list(Fetcher(STORAGE, 1000)([Request(f"http://127.0.0.1:9/{i}") for i in range(32)]))
     assert {(code(one), one.attempts) for one in found} == {(ErrorCode.UNAVAILABLE, ATTEMPTS)}
     assert time.monotonic() - started < 5
+
+
+PRESIGNED = "m.parquet?X-Amz-Signature=ab%2Fc"
+
+
+@pytest.mark.parametrize("kind", ["ranges", "plain", "strict"])
+def test_a_file_behind_a_presigned_url_is_opened_by_get_alone(web: Web, kind: str) -> None:
+    url = f"{web.url}/{kind}/{PRESIGNED}"
+    web.asked.clear()
+    web.sent.clear()
+    fs, path = STORAGE.filesystem(url)
+    assert fs.exists(path)
+    assert not fs.isdir(path)
+    assert (fs.info(path)["size"], fs.size(path)) == (len(BODY), len(BODY))
+    with fs.open(path) as file:
+        assert (file.seek(-5, 2), file.read()) == (len(BODY) - 5, BODY[-5:])
+        assert (file.seek(100), file.read(7)) == (100, BODY[100:107])
+    assert fs.modified(path).year == 1970
+    assert web.asked["HEAD"] == 0
+    assert {sent.partition("/ranges/")[2] for sent, _ in web.sent if "/ranges/" in sent} <= {PRESIGNED}
+
+
+def test_what_is_not_there_or_denied_over_http_is_told_apart(web: Web) -> None:
+    def exists(path: str) -> bool:
+        fs, url = STORAGE.filesystem(web.url + path)
+        return bool(fs.exists(url))
+
+    assert exists("/ranges/x")
+    assert exists("/status/416")
+    assert not exists("/status/404")
+    assert not exists("/status/410")
+    with pytest.raises(aiohttp.ClientResponseError):
+        exists("/status/403")
+
+
+def test_duckdb_reads_a_parquet_file_over_http(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"uri": [f"/{n}.jpg" for n in range(500)]}), buffer)
+    monkeypatch.setattr("tests.web.BODY", buffer.getvalue())
+    for kind in ("ranges", "plain"):
+        url = f"{web.url}/{kind}/{PRESIGNED}"
+        with duckdb.connect() as connection:
+            connection.register_filesystem(STORAGE.filesystem(url)[0])
+            found = connection.execute(f"SELECT count(*), max(uri) FROM read_parquet('{url}')").fetchall()
+        assert found == [(500, "/99.jpg")]
+
+
+def test_every_request_of_the_file_system_goes_through_the_proxy(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", web.url.replace("://", "://someone:secret@"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    web.sent.clear()
+    signed = web.signed
+    fs, url = STORAGE.filesystem("http://images.invalid/ranges/x")
+    assert fs.exists(url)
+    assert fs.info(url)["size"] == len(BODY)
+    assert fs.cat_file(url) == BODY
+    assert fs.ls(url, detail=False) == []
+    assert not fs.isdir(url)
+    with fs.open(url) as file:
+        assert file.read() == BODY
+    assert {sent for sent, _ in web.sent} == {"http://images.invalid/ranges/x"}
+    assert web.signed == signed

@@ -1,6 +1,5 @@
 """Which column of a manifest means what, whoever wrote it."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import schema
+from pipeline import data_uris, schema
 from pipeline.config import ManifestColumns
 from pipeline.schema import PROBLEM
 from tests.manifests import read, read_with_notes, refusal, write_rows
@@ -159,12 +158,23 @@ def test_byte_ranges_of_one_object_are_different_images(tmp_path: Path) -> None:
     ]
 
 
-def test_the_id_of_an_image_in_a_data_uri_is_a_hash(tmp_path: Path) -> None:
-    found = {f"data:{kind},{'A' * 9999}": kind for kind in ("image/png;base64", ";base64", "")}
-    ids = read(tmp_path, parquet(tmp_path, {"uri": [*found]})).column("image_id").to_pylist()
-    kinds = ["image/png", "text/plain", "text/plain"]
-    hashes = [hashlib.sha256(uri.encode()).hexdigest() for uri in found]
-    assert ids == [f"data:{kind};sha256={digest}" for kind, digest in zip(kinds, hashes, strict=True)]
+TYPES = [
+    "image/png;base64",
+    ";base64",
+    "",
+    "IMAGE/JPEG",
+    " image/svg+xml ;charset=utf-8",
+    "nonsense;base64",
+    "a/b/c",
+    "/x",
+]
+
+
+def test_the_id_of_an_image_in_a_data_uri_is_what_its_uri_becomes(tmp_path: Path) -> None:
+    uris = [f"{scheme}:{kind},{'A' * 9999}" for kind in TYPES for scheme in ("data", "DATA")]
+    ids = read(tmp_path, parquet(tmp_path, {"uri": uris})).column("image_id").to_pylist()
+    assert ids == [data_uris.hashed(uri) for uri in uris]
+    assert all(len(found) < 120 for found in ids)
 
 
 def test_uris_that_begin_with_their_scheme_are_not_relative(tmp_path: Path) -> None:

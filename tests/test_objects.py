@@ -215,12 +215,12 @@ def test_a_body_that_drips_is_left_after_the_time_for_an_object(
 def test_a_fetch_tries_again_what_may_pass_and_counts_it(proxy: Proxy) -> None:
     fetcher = Fetcher(through(proxy), 9999)
     assert [one.data for one in fetcher([Request(uri("there"))])] == [DATA]
-    before = proxy.seen().faults.get(Fault.ERROR_503, 0)
-    proxy.set(Weather({Fault.ERROR_503: 1.0}))
+    before = proxy.seen().faults.get(Fault.ERROR_500, 0)
+    proxy.set(Weather({Fault.ERROR_500: 1.0}))
     (found,) = fetcher([Request(uri("there"))])
     assert isinstance(found.data, RowError)
     assert (found.data.code, found.attempts) == (ErrorCode.UNAVAILABLE, ATTEMPTS)
-    assert proxy.seen().faults[Fault.ERROR_503] - before == ATTEMPTS
+    assert proxy.seen().faults[Fault.ERROR_500] - before == ATTEMPTS
 
 
 def test_a_bucket_that_only_s3fs_can_read_is_read_by_it_and_soon_not_probed_any_more(
@@ -238,7 +238,7 @@ def test_a_bucket_that_only_s3fs_can_read_is_read_by_it_and_soon_not_probed_any_
 
 def test_a_store_that_fails_both_is_not_held_against_obstore(proxy: Proxy) -> None:
     found = Objects(through(proxy).config)
-    proxy.set(Weather({Fault.ERROR_503: 1.0}))
+    proxy.set(Weather({Fault.ERROR_500: 1.0}))
 
     def fails() -> bytes:
         raise ConnectionError

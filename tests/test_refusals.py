@@ -3,6 +3,8 @@
 import builtins
 import errno
 import inspect
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,10 +12,11 @@ import aiohttp
 import botocore.exceptions as boto
 import pytest
 from aiohttp import client_exceptions
+from multidict import CIMultiDict
 
 from pipeline import fetch
-from pipeline.errors import ErrorCode, RowError
-from pipeline.refusals import RETRYABLE, classify, known
+from pipeline.errors import ErrorCode, RowError, Stage
+from pipeline.refusals import RETRYABLE, RefusedError, classify, known, throttle
 from pipeline.storage import Storage
 
 DENIED = [
@@ -183,8 +186,82 @@ def test_every_code_of_a_failed_read_becomes_a_row_error(
     assert (found.data.code, bool(found.data.message)) == (code, True)
 
 
+def test_the_code_of_an_s3_store_counts_over_http_too() -> None:
+    assert classify(http_error(400, "ExpiredToken")) is ErrorCode.ACCESS_DENIED
+    assert classify(http_error(400, "Bad Request")) is ErrorCode.BAD_URI
+
+
 def test_what_is_no_http_at_all_is_unavailable() -> None:
     error = aiohttp.ClientResponseError(None, (), status=400)  # type: ignore[arg-type]
     assert classify(error) is ErrorCode.BAD_URI
     error.__cause__ = aiohttp.http_exceptions.BadStatusLine("garbage")
     assert classify(error) is ErrorCode.UNAVAILABLE
+
+
+def http_error(status: int, message: str = "", **headers: str) -> aiohttp.ClientResponseError:
+    given = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
+    return aiohttp.ClientResponseError(None, (), status=status, message=message, headers=given)  # type: ignore[arg-type]
+
+
+def s3_error(status: int, name: str, **headers: str) -> boto.ClientError:
+    metadata = {"HTTPStatusCode": status, "HTTPHeaders": headers}
+    return boto.ClientError({"Error": {"Code": name}, "ResponseMetadata": metadata}, "GetObject")  # type: ignore[arg-type]
+
+
+class StatusError(Exception):
+    """As gcsfs (`code`) and azure-core (`status_code`) have it."""
+
+    def __init__(self, **facts: object) -> None:
+        super().__init__("no")
+        vars(self).update(facts)
+
+
+def behind(error: Exception) -> OSError:
+    wrapped = OSError(5, "s3fs says so")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+LATER = format_datetime(datetime.now(UTC) + timedelta(seconds=300), usegmt=True)
+THROTTLES = [
+    (http_error(429), None),
+    (http_error(429, Retry_After="7"), 7),
+    (http_error(503, Retry_After="0"), 0),
+    (http_error(503, retry_after=LATER), 300),
+    (http_error(503, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), 0),
+    (http_error(429, Retry_After="soon"), None),
+    (http_error(429, Retry_After="-5"), None),
+    (http_error(503, "SlowDown"), None),
+    (http_error(400, "Throttling"), None),
+    (RefusedError(503, "SlowDown"), None),
+    (RefusedError(429, ""), None),
+    (RefusedError(503, "RequestLimitExceeded"), None),
+    (s3_error(503, "SlowDown"), None),
+    (s3_error(503, "", **{"retry-after": "3"}), 3),
+    (behind(s3_error(503, "SlowDown", **{"retry-after": "4"})), 4),
+    (StatusError(code=429), None),
+    (StatusError(status_code=503, error_code="ServerBusy"), None),
+]
+
+
+@pytest.mark.parametrize(("error", "wait_s"), THROTTLES, ids=lambda value: repr(value)[:60])
+def test_a_store_that_says_slow_down_is_understood_and_for_how_long(
+    error: Exception, wait_s: float | None
+) -> None:
+    found = throttle(error)
+    assert found is not None
+    assert found.wait_s is None if wait_s is None else found.wait_s == pytest.approx(wait_s, abs=30)
+    assert classify(error) is ErrorCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(http_error(503), http_error(500, Retry_After="7"), http_error(404, "NoSuchKey"), s3_error(503, "")),
+        *(RefusedError(500, "InternalError"), RefusedError(503, ""), TimeoutError(), FileNotFoundError()),
+        *(OSError(5, "no"), StatusError(code="x"), RowError(Stage.FETCH, ErrorCode.EMPTY, "x")),
+    ],
+    ids=repr,
+)
+def test_other_failures_are_no_throttling(error: Exception) -> None:
+    assert throttle(error) is None

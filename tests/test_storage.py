@@ -35,6 +35,8 @@ def answer(status: int, code: str = "") -> boto.ClientError:
         ("shot:1.jpg", "file"),
         ("a/s3://b", "file"),
         ("C://x", "file"),
+        ("file:/a", "file"),
+        ("data:image/png;base64,AA", "data"),
         ("", "file"),
     ],
 )
@@ -63,6 +65,37 @@ def test_a_relative_path_is_resolved_here_and_now(tmp_path: Path, monkeypatch: p
 )
 def test_what_is_shown_of_a_uri_is_one_line_without_secrets(uri: str, expected: str) -> None:
     assert shown(uri) == expected
+
+
+@pytest.mark.parametrize("form", ["file:{}", "file://{}", "file://localhost{}", "FILE:{}"])
+@pytest.mark.parametrize("name", ["plain", "my photo", "100%", "a%20b", "a::b", "grün#?", "caf\udce9"])
+def test_a_file_uri_leads_to_its_file_as_it_stands_or_percent_encoded(
+    form: str, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"x")
+    encoded = path.as_uri().removeprefix("file://")
+    for written in (str(path), encoded):
+        assert STORAGE.read(form.format(written)) == b"x"
+        assert absolute(form.format(written)) == str(path)
+
+
+def test_of_a_file_uri_the_name_as_it_stands_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "a%20b").write_bytes(b"as it stands")
+    (tmp_path / "a b").write_bytes(b"decoded")
+    assert STORAGE.read(f"file:{tmp_path}/a%20b") == b"as it stands"
+    STORAGE.write(f"file://{tmp_path}/new%20folder/a", b"x")
+    assert (tmp_path / "new%20folder" / "a").exists()
+
+
+def test_a_file_uri_without_a_slash_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute("file:a") == f"{tmp_path}/file:a"
+
+
+def test_no_sentence_shows_a_signature() -> None:
+    for error in (FileNotFoundError(), PermissionError(), TimeoutError()):
+        assert "secret" not in str(failure(error, "https://bucket/m.parquet?X-Amz-Signature=secret"))
 
 
 def test_joining_puts_one_slash_between() -> None:

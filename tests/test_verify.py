@@ -106,3 +106,21 @@ def test_an_output_without_labelled_rows_or_configs_is_one_sentence(lake: Path, 
         TableError, match=r"config\.yaml, which says where the images and the model are, is gone\.$"
     ):
         verify(str(lake / "out"), Storage(), sample=5)
+
+
+def test_rows_of_data_uris_are_not_drawn_but_counted(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def write_out(dataset: str) -> None:
+        for path in (lake / "out" / "predictions").glob(f"dataset={dataset}/outcome=ok/*.parquet"):
+            table = pq.read_table(path, partitioning=None)
+            uris = pa.array([f"data:image/png;sha256={'0' * 64}"] * table.num_rows, pa.string())
+            pq.write_table(table.set_column(table.column_names.index("uri"), "uri", uris), path)
+
+    write_out("small")
+    main(str(lake / "out"), sample=1000)
+    assert "5 rows are of data: URIs, of which the output keeps a hash; none was drawn" in capsys.readouterr().out
+    verdict = verify(str(lake / "out"), Storage(), sample=1000)
+    assert [one.dataset for one in verdict.agreements] == ["large", None]
+    assert verdict.written_out == 5
+    write_out("large")
+    with pytest.raises(TableError, match=r"^All 40 labelled rows at .* are of data: URIs"):
+        verify(str(lake / "out"), Storage(), sample=5)

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BODY = bytes(range(256)) * 40
@@ -19,6 +20,8 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     asked: Counter[str]
     sent: list[tuple[str, str]]
+    crowd = threading.Lock()
+    inside: list[int]
 
     def do_GET(self) -> None:
         """Of a proxy's request the whole URL is noted, and what it asks another host for is answered here."""
@@ -41,6 +44,31 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        """Refused, as a URL is that was signed for a GET."""
+        self.asked["HEAD"] += 1
+        self._send(403, b"")
+
+    def _throttled(self, value: str) -> None:
+        """`<status>-<times>-<Retry-After or S3 code>`: asks so often to slow down, and then gives the body."""
+        status, times, said = value.split("-", 2)
+        if self.asked[f"/throttled/{value}"] > int(times):
+            return self._ranges("")
+        if said.isalpha():
+            return self._send(int(status), b"<Error><Code>%s</Code></Error>" % said.encode())
+        after = said if said.isdigit() else formatdate(time.time() + float(said or 0), usegmt=True)
+        return self._send(int(status), b"", Retry_After=after)
+
+    def _crowded(self, value: str) -> None:
+        """Serves so many requests at once, and throttles the others."""
+        with self.crowd:
+            self.inside.append(len(self.inside))
+            crowded = len(self.inside) > int(value)
+        time.sleep(0.005)
+        with self.crowd:
+            self.inside.pop()
+        self._send(429, b"", Retry_After="0") if crowded else self._send(200, BODY)
 
     def _status(self, value: str) -> None:
         self._send(int(value), b"no", Location="/status/200")
@@ -137,7 +165,7 @@ class Web(ThreadingHTTPServer):
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         self.sent: list[tuple[str, str]] = []
-        noted = {"asked": self.asked, "sent": self.sent}
+        noted = {"asked": self.asked, "sent": self.sent, "inside": []}
         super().__init__(("127.0.0.1", 0), type("Counted", (Handler,), noted))
 
     @property
