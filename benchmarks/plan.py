@@ -1,7 +1,7 @@
 """What planning a large lake costs: `python -m benchmarks.plan --millions 10 --done 0.9`.
 
-A manifest of made-up uris with versions in Parquet files of a million rows, and a table that holds a share of them
-in files of 32,768 rows; then one plan of it in a process of its own, with the memory limit of the defaults.
+A manifest of made-up uris with versions in files of a million rows (`--format`), and a table that holds a share
+of them in files of 32,768 rows; then one plan of it in a process of its own, with the default memory limit.
 """
 
 import argparse
@@ -26,7 +26,10 @@ MILLION = 1_000_000
 URI = "'s3://lake/images/' || lpad((i % 4096)::VARCHAR, 4, '0') || '/' || md5(i::VARCHAR) || '.jpg'"
 
 
-def make(folder: Path, millions: int, done: float) -> None:
+OPTIONS = {"parquet": "FORMAT parquet, COMPRESSION zstd", "csv": "FORMAT csv, HEADER", "jsonl": "FORMAT json"}
+
+
+def make(folder: Path, millions: int, done: float, kind: str) -> None:
     """The manifest and the table. Its Parquet files have only the columns that planning reads."""
     connection = duckdb.connect()
     (folder / "manifest").mkdir(parents=True)
@@ -35,7 +38,7 @@ def make(folder: Path, millions: int, done: float) -> None:
             f"COPY (SELECT {URI} AS uri, 'set-' || (i * 20 // {millions * MILLION}) AS dataset, "
             "md5((i + 7)::VARCHAR) AS version "
             f"FROM range({number * MILLION}, {(number + 1) * MILLION}) AS rows(i)) "
-            f"TO '{folder}/manifest/{number:04}.parquet' (FORMAT parquet, COMPRESSION zstd)"
+            f"TO '{folder}/manifest/{number:04}.{kind}' ({OPTIONS[kind]})"
         )
     table = Predictions.create(str(folder / "out"), Storage(), [])
     epoch = table.claim("made", [])
@@ -55,11 +58,11 @@ def make(folder: Path, millions: int, done: float) -> None:
     table.commit(fragments, "made", epoch)
 
 
-def measure(folder: Path, memory_gb: float) -> None:
+def measure(folder: Path, memory_gb: float, kind: str) -> None:
     """Plan once, write the pending rows, and print what it cost."""
     started = time.monotonic()
     table = Predictions.open(str(folder / "out"), Storage())
-    config = ManifestConfig(path=(str(folder / "manifest" / "*.parquet"),))
+    config = ManifestConfig(path=(str(folder / "manifest" / f"*.{kind}"),))
     with plan(config, Storage(), table, limits=PlanningConfig(memory_gb=memory_gb)) as found:
         counted_s = time.monotonic() - started
         files = found.write_pending(str(folder / "pending"), Storage())
@@ -77,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--millions", type=int, default=10)
     parser.add_argument("--done", type=float, default=0.9)
+    parser.add_argument("--format", choices=[*OPTIONS], default="parquet")
     parser.add_argument("--memory-gb", type=float, default=PlanningConfig().memory_gb)
     parser.add_argument(
         "--folder", type=Path, default=Path("benchmarks/plan-data"), help="is made if it is missing"
@@ -84,15 +88,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    folder = options.folder / f"{options.millions}m-{options.done:g}"
+    kind = options.format
+    folder = options.folder / f"{options.millions}m-{options.done:g}-{kind}"
     if options.measure:
-        return measure(folder, options.memory_gb)
+        return measure(folder, options.memory_gb, kind)
     if not folder.exists():
-        make(folder, options.millions, options.done)
+        make(folder, options.millions, options.done, kind)
     for _ in range(options.repeats):
         shutil.rmtree(folder / "pending", ignore_errors=True)
         arguments = ["--measure", "--millions", str(options.millions), "--done", str(options.done)]
-        arguments += ["--memory-gb", str(options.memory_gb), "--folder", str(options.folder)]
+        arguments += ["--memory-gb", str(options.memory_gb), "--folder", str(options.folder), "--format", kind]
         subprocess.run([sys.executable, "-m", "benchmarks.plan", *arguments], check=True)  # noqa: S603
 
 

@@ -180,7 +180,7 @@ class Fetcher:
         assert request.carried_in is not None
         assert request.row is not None
         found = self._carried.read(request.carried_in, request.column, request.row)
-        if found is None and request.uri.startswith(f"{request.carried_in}#row="):
+        if found is None and _is_only_a_row(request):
             raise _error(ErrorCode.EMPTY, "the manifest row has neither bytes nor a uri")
         return None if found is None else self._checked(found, None)
 
@@ -226,6 +226,12 @@ def _store(uri: str) -> str:
     """What throttles as one: a host or a bucket, behind the archive that an image may be in."""
     outermost = uri if scheme(uri) in (*aws.SCHEMES, "http", "https") else uri.rpartition("::")[2]
     return "/".join(outermost.split("/", 3)[:3])
+
+
+def _is_only_a_row(request: Request) -> bool:
+    """Whether the uri was made of the manifest's, without a signature, and the row's number: it leads nowhere."""
+    plain = (request.carried_in or "").partition("?")[0]
+    return request.uri.startswith(plain) and request.uri.endswith(f"#row={request.row}")
 
 
 def _size_of_file(path: str) -> int:

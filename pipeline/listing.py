@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from pipeline.errors import LakeLensError, ManifestError
 from pipeline.listed import HIDDEN, NO_ENDING, SPECIAL, Listing, Tally, ending, is_hidden, is_text, named
 from pipeline.storage import Storage, failure
 
+HEIF_SUFFIXES = (".heic", ".heif", ".hif") if find_spec("pillow_heif") else ()
+"""Those of the extra `heif`, where it is installed."""
 IMAGE_SUFFIXES = (
+    *HEIF_SUFFIXES,
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".avif", ".jp2", ".j2k", ".jpx", ".mpo", ".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
 )

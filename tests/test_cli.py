@@ -195,14 +195,14 @@ def test_manifest_lists_a_folder_with_datasets_from_its_subfolders(
 def test_manifest_tells_what_it_left_out_and_ends_with_0(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_images(tmp_path, ["one/a.jpg", "one/b.heic", "two/c.jpg", "two/.d.jpg"])
+    save_images(tmp_path, ["one/a.jpg", "one/b.svg", "two/c.jpg", "two/.d.jpg"])
     out = tmp_path / "m.parquet"
     assert lakelens("manifest", tmp_path / "one", tmp_path / "two", "--out", out, monkeypatch=monkeypatch) == 0
-    assert capsys.readouterr().out == f"2 images listed in {out}; left out: 1 .heic, 1 hidden\n"
+    assert capsys.readouterr().out == f"2 images listed in {out}; left out: 1 .svg, 1 hidden\n"
     words = ("manifest", tmp_path / "one", "--out", out, "--all-files")
     assert lakelens(*words, monkeypatch=monkeypatch) == 0
     assert capsys.readouterr().out == f"2 images listed in {out}\n"
-    assert lakelens(*words, "--suffix", ".heic", monkeypatch=monkeypatch) == 2
+    assert lakelens(*words, "--suffix", ".svg", monkeypatch=monkeypatch) == 2
     assert "--all-files takes every ending" in capsys.readouterr().err
 
 

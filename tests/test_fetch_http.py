@@ -16,8 +16,10 @@ from pipeline import fetch as fetching
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, RowError
 from pipeline.fetch import ATTEMPTS, Fetched, Fetcher, Request
+from pipeline.schema import CARRIED_IN, ROW
 from pipeline.storage import Storage
 from tests.making import STORAGE
+from tests.manifests import read
 from tests.web import BODY, Web, serving
 
 
@@ -231,6 +233,22 @@ def test_duckdb_reads_a_parquet_file_over_http(web: Web, monkeypatch: pytest.Mon
             connection.register_filesystem(STORAGE.filesystem(url)[0])
             found = connection.execute(f"SELECT count(*), max(uri) FROM read_parquet('{url}')").fetchall()
         assert found == [(500, "/99.jpg")]
+
+
+def test_a_manifest_behind_a_presigned_url_points_beside_it_without_its_signature(
+    web: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tests.web.BODY", b"uri,dataset\nsub/a.jpg,x\n/b.jpg,y\n")
+    rows = read(tmp_path, f"{web.url}/ranges/list.csv?X-Amz-Signature=a/b")
+    assert rows.column("uri").to_pylist() == [f"{web.url}/ranges/sub/a.jpg", "/b.jpg"]
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"uri": ["c.jpg", None], "bytes": [b"one", b"two"]}), buffer)
+    monkeypatch.setattr("tests.web.BODY", buffer.getvalue())
+    url = f"{web.url}/ranges/{PRESIGNED}"
+    rows = read(tmp_path, url)
+    assert rows.column("uri").to_pylist() == [f"{web.url}/ranges/c.jpg", f"{web.url}/ranges/m.parquet#row=1"]
+    requests = [Request(row["uri"], carried_in=row[CARRIED_IN], row=row[ROW]) for row in rows.to_pylist()]
+    assert [found.data for found in Fetcher(STORAGE, 1000)(requests)] == [b"one", b"two"]
 
 
 def test_every_request_of_the_file_system_goes_through_the_proxy(

@@ -209,21 +209,21 @@ def listed(folder: Path, **options: Any) -> tuple[list[str], Listing]:
 
 def test_what_is_not_listed_is_counted_by_its_ending_in_files_and_in_shards(tmp_path: Path) -> None:
     lake = tmp_path / "lake"
-    save_images(lake, ["a.jpg", "b.HEIC", "c.heic", "notes.txt", "LICENSE", "trailing.", "x/._a.jpg", ".env"])
-    shard(lake / "s.tar", {"1.jpg": b"1", "1.cls": b"7", "2.heic": b"2", "__MACOSX/2.jpg": b"2", "./3.jpg": b"3"})
+    save_images(lake, ["a.jpg", "b.SVG", "c.svg", "notes.txt", "LICENSE", "trailing.", "x/._a.jpg", ".env"])
+    shard(lake / "s.tar", {"1.jpg": b"1", "1.cls": b"7", "2.svg": b"2", "__MACOSX/2.jpg": b"2", "./3.jpg": b"3"})
     names, found = listed(lake)
     assert names == ["a.jpg", "s.tar/1.jpg", "s.tar/./3.jpg"]
-    assert found.left_out == {".heic": 3, "hidden": 3, "without ending": 2, ".txt": 1, ".cls": 1}
-    assert found.left_out_line == "left out: 3 .heic, 1 .cls, 1 .txt, 2 without ending, 3 hidden"
+    assert found.left_out == {".svg": 3, "hidden": 3, "without ending": 2, ".txt": 1, ".cls": 1}
+    assert found.left_out_line == "left out: 3 .svg, 1 .cls, 1 .txt, 2 without ending, 3 hidden"
     assert not found.unlisted
 
 
 def test_all_files_are_listed_if_asked_for_but_for_hidden_ones(tmp_path: Path) -> None:
     lake = tmp_path / "lake"
-    save_images(lake, ["a.jpg", "b.heic", "LICENSE", ".DS_Store"])
+    save_images(lake, ["a.jpg", "b.svg", "LICENSE", ".DS_Store"])
     shard(lake / "s.tar", {"1.cls": b"7", ".hidden": b""})
     names, found = listed(lake, suffixes=EVERY_SUFFIX)
-    assert names == ["LICENSE", "a.jpg", "b.heic", "s.tar/1.cls"]
+    assert names == ["LICENSE", "a.jpg", "b.svg", "s.tar/1.cls"]
     assert found.left_out == {"hidden": 2}
 
 
