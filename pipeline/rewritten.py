@@ -177,6 +177,9 @@ def _textual(batch: Rows, wanted: Wanted) -> tuple[pa.Table, Collection[str], Pl
     """Rows of text as columns of text, or of bytes where it is not UTF-8."""
     columns, unchecked = {}, []
     for name, values in batch.columns.items():
+        if isinstance(values, pa.Array):
+            columns[name] = values
+            continue
         texts = _without_points(values) if name.casefold() in wanted.ids else values
         try:
             columns[name] = pa.array(texts, pa.string())

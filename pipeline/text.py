@@ -3,18 +3,22 @@
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, TextIO, cast
+
+import pyarrow as pa
 
 from pipeline.errors import LakeLensError, ManifestError
 from pipeline.storage import Storage, failure, shown
 
 BATCH_ROWS = 65_536
-"""Rows that are in memory at once,"""
+"""Rows of JSON or Parquet that are in memory at once,"""
 BATCH_CHARS = 1 << 24
 """or fewer, if they have so many characters together."""
+BLOCK_CHARS = 1 << 22
+"""Characters of CSV that are in memory at once, and those of the row that they end in."""
 BUFFER_BYTES = 1 << 20
 _MARKS = {
     b"\xff\xfe\0\0": "utf-32",
@@ -32,8 +36,8 @@ class Rows:
     Bytes that are not UTF-8 are lone surrogates. An empty value is None.
     """
 
-    columns: dict[str, list[str | None]]
-    lines: list[int]
+    columns: Mapping[str, list[str | None] | pa.Array]
+    lines: Sequence[int]
 
 
 class TextError(Exception):

@@ -42,11 +42,15 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seaweed.S3Se
 
 
 @pytest.fixture
-def s3(s3_server: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch) -> seaweed.S3Server:
-    """The server, with the environment that leads to it."""
+def s3(s3_server: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[seaweed.S3Server]:
+    """The server, with the environment that leads to it; file systems of another one are forgotten."""
+    from s3fs import S3FileSystem
+
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    return s3_server
+    S3FileSystem.clear_instance_cache()
+    yield s3_server
+    S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="session")

@@ -64,9 +64,12 @@ class SleepingDecoder(Decoder):
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
 def write_when_told(*blocks: pa.Table, output: str, **place: Any) -> list[Fragment]:
-    """The real task; a block that is `HELD` waits for the word."""
-    while HELD in blocks[0]["dataset"].to_pylist() and not (Path(output).parent / WORD).exists():
-        time.sleep(0.02)
+    """The real task; a block that is `HELD` waits for the word, and leaves a file of that name."""
+    folder = Path(output).parent
+    if HELD in blocks[0]["dataset"].to_pylist():
+        (folder / HELD).touch()
+        while not (folder / WORD).exists():
+            time.sleep(0.02)
     written: list[Fragment] = write_fragments._function(*blocks, output=output, **place)
     return written
 

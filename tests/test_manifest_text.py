@@ -1,10 +1,16 @@
 """CSV and JSON lines as people write them: no row vanishes, text stays text, and what cannot be read is named."""
 
 import gzip
+import io
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from pipeline import csv_rows
 from pipeline.config import ManifestColumns
 from pipeline.schema import PROBLEM
 from tests.manifests import read, read_with_notes, refusal
@@ -69,6 +75,39 @@ def test_text_stays_text_in_kept_columns_too(tmp_path: Path) -> None:
     text = "uri,image_id,zip,day,sure\n/a,007,01234,01/02/2024,yes\n"
     (row,) = read(tmp_path, written(tmp_path, text), keep=("zip", "day", "sure")).to_pylist()
     assert [row[name] for name in ("image_id", "zip", "day", "sure")] == ["007", "01234", "01/02/2024", "yes"]
+
+
+CELLS = st.text(st.sampled_from('ab,;"\n\r é😀'), max_size=6)
+
+
+@given(st.lists(st.tuples(CELLS, CELLS), max_size=12), st.sampled_from(["\n", "\r\n"]), st.integers(1, 40))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rows_are_the_same_wherever_the_blocks_end_in_which_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, cells: list[tuple[str, str]], end: str, block: int
+) -> None:
+    monkeypatch.setattr(csv_rows, "BLOCK_CHARS", block)
+    quoted = [
+        '"' + cell.replace('"', '""') + '"' if set(cell) & set('",\r\n') else cell for row in cells for cell in row
+    ]
+    text = end.join(["uri,note", *map(",".join, zip(quoted[::2], quoted[1::2], strict=True))])
+    found: list[tuple[str | None, ...]] = []
+    lines: list[int] = []
+    for batch in csv_rows.rows(io.StringIO(text, newline=""), ["uri"]):
+        columns = [list(map(_plain, column)) for column in batch.columns.values()]
+        found += zip(*columns, strict=True)
+        lines += batch.lines
+    assert found == [tuple(value or None for value in row) for row in cells]
+    assert lines == sorted(set(lines))
+
+
+def _as_needed(cell: str) -> str:
+    """With quotes, if it needs them."""
+    return '"' + cell.replace('"', '""') + '"' if set(cell) & set('",\r\n') else cell
+
+
+def _plain(value: Any) -> str | None:
+    found: str | None = value.as_py() if isinstance(value, pa.Scalar) else value
+    return found
 
 
 REFUSED = {

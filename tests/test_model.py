@@ -8,6 +8,7 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+import s3fs
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import ViTForImageClassification
@@ -208,6 +209,7 @@ def test_a_model_on_s3_is_read_by_who_may_get_objects_and_not_list_them(
     for folder in (original, sharded):
         s3.filesystem().put(f"{folder}/", f"models/{folder.name}/", recursive=True)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.READER)
+    s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(PermissionError):
         STORAGE.filesystem("s3://models")[0].ls("models")
     for folder in (original, sharded):

@@ -155,7 +155,7 @@ def test_a_manifest_of_every_format_is_read_from_s3(lake: str, server: seaweed.S
         {"manifest": {"path": [f"s3://{BUCKET}/formats/*"]}, "output": {"path": "unused"}}
     ).manifest
     manifest.create_input(connection, given, Storage(), tmp_path, id_format=2)
-    found = connection.sql("SELECT uri, dataset FROM input ORDER BY uri DESC").fetchall()
+    found = connection.sql("SELECT uri, dataset FROM input ORDER BY uri").fetchall()
     assert found == [(f"s3://{BUCKET}/formats/images/a.jpg", "007"), ("s3://other/b.jpg", "images")]
 
 

@@ -97,7 +97,8 @@ class Hanging(threading.Event):
 
     def is_set(self) -> bool:
         last = (self.folder / ASLEEP).exists() if self.last == "asleep" else self.silent.asked
-        if self.committed and (self.folder / STUCK).exists() and last:
+        held = (self.folder / HELD).exists()
+        if self.committed and held and (self.folder / STUCK).exists() and last:
             ends, self.ends = self.ends, _nothing
             ends(self)
         return super().is_set()
