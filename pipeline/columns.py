@@ -18,6 +18,20 @@ def find(schema: pa.Schema, name: str) -> Path | None:
     return _find(list(schema), name)
 
 
+def twins(schema: pa.Schema, path: Path) -> list[str]:
+    """Columns or fields beside those of a path whose names differ from them in letter case only, or not at all.
+
+    SQL cannot tell them apart.
+    """
+    fields, found = list(schema), list[str]()
+    for name in path:
+        alike = [field for field in fields if field.name.casefold() == name.casefold()]
+        found += [field.name for field in alike] if len(alike) > 1 else []
+        kind = _values(alike[0].type)
+        fields = list(kind) if pa.types.is_struct(kind) else []
+    return found
+
+
 def type_at(schema: pa.Schema, path: Path) -> pa.DataType:
     """The type of what a path leads to; of a dictionary or an extension, that of its values."""
     kind = pa.struct(list(schema))
@@ -66,7 +80,7 @@ def _named(fields: list[pa.Field], name: str) -> pa.Field | None:
 
 
 def _values(kind: pa.DataType) -> pa.DataType:
-    if isinstance(kind, pa.BaseExtensionType):
+    if isinstance(kind, pa.BaseExtensionType) and not isinstance(kind, pa.UuidType):
         return _values(kind.storage_type)
     return _values(kind.value_type) if pa.types.is_dictionary(kind) else kind
 

@@ -49,7 +49,9 @@ def _header(text: TextIO, wanted: Collection[str]) -> tuple[list[str], str, int]
     first, line = _first_line(text)
     separator = _separator(first, wanted)
     if re.fullmatch(r"(?i)sep=.[\r\n]*", first):  # as Excel tells it
-        separator, first, line = first[4], text.readline(), line + 1
+        separator = first[4]
+        first, further = _first_line(text)
+        line += further
     reader = csv.reader(itertools.chain([first], text), delimiter=separator, strict=True)
     try:
         return _names(next(reader, []), wanted, line), separator, line + reader.line_num
@@ -60,7 +62,8 @@ def _header(text: TextIO, wanted: Collection[str]) -> tuple[list[str], str, int]
 def _plain(block: str, names: list[str], separator: str) -> dict[str, pa.Array] | None:
     """The columns of a block of whole lines; None where there is more in it than separators and line ends."""
     blank = block[0] in "\r\n" or "\n\n" in block or "\n\r\n" in block
-    if blank or '"' in block or _UNUSED in block or block.count("\r") != block.count("\r\n"):
+    special = any(char in block for char in ('"', _UNUSED, _NO_SEPARATOR)) or block[0] == "\ufeff"
+    if blank or special or block.count("\r") != block.count("\r\n") or not separator.isascii():
         return None
     separator = _UNUSED if separator == _NO_SEPARATOR else separator
     try:
@@ -120,7 +123,7 @@ def _separator(header: str, wanted: Collection[str]) -> str:
 
 
 def _names(header: list[str], wanted: Collection[str], line: int) -> list[str]:
-    """The columns' names: blanks around them do not count, and none is there twice.
+    """The columns' names: blanks around them do not count, and none is there twice, whatever its letter case.
 
     `wanted` is in lower case. Raises: TextError for a wanted name that is there twice.
     """
@@ -128,9 +131,10 @@ def _names(header: list[str], wanted: Collection[str], line: int) -> list[str]:
     for number, cell in enumerate(header):
         # Bytes that are not UTF-8 cannot be printed.
         name = cell.strip().encode("utf-8", "surrogatepass").decode("utf-8", "replace") or f"column{number}"
-        if name in names:
-            if name.casefold() in wanted:
-                raise TextError(line, f"there are two columns {name!r}")
+        twin = next((other for other in names if other.casefold() == name.casefold()), None)
+        if twin is not None and name.casefold() in wanted:
+            raise TextError(line, f"there are two columns {twin!r} and {name!r}; rename one of them")
+        if twin is not None:
             name = next(other for n in itertools.count(1) if (other := f"{name}_{n}") not in (*names, *header))
         names.append(name)
     return names

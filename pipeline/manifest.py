@@ -56,6 +56,7 @@ def create_input(
     rules rows get their ids; `suspect` says that a Parquet file holds text that is not UTF-8. Raises: like
     `sources`, `ManifestFiles` and `relation`.
     """
+    connection.execute("SET TimeZone = 'UTC'")  # Delta knows no other
     found = sources(config, storage, scratch)
     files = ManifestFiles(found, config, storage, scratch, where=where, id_format=id_format, suspect=suspect)
     register_stores(connection, [file.source.uri for file in files.files if file.rewritten is None], storage)

@@ -20,6 +20,10 @@ from pipeline.storage import Storage, scheme, shown
 
 OPENED = 16
 """Parquet files whose footers are read at once."""
+NAMED = 20
+"""Columns that a message names at most."""
+PREFIX = "_lakelens_"
+"""Of the columns that planning adds."""
 KEYS = (schema.URI, schema.IMAGE_ID, schema.DATASET)
 """Columns by whose values a row is known."""
 
@@ -69,8 +73,8 @@ class ManifestFile:
         head, *rest = path
         found = quoted(head)
         if rest and self.source.format == "jsonl":
-            steps = "".join(f".{quoted(name)}" for name in rest)
-            return f"TRY(json_extract_string({found}, {literal('$' + steps)}))"
+            pointer = "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in rest)
+            return f"TRY(json_extract_string({found}, {literal(pointer)}))"
         for name in rest:
             found = f"struct_extract({found}, {literal(name)})"
         return found
@@ -116,9 +120,21 @@ class ManifestFiles:
         for file in self.files:
             paths = tuple(map(file.find, self._asked))
             types = tuple(None if path is None else str(file.kind(path)) for path in paths)
-            key = (file.source.format, file.rewritten is None, paths, types)
+            # A condition may use any column, which must have its own type.
+            others = str(file.schema.remove_metadata()) if self.where is not None else ""
+            key = (file.source.format, file.rewritten is None, paths, types, others)
             found.setdefault(key, []).append(file)
-        return list(found.values())
+        return [group for group in found.values() if any(file.rows for file in group)] or list(found.values())[:1]
+
+    def path(self, file: ManifestFile, key: str) -> columns.Path | None:
+        """The column of a file that has this meaning, one of `schema`'s; None if there is none.
+
+        In format 1, letter case counts where ids and versions depend on it.
+        """
+        name = self.names[key]
+        if self.id_format == 1 and key in (schema.IMAGE_ID, schema.DATASET, schema.VERSION):
+            return (name,) if name is not None and name in file.schema.names else None
+        return file.find(name)
 
     @property
     def _asked(self) -> list[str]:
@@ -147,8 +163,9 @@ class ManifestFiles:
     def _wanted(self) -> Wanted:
         heads = {name.partition(".")[0] for name in self._asked}
         ids = (schema.IMAGE_ID, schema.DATASET, schema.VERSION) if self.id_format > 1 else ()
+        asked = _lower([*self._asked, *heads])
         return Wanted(
-            _lower([*self._asked, *heads]), _lower(map(self.names.get, KEYS)), _lower(map(self.names.get, ids))
+            asked, self.where is not None, _lower(map(self.names.get, KEYS)), _lower(map(self.names.get, ids))
         )
 
     def _left_out(self, file: ManifestFile) -> set[str]:
@@ -161,8 +178,9 @@ class ManifestFiles:
 
     def _require(self) -> None:
         """Raises: ManifestError for a column that is asked for and is not there."""
-        filled = [file for file in self.files if file.rows]
+        filled = [file for file in self.files if file.rows or file.schema.names]
         for file in filled:
+            self._refuse_names(file)
             self._refuse_nested(file)
             if file.find(self.names[schema.URI]) is None and self.carried(file) is None:
                 raise _lacking(file, f"manifest.columns.{schema.URI}", self.names[schema.URI] or schema.URI)
@@ -171,6 +189,20 @@ class ManifestFiles:
         for key, name, carried in [*asked, *(("manifest.keep", name, False) for name in self.config.keep)]:
             if filled and not any(self.carried(file) if carried else file.find(name) for file in filled):
                 raise _lacking(filled[0], key, str(name))
+
+    def _refuse_names(self, file: ManifestFile) -> None:
+        """Raises: ManifestError for columns that cannot be told from others."""
+        for name in file.schema.names:
+            if name.casefold().startswith(PREFIX):
+                raise ManifestError(
+                    f"The manifest {file.name} has a column {shown(name)!r}; rename it, LakeLens uses it."
+                )
+        for path in filter(None, map(file.find, self._asked)):
+            if file.source.format == "parquet" and (alike := columns.twins(file.schema, path)):
+                raise ManifestError(
+                    f"The manifest {file.name} has the columns {' and '.join(map(repr, alike))}, which differ "
+                    "only in letter case; rename one of them."
+                )
 
     def _refuse_nested(self, file: ManifestFile) -> None:
         """Raises: ManifestError for a column of lists of images, and for a struct whose field is not named."""
@@ -233,5 +265,6 @@ def _lacking(file: ManifestFile, key: str, name: str) -> ManifestError:
     meant = columns.near(name, file.schema.names)
     hint = f"; did you mean {meant!r}?" if meant and meant != name else "."
     what = "binary column" if path is not None else "column"
-    have = ", ".join(file.schema.names) or "none"
+    names = [shown(name) for name in file.schema.names[:NAMED]]
+    have = ", ".join([*names, "…"] if len(file.schema.names) > NAMED else names) or "none"
     return ManifestError(f"The manifest {file.name} has no {what} {name!r} ({key}); it has {have}{hint}")

@@ -136,12 +136,11 @@ def plan(
     limits = limits or PlanningConfig()
     try:
         with scratch.folder() as room, duckdb.connect(room / "plan.duckdb") as connection:
-            connection.execute("SET TimeZone = 'UTC'")  # Delta knows no other
             connection.execute(f"SET memory_limit = '{limits.memory_gb * 1e9:.0f} B'")
             connection.execute(f"SET temp_directory = {sql.literal(str(room / 'spilled'))}")
             connection.execute("SET preserve_insertion_order = false")  # what is written is sorted
-            read = partial(_read, connection, config, storage, table, selection, room, id_format)
-            yield Plan(connection, selection, table, manifest.read_text_twice(read))
+            made = partial(_made, connection, config, storage, table, selection, room, id_format)
+            yield manifest.read_text_twice(made)
     except duckdb.OutOfMemoryException as error:
         raise ConfigError(
             f"Planning needs more memory than planning.memory_gb = {limits.memory_gb:g}; raise it."
@@ -150,7 +149,7 @@ def plan(
         raise relation.unreadable(error, config) from error
 
 
-def _read(
+def _made(
     connection: duckdb.DuckDBPyConnection,
     config: ManifestConfig,
     storage: Storage,
@@ -159,8 +158,8 @@ def _read(
     room: Path,
     id_format: int,
     suspect: bool,
-) -> manifest.Read:
-    """Read the manifest and the table, and find every row's fate. Returns what `manifest.create_input` does.
+) -> Plan:
+    """Read the manifest and the table, and find every row's fate.
 
     Kept text is read, too: what DuckDB cannot read is to be found before a run claims the table.
     """
@@ -175,7 +174,7 @@ def _read(
     with _told_apart(table):
         _read_committed(connection, table, storage, selection)
         _find_fates(connection, selection)
-    return read
+    return Plan(connection, selection, table, read)
 
 
 def _read_committed(

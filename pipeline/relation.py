@@ -24,15 +24,13 @@ MAX_DATASET_BYTES = 200
 _RAW = {name: f"_lakelens_raw_{name}" for name in (*KEYS, schema.OFFSET, schema.LENGTH)}
 """What a manifest says, as text, before it is resolved and checked."""
 _NO_TEXT = "CAST(NULL AS VARCHAR)"
+_SIGNATURE = re.compile(r"(?<=://)(?P<place>[^\s'\"?]*)\?[^\s'\"]*")
+"""The query of a URL, which may be a secret."""
 _PLAIN_TYPES = re.compile(
     r"BOOLEAN|TINYINT|SMALLINT|INTEGER|BIGINT|FLOAT|DOUBLE|VARCHAR|BLOB|DATE|TIMESTAMP|DECIMAL\(.*\)"
     r"|TIMESTAMP WITH TIME ZONE"
 )
-_FAMILIES = (
-    re.compile(r"TINYINT|SMALLINT|INTEGER|BIGINT|FLOAT|DOUBLE|DECIMAL\(.*\)"),
-    re.compile(r"DATE|TIMESTAMP"),
-)
-"""Types that DuckDB finds a common type for."""
+_WHOLE_TYPES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
 
 
 def relation(manifest: ManifestFiles, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
@@ -58,7 +56,7 @@ def relation(manifest: ManifestFiles, connection: duckdb.DuckDBPyConnection) -> 
 
 def unreadable(error: duckdb.Error, config: ManifestConfig) -> ManifestError:
     """DuckDB's complaint about a manifest file, as one sentence."""
-    first = str(error).strip().splitlines()[0].rstrip(".")
+    first = _SIGNATURE.sub(r"\g<place>", str(error).strip().splitlines()[0].rstrip("."))
     return ManifestError(f"Cannot read the manifest {', '.join(map(shown, config.path))}: {first}.")
 
 
@@ -89,7 +87,7 @@ def _missing(manifest: ManifestFiles, group: list[ManifestFile]) -> str:
         return ""
     have = {name.casefold() for file in group for name in file.schema.names}
     others = {name.casefold(): name for file in manifest.files for name in file.schema.names}
-    return "".join(f", NULL AS {quoted(name)}" for lower, name in others.items() if lower not in have)
+    return "".join(f", NULL AS {quoted(name)}" for lower, name in others.items() if lower and lower not in have)
 
 
 def _require_fit(
@@ -101,23 +99,31 @@ def _require_fit(
     try:
         connection.execute(f"SELECT 1 FROM {table} WHERE CAST(({manifest.where}\n) AS BOOLEAN) LIMIT 0")
     except duckdb.Error as error:
-        said = str(error).strip().splitlines()[0].rstrip(".")
+        said = _SIGNATURE.sub(r"\g<place>", str(error).strip().splitlines()[0].rstrip("."))
         raise ConfigError(f"--where {manifest.where} does not fit the manifest {file.name}: {said}.") from error
 
 
-def _common_type(
-    connection: duckdb.DuckDBPyConnection, name: str, groups: list[tuple[ManifestFile, str]]
-) -> str | None:
-    """The type that a kept column is read as; None where DuckDB is to find the common one of several."""
-    found = set()
+def _common_type(connection: duckdb.DuckDBPyConnection, name: str, groups: list[tuple[ManifestFile, str]]) -> str:
+    """The type that a kept column is read as: that of its files, or one that holds the values of all exactly."""
+    values: dict[str, list[str]] = {}
     for file, table in groups:
         path = file.find(name)
         if path is not None and not pa.types.is_null(file.kind(path)):
-            described = connection.sql(f"SELECT {file.sql(path)} FROM {table} LIMIT 0")
-            found.add(_kept_type(str(described.types[0])))
-    if len(found) == 1:
-        return found.pop()
-    return None if any(all(map(family.fullmatch, found)) for family in _FAMILIES if found) else "VARCHAR"
+            read = f"SELECT {file.sql(path)} AS value FROM {table}"
+            values.setdefault(_kept_type(str(connection.sql(f"{read} LIMIT 0").types[0])), []).append(read)
+    if len(values) == 1:
+        return next(iter(values))
+    if values and values.keys() <= {"DATE", "TIMESTAMP"}:
+        return "TIMESTAMP"
+    if values and values.keys() <= {*_WHOLE_TYPES, "FLOAT", "DOUBLE"}:
+        whole = [read for kind in _WHOLE_TYPES for read in values.get(kind, ())]
+        if len(values.keys() - {*_WHOLE_TYPES}) == 0:
+            return max(values, key=_WHOLE_TYPES.index)
+        ((largest,),) = connection.execute(
+            f"SELECT max(abs(value::HUGEINT)) FROM ({' UNION ALL '.join(whole) or 'SELECT 0 AS value'})"
+        ).fetchall()
+        return "DOUBLE" if (largest or 0) <= EXACT else "VARCHAR"
+    return "VARCHAR"
 
 
 def _kept_type(kind: str) -> str:
@@ -129,7 +135,7 @@ def _kept_type(kind: str) -> str:
     return "BIGINT" if kind in ("UTINYINT", "USMALLINT", "UINTEGER") else "VARCHAR"
 
 
-def _canonical(manifest: ManifestFiles, file: ManifestFile, table: str, kept: Mapping[str, str | None]) -> str:
+def _canonical(manifest: ManifestFiles, file: ManifestFile, table: str, kept: Mapping[str, str]) -> str:
     """SELECT that gives the files of a group, of which this is one, the canonical columns and the kept ones."""
     carried = manifest.carried(file) is not None
     raw = {key: _text(manifest, file, key) for key in KEYS} | _range(manifest, file)
@@ -155,7 +161,7 @@ def _canonical(manifest: ManifestFiles, file: ManifestFile, table: str, kept: Ma
 
 def _text(manifest: ManifestFiles, file: ManifestFile, key: str) -> str:
     """SQL for a canonical column as text; null if the file has none."""
-    path = file.find(manifest.names[key])
+    path = manifest.path(file, key)
     if path is None:
         return _NO_TEXT
     found, kind = file.sql(path), file.kind(path)
@@ -179,7 +185,7 @@ def _range(manifest: ManifestFiles, file: ManifestFile) -> dict[str, str]:
 
 def _undecoded(manifest: ManifestFiles, file: ManifestFile) -> list[str]:
     """SQL for the reasons why a key that is stored as bytes is no text."""
-    paths = [file.find(manifest.names[key]) for key in KEYS]
+    paths = [manifest.path(file, key) for key in KEYS]
     return [
         f"CASE WHEN {value} IS NOT NULL AND TRY(decode({value})) IS NULL "
         f"THEN {literal('.'.join(path) + ' is not UTF-8')} END"
@@ -189,15 +195,15 @@ def _undecoded(manifest: ManifestFiles, file: ManifestFile) -> list[str]:
     ]
 
 
-def _kept(file: ManifestFile, name: str, kind: str | None) -> str:
-    """SQL for a kept column; an untyped null, if its type is open."""
+def _kept(file: ManifestFile, name: str, kind: str) -> str:
+    """SQL for a kept column."""
     path = file.find(name)
     if path is None or pa.types.is_null(file.kind(path)):
-        return f"CAST(NULL AS {kind})" if kind else "NULL"
+        return f"CAST(NULL AS {kind})"
     value = file.sql(path)
     if pa.types.is_nested(file.kind(path)):
         value = f"to_json({value})"
-    return f"CAST({value} AS {kind})" if kind else value
+    return f"CAST({value} AS {kind})"
 
 
 _WHOLE = r"\d+(\.0+)?"
@@ -219,8 +225,8 @@ _TYPE = r"[\w!#$&^.+-]{1,127}"
 _DEFAULT_ID = (
     "CASE WHEN regexp_matches(uri, '^(?i:data:)[^,]*,') THEN 'data:' || coalesce(nullif(regexp_extract(uri, "
     rf"'^(?i:data:)\s*({_TYPE}/{_TYPE})\s*[;,]', 1), ''), '{data_uris.DEFAULT_TYPE}') "
-    f"|| ';sha256=' || sha256(uri) ELSE coalesce(uri || '#bytes=' || {_FIRST} || '-' "
-    f"|| ({_FIRST} + TRY_CAST({_RAW[schema.LENGTH]} AS HUGEINT) - 1), uri) END"
+    "|| ';sha256=' || sha256(uri) ELSE uri END "
+    f"|| coalesce('#bytes=' || {_FIRST} || '-' || ({_FIRST} + TRY_CAST({_RAW[schema.LENGTH]} AS HUGEINT) - 1), '')"
 )
 """That of a data: URI is what `data_uris.hashed` gives."""
 _PROBLEM = f"""CASE

@@ -32,13 +32,14 @@ Place = Callable[[int], str]
 
 @dataclass(frozen=True)
 class Wanted:
-    """The columns that a run asks for, in lower case.
+    """The columns that a run asks for, in lower case: `names`, or `every` one.
 
     A row is invalid if the value of one of its `keys` is not UTF-8; in other columns such a value becomes null. In
     `ids` a whole number that is written as a float, 7.0, becomes its integer's text.
     """
 
     names: Collection[str] = ()
+    every: bool = False
     keys: Collection[str] = ()
     ids: Collection[str] = ()
 
@@ -79,19 +80,19 @@ class Writer:
         if self._file is not None:
             self._file.close()
 
-    def write(self, rows: pa.Table, unchecked: Collection[str], place: Place) -> None:
-        """Write rows. `unchecked` are binary columns that are to be text."""
+    def write(self, rows: pa.Table, size: int, unchecked: Collection[str], place: Place) -> None:
+        """Write `size` rows. `unchecked` are binary columns that are to be text, and structs with text in them."""
         invalid: dict[int, str] = {}
         for name in unchecked:
             index = rows.column_names.index(name)
             values, bad = _checked(rows.column(index))
             rows = rows.set_column(index, name, values)
             self._note(name, bad, place, invalid)
-        self._append(rows, [invalid.get(row) for row in range(rows.num_rows)] if invalid else None)
+        self._append(rows, size, [invalid.get(row) for row in range(size)] if invalid else None)
 
     def _note(self, name: str, bad: list[int], place: Place, invalid: dict[int, str]) -> None:
         """Remember the values of a column that are not UTF-8."""
-        if not bad or name.casefold() not in self.wanted.names:
+        if not bad or not (self.wanted.every or name.casefold() in self.wanted.names):
             return
         if name.casefold() not in self.wanted.keys:
             values, first = self.done.nulled.get(name, (0, place(bad[0])))
@@ -102,13 +103,13 @@ class Writer:
             where = f" ({place(row)} of {shown(self.uri)})" if self._named[name] <= LINES_NAMED else ""
             invalid.setdefault(row, f"{name} is not UTF-8{where}")
 
-    def _append(self, rows: pa.Table, reasons: list[str | None] | None) -> None:
+    def _append(self, rows: pa.Table, size: int, reasons: list[str | None] | None) -> None:
         known = self.done.schema.names
         new = [field for field in rows.schema if field.name not in known]
         if self._file is None or new:
             self._start(pa.schema([*self.done.schema, *new]))
         assert self._file is not None
-        first, size = (self._number << ROW_BITS) + self.done.rows, rows.num_rows
+        first = (self._number << ROW_BITS) + self.done.rows
         there = {
             **dict(zip(rows.column_names, rows.columns, strict=True)),
             SOURCE: pa.repeat(self.uri, size),
@@ -141,7 +142,7 @@ def csv(writer: Writer, storage: Storage) -> Rewritten:
 def json_lines(writer: Writer, storage: Storage) -> Rewritten:
     """Rewrite a JSON lines file. Raises: ManifestError that names the line, StorageError."""
     with writer, text.opened(writer.uri, storage, newline="\n") as lines:
-        for batch in json_rows.rows(lines):
+        for batch in json_rows.rows(lines, writer.wanted.names):
             writer.write(*_textual(batch, writer.wanted))
     return writer.done
 
@@ -149,11 +150,13 @@ def json_lines(writer: Writer, storage: Storage) -> Rewritten:
 def parquet(writer: Writer, storage: Storage, left_out: Collection[str]) -> Rewritten:
     """Rewrite a Parquet file but for some columns. Raises: ManifestError, StorageError."""
     with writer, parquet_file(writer.uri, storage) as file:
-        names = [name for name in file.schema_arrow.names if name not in left_out]
+        every = file.schema_arrow.names
+        names = [name for name in every if name not in left_out and every.count(name) == 1]
         schema = pa.schema([file.schema_arrow.field(name) for name in names])
         empty = pa.RecordBatch.from_pylist([], schema=schema)
         for batch in chain([empty], file.iter_batches(BATCH_ROWS, columns=names)):
-            writer.write(*_unchecked(pa.Table.from_batches([batch]), writer.done.rows))
+            rows = pa.Table.from_batches([batch])
+            writer.write(*_unchecked(rows, batch.num_rows, writer.done.rows))
     return writer.done
 
 
@@ -173,7 +176,7 @@ def parquet_file(uri: str, storage: Storage) -> Iterator[pq.ParquetFile]:
         raise failure(error, uri) from error
 
 
-def _textual(batch: Rows, wanted: Wanted) -> tuple[pa.Table, Collection[str], Place]:
+def _textual(batch: Rows, wanted: Wanted) -> tuple[pa.Table, int, Collection[str], Place]:
     """Rows of text as columns of text, or of bytes where it is not UTF-8."""
     columns, unchecked = {}, []
     for name, values in batch.columns.items():
@@ -187,7 +190,7 @@ def _textual(batch: Rows, wanted: Wanted) -> tuple[pa.Table, Collection[str], Pl
             raw = [None if value is None else value.encode("utf-8", "surrogatepass") for value in texts]
             columns[name] = pa.array(raw, pa.binary())
             unchecked.append(name)
-    return pa.table(columns), unchecked, lambda row: f"line {batch.lines[row]}"
+    return pa.table(columns), len(batch.lines), unchecked, lambda row: f"line {batch.lines[row]}"
 
 
 def _without_points(values: list[str | None]) -> list[str | None]:
@@ -202,27 +205,64 @@ def _is_whole(number: float) -> bool:
     return number.is_integer() and abs(number) < EXACT
 
 
-def _unchecked(rows: pa.Table, first: int) -> tuple[pa.Table, Collection[str], Place]:
+def _unchecked(rows: pa.Table, size: int, first: int) -> tuple[pa.Table, int, Collection[str], Place]:
     """Rows of a Parquet file with their text as bytes: it may be anything."""
-    texts = [f.name for f in rows.schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-    for name in texts:
-        index = rows.column_names.index(name)
+    unchecked = []
+    for index, name in enumerate(rows.column_names):
         column = rows.column(index)
-        raw = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
-        rows = rows.set_column(index, name, pa.chunked_array([chunk.view(raw) for chunk in column.chunks], raw))
-    return rows, texts, lambda row: f"row {first + row + 1}"
+        if pa.types.is_dictionary(column.type):
+            column = pa.chunked_array(
+                [chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type
+            )
+        if _is_string(column.type):
+            column = pa.chunked_array([_as_bytes(chunk) for chunk in column.chunks], _bytes_of(column.type))
+        elif not pa.types.is_struct(column.type):
+            continue
+        rows = rows.set_column(index, name, column)
+        unchecked.append(name)
+    return rows, size, unchecked, lambda row: f"row {first + row + 1}"
 
 
 def _checked(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
-    """Bytes as text, and the rows in which they are not UTF-8, which are null."""
+    """Bytes as text, and the rows in which they are not UTF-8, which are null. Likewise the text in structs."""
+    array = column.combine_chunks()
+    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
+    bad: set[int] = set()
+    checked = _checked_array(array, bad)
+    return pa.chunked_array([checked]), sorted(bad)
+
+
+def _checked_array(array: pa.Array, bad: set[int]) -> pa.Array:
+    if pa.types.is_struct(array.type):
+        fields = [
+            _checked_array(_as_bytes(child) if _is_string(child.type) else child, bad)
+            if _is_string(child.type) or pa.types.is_struct(child.type)
+            else child
+            for child in array.flatten()
+        ]
+        names = [field.name for field in array.type]
+        return pa.StructArray.from_arrays(fields, names, mask=array.is_null())
     try:
-        return column.cast(pa.string()), []
+        return array.cast(pa.string())
     except pa.ArrowInvalid:
-        values = column.to_pylist()
-    bad = [row for row, value in enumerate(values) if value is not None and not _is_text(value)]
-    for row in bad:
+        values = array.to_pylist()
+    wrong = [row for row, value in enumerate(values) if value is not None and not _is_text(value)]
+    for row in wrong:
         values[row] = None
-    return pa.chunked_array([pa.array(values, pa.binary()).cast(pa.string())]), bad
+    bad.update(wrong)
+    return pa.array(values, pa.binary()).cast(pa.string())
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _bytes_of(kind: pa.DataType) -> pa.DataType:
+    return pa.large_binary() if pa.types.is_large_string(kind) else pa.binary()
+
+
+def _as_bytes(array: pa.Array) -> pa.Array:
+    return array.view(_bytes_of(array.type))
 
 
 def _is_text(value: bytes) -> bool:

@@ -16,8 +16,8 @@ FILE = "space.json"
 FORMAT = 2
 """The newest format of an output that this version knows, and that of new ones.
 
-    1   the default `image_id` of a byte range or of a data: URI is the uri, and an id that is a floating-point
-        number is its text
+    1   the default `image_id` of a byte range or of a data: URI is the uri, an id that is a floating-point
+        number is its text, and letter case counts in the names of the columns for ids, datasets and versions
     2   the default `image_id` of a byte range is `<uri>#bytes=<first>-<last>`, that of a data: URI a hash, and an
         id that is a whole floating-point number is the integer's text
 

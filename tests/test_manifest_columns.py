@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import data_uris, schema
-from pipeline.config import ManifestColumns
+from pipeline import data_uris, manifest, schema
+from pipeline.config import ManifestColumns, ManifestConfig
 from pipeline.schema import PROBLEM
+from tests.making import STORAGE
 from tests.manifests import read, read_with_notes, refusal, write_rows
 
 
@@ -244,20 +246,25 @@ def test_a_struct_that_is_named_instead_of_its_field_is_told(tmp_path: Path) -> 
     assert said.endswith("is a struct; name a field of it: image.bytes, image.path.")
 
 
+def selected(folder: Path, where: str) -> list[str]:
+    """The uris of the rows that a condition selects, of all Parquet files in a folder."""
+    with duckdb.connect() as connection:
+        config = ManifestConfig(path=(str(folder / "*.parquet"),))
+        manifest.create_input(connection, config, STORAGE, folder, where, id_format=2)
+        rows = connection.sql(f"SELECT uri FROM input WHERE {schema.SELECTED} ORDER BY uri").fetchall()
+    return [uri for (uri,) in rows]
+
+
 def test_a_condition_may_use_a_column_that_only_some_files_have(tmp_path: Path) -> None:
-    import duckdb
-
-    from pipeline import manifest
-    from pipeline.config import ManifestConfig
-    from tests.making import STORAGE
-
     parquet(tmp_path, {"uri": ["/a", "/b"], "stars": [1, 5]}, "1.parquet")
     parquet(tmp_path, {"uri": ["/c"], "dataset": ["d"]}, "2.parquet")
-    with duckdb.connect() as connection:
-        config = ManifestConfig(path=(str(tmp_path / "*.parquet"),))
-        manifest.create_input(connection, config, STORAGE, tmp_path, "stars > 3", id_format=2)
-        found = connection.sql(f"SELECT uri FROM input WHERE {schema.SELECTED}").fetchall()
-    assert found == [("/b",)]
+    assert selected(tmp_path, "stars > 3") == ["/b"]
+
+
+def test_a_condition_sees_a_column_as_its_file_has_it(tmp_path: Path) -> None:
+    parquet(tmp_path, {"uri": ["/a", "/b"], "z": [9, 100]}, "1.parquet")
+    parquet(tmp_path, {"uri": ["/c"], "z": ["x"]}, "2.parquet")
+    assert selected(tmp_path, "z > '10'") == ["/b", "/c"]
 
 
 @pytest.mark.parametrize("folder", ["lake [2024]", "a[b", "[!x]", "q?", "plain"])
@@ -278,3 +285,116 @@ def test_brackets_after_a_star_are_a_pattern(tmp_path: Path) -> None:
     for name in ("m1", "m2", "m3"):
         parquet(tmp_path, {"uri": [f"/{name}"]}, f"{name}.parquet")
     assert read(tmp_path, tmp_path / "m[13].par*").column("uri").to_pylist() == ["/m1", "/m3"]
+
+
+TWINS = {
+    "m.parquet": pa.table({"URI": ["wrong"], "uri": ["right"]}),
+    "m.csv": "URI,uri\nwrong,right\n",
+    "m.jsonl": '{"uri": "a"}\n{"URI": "wrong", "uri": "right"}\n',
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_two_columns_of_one_name_in_different_letter_case_are_refused(tmp_path: Path, name: str) -> None:
+    found = TWINS[name]
+    if isinstance(found, str):
+        (tmp_path / name).write_text(found)
+    else:
+        pq.write_table(found, tmp_path / name)
+    said = refusal(tmp_path, tmp_path / name)
+    assert "'URI'" in said
+    assert "'uri'" in said
+    assert said.endswith("; rename one of them.")
+
+
+def test_two_fields_of_one_name_in_different_letter_case_are_refused(tmp_path: Path) -> None:
+    images = pa.array([{"Path": "wrong", "path": "right"}])
+    said = refusal(tmp_path, parquet(tmp_path, {"m": images}), columns=ManifestColumns(uri="m.path"))
+    assert "'Path' and 'path'" in said
+
+
+@pytest.mark.parametrize("name", [schema.ORDINAL, schema.SOURCE, "_LakeLens_x"])
+def test_a_column_of_a_name_that_planning_uses_is_refused(tmp_path: Path, name: str) -> None:
+    for path in (parquet(tmp_path, {"uri": ["a"], name: [0]}), tmp_path / "m.csv"):
+        (tmp_path / "m.csv").write_text(f"uri,{name}\na,0\n")
+        assert f"{path} has a column {name!r}" in refusal(tmp_path, path)
+
+
+def test_in_an_output_of_the_older_format_letter_case_counts_for_ids(tmp_path: Path) -> None:
+    path = parquet(tmp_path, {"uri": ["/a"], "Image_ID": ["x"], "Dataset": ["d"], "Version": ["v"]})
+    (row,) = read_with_notes(tmp_path, path, id_format=1)[0].to_pylist()
+    assert (row["image_id"], row["dataset"], row["version"]) == ("/a", "images", None)
+
+
+MIXED: dict[str, tuple[Any, Any, list[Any]]] = {
+    "whole numbers and floats": ([1, 2**53], [0.5], [1.0, 2.0**53, 0.5]),
+    "whole numbers that no float has": ([2**53 + 1], [0.5], ["9007199254740993", "0.5"]),
+    "short floats": (pa.array([2**24 + 1], pa.int32()), pa.array([0.5], pa.float32()), [2.0**24 + 1, 0.5]),
+    "decimals": (pa.array(["0.10"]).cast(pa.decimal128(5, 2)), [0.25], ["0.10", "0.25"]),
+    "small and large": (pa.array([1], pa.int8()), pa.array([2**40], pa.int64()), [1, 2**40]),
+    "truth": ([True], [2], ["true", "2"]),
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_values_of_a_kept_column_survive_files_of_different_types(tmp_path: Path, kind: str) -> None:
+    first, second, expected = MIXED[kind]
+    parquet(tmp_path, {"uri": [f"/{n}" for n in range(len(first))], "k": first}, "1.parquet")
+    parquet(tmp_path, {"uri": [f"/x{n}" for n in range(len(second))], "k": second}, "2.parquet")
+    assert read(tmp_path, tmp_path / "*.parquet", keep=("k",)).column("k").to_pylist() == expected
+
+
+def test_a_missing_number_in_json_is_no_id(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"uri": "/a", "image_id": NaN}\n{"uri": "/b", "image_id": NaN}\n')
+    assert read(tmp_path, tmp_path / "m.jsonl").column("image_id").to_pylist() == ["/a", "/b"]
+
+
+def test_objects_without_keys_are_rows(tmp_path: Path) -> None:
+    (tmp_path / "1.jsonl").write_text('{}\n{}\n{"uri": "/a"}\n')
+    assert read(tmp_path, tmp_path / "1.jsonl").column(PROBLEM).to_pylist() == ["uri is missing"] * 2 + [None]
+    (tmp_path / "2.jsonl").write_text("{}\n{}\n")
+    assert "2.jsonl has no column 'uri'" in refusal(tmp_path, tmp_path / "2.jsonl")
+
+
+def test_a_file_without_columns_and_rows_is_no_obstacle(tmp_path: Path) -> None:
+    pq.write_table(pa.table({}), tmp_path / "1.parquet")
+    parquet(tmp_path, {"uri": ["/a"]}, "2.parquet")
+    assert read(tmp_path, tmp_path / "*.parquet").num_rows == 1
+
+
+def test_an_id_may_be_a_uuid(tmp_path: Path) -> None:
+    ids = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([bytes(range(16))], pa.binary(16)))
+    (row,) = read(tmp_path, parquet(tmp_path, {"uri": ["/a"], "image_id": ids})).to_pylist()
+    assert row["image_id"] == "00010203-0405-0607-0809-0a0b0c0d0e0f"
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "struct"])
+def test_text_inside_other_types_that_is_not_utf_8_costs_that_value(tmp_path: Path, kind: str) -> None:
+    text = raw_text(b"/a", b"/\xe9")
+    if kind == "dictionary":
+        path = parquet(tmp_path, {"uri": text.dictionary_encode()})
+        settings: dict[str, Any] = {}
+    else:
+        path = parquet(tmp_path, {"m": pa.StructArray.from_arrays([text], ["path"])})
+        settings = {"columns": ManifestColumns(uri="m.path")}
+    rows, _ = read_with_notes(tmp_path, path, suspect=True, **settings)
+    assert [uri and uri[-2:] for uri in rows.column("uri").to_pylist()] == ["/a", None]
+    assert rows.column(PROBLEM).to_pylist()[1] is not None
+
+
+def test_a_key_of_json_may_have_any_name(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"uri": "/a", "m": {"a\\"b": "x", "c/~d": "y"}}\n')
+    rows = read(tmp_path, tmp_path / "m.jsonl", keep=('m.a"b', "m.c/~d"))
+    assert [rows.column(name).to_pylist() for name in ('m.a"b', "m.c/~d")] == [["x"], ["y"]]
+
+
+def test_a_message_shows_no_signature(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("https://b.example/a.jpg?X-Amz-Signature=SECRET,cat\n")
+    said = refusal(tmp_path, tmp_path / "m.csv")
+    assert "https://b.example/a.jpg" in said
+    assert "SECRET" not in said
+
+
+def test_ranges_of_a_data_uri_are_different_images(tmp_path: Path) -> None:
+    path = parquet(tmp_path, {"uri": ["data:,ab"] * 2, "offset": [0, 1], "length": [1, 1]})
+    assert len(set(read(tmp_path, path).column("image_id").to_pylist())) == 2

@@ -55,6 +55,8 @@ def test_a_list_of_one_column_may_have_any_separator_in_its_values(tmp_path: Pat
 
 def test_a_line_that_tells_excel_the_separator_is_no_header(tmp_path: Path) -> None:
     assert uris(tmp_path, "sep=;\r\nuri;dataset\r\n/a,b;x\r\n") == ["/a,b"]
+    assert uris(tmp_path, "sep=;\n\nuri;dataset\n/a,b;x\n") == ["/a,b"]
+    assert uris(tmp_path, "sep=§\nuri§dataset\n/a,b§x\n") == ["/a,b"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
@@ -119,6 +121,7 @@ REFUSED = {
     "uri,uri\n/a,/b\n": "line 1: there are two columns 'uri'",
     "": "line 1: there is no header line",
     "\n\n": "line 1: there is no header line",
+    "sep=;\n": "line 1: there is no header line",
 }
 
 

@@ -571,6 +571,17 @@ def test_what_the_run_before_did_not_clear_up_is_cleared_up_by_the_next_one(tmp_
     assert len(list((tmp_path / "out" / "predictions" / "_delta_log").glob("*.json"))) == versions
 
 
+def test_text_that_is_not_utf_8_in_a_condition_is_null_and_told(tmp_path: Path) -> None:
+    captions = pa.array([b"x", b"\xff"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"uri": ["/a", "/b"], "caption": captions}), tmp_path / "m.parquet")
+    (tmp_path / "m.csv").write_bytes(b"uri,caption\n/a,x\n/b,\xff\n")
+    for name in ("m.parquet", "m.csv"):
+        manifest = ManifestConfig(path=(str(tmp_path / name),))
+        with plan(manifest, STORAGE, None, Selection(where="caption = 'x'")) as found:
+            assert found.account.total == Counts(input=2, left=1, not_selected=1)
+            assert len(found.lines) == 1
+
+
 @pytest.mark.parametrize("bad", ["uri", "caption", "other"])
 def test_text_that_is_not_utf_8_in_parquet_costs_a_value_and_no_plan(tmp_path: Path, bad: str) -> None:
     texts = {name: [b"/a", b"/b", b"/c"] for name in ("uri", "caption", "other")}
