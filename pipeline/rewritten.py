@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import csv_rows, json_rows, text
-from pipeline.errors import LakeLensError, ManifestError
+from pipeline.errors import LakeLensError, ManifestError, StorageError
 from pipeline.schema import ORDINAL, ROW_BITS, SOURCE, UNREADABLE
 from pipeline.storage import Storage, failure, shown
 from pipeline.text import BATCH_ROWS, Rows
@@ -81,7 +81,10 @@ class Writer:
             self._file.close()
 
     def write(self, rows: pa.Table, size: int, unchecked: Collection[str], place: Place) -> None:
-        """Write `size` rows. `unchecked` are binary columns that are to be text, and structs with text in them."""
+        """Write `size` rows. `unchecked` are binary columns that are to be text, and structs with text in them.
+
+        Raises: StorageError.
+        """
         invalid: dict[int, str] = {}
         for name in unchecked:
             index = rows.column_names.index(name)
@@ -118,7 +121,13 @@ class Writer:
         }
         schema = self._file.schema
         columns = [there[field.name] if field.name in there else pa.nulls(size, field.type) for field in schema]
-        self._file.write_table(pa.table(columns, schema=schema))
+        try:
+            self._file.write_table(pa.table(columns, schema=schema))
+        except OSError as error:
+            reason = error.strerror or "it may be full"
+            raise StorageError(
+                f"Cannot write to the temporary folder {self._folder}: {reason}. Free space there, or set TMPDIR."
+            ) from error
         self.done.rows += size
 
     def _start(self, schema: pa.Schema) -> None:

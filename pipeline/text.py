@@ -74,11 +74,13 @@ _DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, UnicodeError)
 
 
 def _encoding(stream: "io.BufferedReader[Any]") -> tuple[str, str]:
-    """The encoding that a byte order mark tells, and how to decode what does not fit."""
+    """The encoding that a byte order mark tells, and how to decode what does not fit. Raises: TextError."""
     start = stream.peek(4)[:4]
     for mark, name in _MARKS.items():
         if start.startswith(mark):
             return name, "surrogatepass"
+    if b"\0" in start:
+        raise TextError(1, "it holds zero bytes; UTF-16 text needs a byte order mark")
     return "utf-8-sig", "surrogateescape"
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import csv_rows
 from pipeline.config import ManifestColumns
+from pipeline.errors import StorageError
 from pipeline.schema import PROBLEM
 from tests.manifests import read, read_with_notes, refusal
 
@@ -66,6 +67,20 @@ def test_text_may_have_a_byte_order_mark_and_be_packed(tmp_path: Path, encoding:
     for name, text in {"m.csv": "uri\r\n/ä, 1.jpg\r\n", "m.jsonl": '{"uri": "/ä, 1.jpg"}\r\n'}.items():
         data = (mark + text).encode(encoding)
         assert uris(tmp_path, gzip.compress(data) if packed else data, name) == ["/ä, 1.jpg"]
+
+
+def test_utf_16_without_a_byte_order_mark_is_told(tmp_path: Path) -> None:
+    said = refusal(tmp_path, written(tmp_path, "uri\n/a\n".encode("utf-16-le")))
+    assert said.endswith("UTF-16 text needs a byte order mark.")
+
+
+def test_a_temporary_folder_without_room_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
+    with pytest.raises(StorageError, match=f"temporary folder {tmp_path}: No space left on device"):
+        read(tmp_path, written(tmp_path, "uri\n/a\n"))
 
 
 def test_mixed_line_ends_and_blank_lines_are_read(tmp_path: Path) -> None:
