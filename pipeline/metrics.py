@@ -1,6 +1,6 @@
 """What a run tells Ray's metrics, which Prometheus collects from every node. Every metric has the tag `run_id`.
 
-It counts and measures, and knows nothing of images or tables. Names and meanings are in the README.
+It counts and measures, and knows nothing of images or tables. Names and meanings are in docs/cluster.md.
 """
 
 import time

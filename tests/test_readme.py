@@ -1,4 +1,4 @@
-"""The README's recipes, as they stand there, on the output that they name."""
+"""The recipes of the README and of docs/, as they stand there, on the output that they name."""
 
 import re
 from collections.abc import Iterator
@@ -16,21 +16,21 @@ from tests import lakes
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_cluster")]
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text()
+PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 DATASETS = {"007", "2024-01-01", "street a/b=c"}
 
 
-def recipe(title: str) -> str:
+def recipe(title: str, page: str) -> str:
     """The Python block that follows a title."""
-    found = re.search(rf"^{re.escape(title)}:\n\n```python\n(.*?)```", TEXT, flags=re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^{re.escape(title)}:\n\n```python\n(.*?)```", PAGES[page], flags=re.MULTILINE | re.DOTALL)
     assert found, title
     return found[1]
 
 
-def executed(title: str, folder: str = "") -> dict[str, Any]:
+def executed(title: str, folder: str = "", page: str = "output.md") -> dict[str, Any]:
     """What a recipe's names stand for once it has run, on the output below `folder`, else the current one."""
     names: dict[str, Any] = {}
-    exec(recipe(title).replace('"lakelens-demo', f'"{folder}lakelens-demo'), names)
+    exec(recipe(title, page).replace('"lakelens-demo', f'"{folder}lakelens-demo'), names)
     return names
 
 
@@ -50,8 +50,9 @@ def _demo_output(local_cluster: None, tmp_path_factory: pytest.TempPathFactory) 
         yield
 
 
-def test_duckdb_counts_labels_by_dataset(capsys: pytest.CaptureFixture[str]) -> None:
-    executed("DuckDB")
+@pytest.mark.parametrize("page", ["README.md", "output.md"])
+def test_duckdb_counts_labels_by_dataset(capsys: pytest.CaptureFixture[str], page: str) -> None:
+    executed("DuckDB", page=page)
     shown = capsys.readouterr().out
     assert all(name in shown for name in DATASETS)
 
@@ -83,8 +84,8 @@ def test_deltalake_reads_every_row() -> None:
     assert set(rows["dataset"].to_pylist()) == DATASETS
 
 
-def test_the_config_in_the_readme_names_every_key_with_its_default() -> None:
-    (block,) = (block for block in re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL) if "manifest:" in block)
+def test_the_config_in_the_docs_names_every_key_with_its_default() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGES["config.md"], flags=re.DOTALL)
     written = config.parse(yaml.safe_load(block))
     defaults = config.parse(
         {"manifest": {"path": written.manifest.path[0]}, "output": {"path": written.output.path}}
@@ -93,6 +94,24 @@ def test_the_config_in_the_readme_names_every_key_with_its_default() -> None:
     shown = yaml.safe_load(block)
     for section, keys in defaults.model_dump().items():
         assert shown[section].keys() == keys.keys(), section
+
+
+def test_the_config_in_the_readme_is_valid() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGES["README.md"], flags=re.DOTALL)
+    config.parse(yaml.safe_load(block))
+
+
+def test_the_readme_is_short_and_leads_to_every_page_of_the_docs() -> None:
+    assert len(PAGES["README.md"].splitlines()) <= 170
+    for page in PAGES.keys() - {"README.md"}:
+        assert f"](docs/{page})" in PAGES["README.md"]
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_every_link_leads_to_a_file(page: str) -> None:
+    folder = ROOT if page == "README.md" else ROOT / "docs"
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGES[page]) if "://" not in link]
+    assert all((folder / link).exists() for link in links), links
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
