@@ -33,12 +33,13 @@ def main(
 
     Readers of the Delta table see the same rows before and after. The replaced files are deleted, and a query that
     is reading them fails and has to be repeated; --keep-replaced leaves them, and a plain glob reads rows twice.
-    With --widen no run may be at work.
+    --widen is refused while a run writes the output.
     """
     storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
     if widen:
         files = widening.widen(output, storage, widening.wanted(widen), keep_replaced=keep_replaced)
-        console.say(f"Widened {', '.join(widen)}: {files:,} files were written anew.")
+        already = "No file was rewritten: the columns have these types already, or the table is empty."
+        console.say(f"Widened {', '.join(widen)}: rewrote {files:,} files." if files else already)
     done = maintenance.compact(
         output, storage, target_mb=target_mb, datasets=dataset or (), keep_replaced=keep_replaced
     )

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import StorageError
@@ -75,9 +75,10 @@ def temporary_files() -> Path:
 def temporary(name: str, parent: Path | None = None) -> Path:
     """This user's folder among the temporary files, the same for every process. Raises: OSError, StorageError."""
     folder = (parent or temporary_files()) / f"lakelens-{name}-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):  # a file, or a link to nothing
+        folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
-    if found.st_uid == os.getuid() and not folder.is_symlink():
+    if folder.is_dir() and found.st_uid == os.getuid() and not folder.is_symlink():
         return folder
     return Path(
         tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent)

@@ -74,7 +74,7 @@ def require_answer(host: str, port: int, where: str) -> None:
     """Raises: ClusterError if nothing answers at a port; Ray would try for minutes."""
     try:
         socket.create_connection((host.strip("[]"), port), CONNECT_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise ClusterError(f"Cannot connect to {where}: nothing answers there.") from error
 
 

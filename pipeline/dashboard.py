@@ -17,6 +17,7 @@ from ray.job_submission import JobSubmissionClient
 
 from pipeline import cluster, handshake
 from pipeline.errors import BusyError, ClusterError, ConfigError
+from pipeline.storage import shown
 
 HEADERS = "RAY_JOB_HEADERS"
 """Ray's own variable: headers for every request, as a JSON object."""
@@ -26,15 +27,20 @@ CA_FILES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 def client(address: str, ca_file: str | None = None) -> JobSubmissionClient:
     """Connect to the dashboard at `address`, a URL. Raises: ClusterError, ConfigError."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        parts, port = urlsplit(""), 0
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ClusterError(f"Jobs are submitted to the address of a dashboard, http://host:8265, not {address}.")
+        raise ClusterError(
+            f"Jobs are submitted to the address of a dashboard, http://host:8265, not {shown(address)}."
+        )
     headers, verify = _headers(), _certificates(ca_file)
     if parts.scheme not in getproxies() or proxy_bypass(parts.hostname):
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        cluster.require_answer(parts.hostname, port, f"the Ray dashboard at {address}")
+        cluster.require_answer(parts.hostname, port, f"the Ray dashboard at {shown(address)}")
     if "authorization" not in {name.lower() for name in headers or {}}:
-        handshake.require_token(f"the Ray dashboard at {address}")
+        handshake.require_token(f"the Ray dashboard at {shown(address)}")
     logging.getLogger("ray.dashboard").setLevel(logging.WARNING)  # it tells of every package and socket
     logging.getLogger("ray._private.runtime_env").setLevel(logging.WARNING)
     with explained(address):
@@ -44,6 +50,7 @@ def client(address: str, ca_file: str | None = None) -> JobSubmissionClient:
 @contextmanager
 def explained(address: str, job_id: str | None = None) -> Iterator[None]:
     """Whatever the client raises, as one sentence."""
+    address = shown(address)
     try:
         yield
     except AuthenticationError as error:
@@ -59,14 +66,14 @@ def _explain(error: Exception, address: str, job_id: str | None) -> ClusterError
         unknown = f"knows no job {job_id}" if job_id else "takes no jobs: its head needs ray[default]"
         return ClusterError(f"The Ray cluster at {address} {unknown}.")
     if "already exists" in said:
-        return BusyError("This run was submitted from elsewhere at the same moment.")
+        return BusyError("Another process submitted this run at the same moment; `lakelens status` shows its job.")
     if "CERTIFICATE_VERIFY_FAILED" in f"{error.__context__} {said}":
         return ClusterError(
-            f"The certificate of the Ray dashboard at {address} is not trusted: give that of its authority "
-            f"with --ca-file, or by {CA_FILES[0]} or {CA_FILES[-1]}."
+            f"The certificate of the Ray dashboard at {address} is not trusted; name the certificate "
+            f"file of its authority with --ca-file, {CA_FILES[0]} or {CA_FILES[-1]}."
         )
     first = said.strip().splitlines()[0] if said.strip() else type(error).__name__
-    return ClusterError(f"The Ray cluster at {address} did not do it: {first.rstrip('.')}.")
+    return ClusterError(f"The Ray cluster at {address} refused the request: {first.rstrip('.')}.")
 
 
 def _headers() -> dict[str, str] | None:
@@ -78,9 +85,19 @@ def _headers() -> dict[str, str] | None:
         headers = json.loads(text)
     except ValueError:
         headers = None
-    if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
-        raise ConfigError(f'{HEADERS} must be a JSON object of texts, as in {{"X-Name": "value"}}.')
+    if not isinstance(headers, dict) or not all(map(_is_sendable, [*headers, *headers.values()])):
+        raise ConfigError(
+            f'{HEADERS} must be a JSON object of texts, as in {{"X-Name": "value"}}, without blanks or line ends '
+            "around them."
+        )
     return headers
+
+
+def _is_sendable(text: object) -> bool:
+    """Whether HTTP can carry it: otherwise the error of its client shows it."""
+    if not isinstance(text, str) or not text or text != text.strip() or not text.isprintable():
+        return False
+    return all(ord(char) < 256 for char in text)
 
 
 def _certificates(ca_file: str | None) -> str | bool:
@@ -93,6 +110,6 @@ def _certificates(ca_file: str | None) -> str | bool:
     try:
         ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
     except OSError as error:  # an SSLError is one, too
-        said = error.strerror if isinstance(error, FileNotFoundError) else "it holds no certificate"
+        said = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
         raise ConfigError(f"{source} = {path} cannot be used: {said}.") from error
     return path

@@ -64,7 +64,7 @@ class Sign(Document):
     @property
     def described(self) -> str:
         """The run, for messages."""
-        return f"{self.run_id} ({self.host}, process {self.process.pid}; last heard of at {self.at})"
+        return f"{self.run_id} ({self.host}, process {self.process.pid}; last heartbeat at {self.at})"
 
 
 def read(folder: str, storage: Storage) -> Sign:

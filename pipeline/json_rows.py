@@ -49,7 +49,7 @@ def _decoded(line: str, number: int) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise TextError(number, f"it is not JSON: {error.msg} at character {error.colno}") from error
     except RecursionError as error:
-        raise TextError(number, "its JSON is nested too deep") from error
+        raise TextError(number, "its JSON is nested too deeply") from error
     if not isinstance(found, dict):
         raise TextError(number, "it is not a JSON object; JSON lines have one object in each line")
     return found

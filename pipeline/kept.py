@@ -59,6 +59,10 @@ class Conversion:
             return cls(text, f"{text} IS NOT NULL")
         if kind == TEXT:
             return cls(f"encode({column})", "true") if target == "BLOB" else cls(cast, _written(column, target))
+        if kind in _WHOLE and _DECIMAL.fullmatch(target):  # by its digits: the binary value has others behind them
+            cast = f"TRY_CAST(CAST({column} AS {TEXT}) AS {target})"
+            back = f"TRY_CAST({cast} AS {kind})"
+            return cls(cast, f"{column} IS NULL OR {back} IS NOT DISTINCT FROM {column}")
         if _is_number(kind) and _is_number(target):
             return cls(cast, _comes_back(column, kind, target) + _within(column, kind, target))
         if {kind, target} == {"DATE", "TIMESTAMP"}:

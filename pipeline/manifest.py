@@ -131,7 +131,10 @@ def _format(path: str) -> str:
     for name, suffixes in FORMATS.items():
         if plain.lower().endswith(suffixes):
             return name
-    raise ManifestError(f"{shown(path)} is not a manifest: its name must end in .parquet, .csv or .jsonl.")
+    raise ManifestError(
+        f"{shown(path)} is not a manifest: its name must end in .parquet, .pq, "
+        ".csv, .tsv, .jsonl or .ndjson (.gz may follow the last four)."
+    )
 
 
 def register_stores(connection: duckdb.DuckDBPyConnection, uris: Iterable[str], storage: Storage) -> None:

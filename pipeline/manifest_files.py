@@ -200,8 +200,8 @@ class ManifestFiles:
         for path in filter(None, map(file.find, self._asked)):
             if file.source.format == "parquet" and (alike := columns.twins(file.schema, path)):
                 raise ManifestError(
-                    f"The manifest {file.name} has the columns {' and '.join(map(repr, alike))}, which differ "
-                    "only in letter case; rename one of them."
+                    f"The manifest {file.name} has the columns {' and '.join(map(repr, alike))}, whose names "
+                    "are equal apart from letter case; rename one of them."
                 )
 
     def _refuse_nested(self, file: ManifestFile) -> None:

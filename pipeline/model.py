@@ -101,11 +101,11 @@ def resolve(config: ModelConfig, storage: Storage) -> Model:
         )
     weights = weights_of(folder, config.name)
     processor, file = _processor(folder, config.name)
-    steps = read_preprocessing(processor, config.name, file)
+    steps = read_preprocessing(processor, config.name, file, model_type)
     try:
         _check_input_size(steps, settings, config.name, file)
         labels, dim = _labels(settings, config.name), int(settings["hidden_size"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ModelError(f"The model {config.name} has a config.json that makes no sense: {error!r}.") from error
     return Model(
         name=config.name,
@@ -121,13 +121,13 @@ def resolve(config: ModelConfig, storage: Storage) -> Model:
 
 
 def _processor(folder: Path, name: str) -> tuple[dict[str, Any], str]:
-    """The image processor's settings, and the file that has them: its own, else the one that it shares.
+    """The image processor's settings, and their file: the shared one comes first, as in transformers.
 
     Raises: ModelError if neither has them.
     """
-    if (folder / OWN).exists():
-        return read_json(folder / OWN, name), OWN
     nested = read_json(folder / SHARED, name).get(NESTED) if (folder / SHARED).exists() else None
+    if nested is None and (folder / OWN).exists():
+        return read_json(folder / OWN, name), OWN
     if nested is None:
         raise ModelError(
             f"The model {name} has no {OWN}, so its image size, mean and std are unknown; write one with "
@@ -160,11 +160,14 @@ def _labels(settings: Mapping[str, Any], name: str) -> tuple[str, ...]:
     id2label = settings.get("id2label")
     if id2label is None:
         count = int(settings.get("num_labels", 2))  # Hugging Face's own default
-        return tuple(f"LABEL_{index}" for index in range(count))
+        id2label = {str(index): f"LABEL_{index}" for index in range(count)}
     try:
-        return tuple(str(id2label[str(index)]) for index in range(len(id2label)))
+        labels = tuple(str(id2label[str(index)]) for index in range(len(id2label)))
     except (KeyError, TypeError) as error:
         raise ModelError(f"The model {name} has an id2label that does not number its labels from 0.") from error
+    if not labels:
+        raise ModelError(f"The model {name} has no labels; its config.json needs an id2label.")
+    return labels
 
 
 def _check_input_size(steps: Preprocessing, settings: Mapping[str, Any], name: str, file: str) -> None:

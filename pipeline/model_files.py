@@ -5,6 +5,7 @@ It does not know what a config or a processor means.
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipeline.config import ModelConfig
 from pipeline.errors import ErrorCode, ModelError
 from pipeline.preprocessing import OWN, SHARED
 from pipeline.refusals import classify
-from pipeline.storage import Storage, failure, join, scheme
+from pipeline.storage import Storage, expanded, failure, join, scheme
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 INDEX = "model.safetensors.index.json"
@@ -27,7 +28,7 @@ def fetch(config: ModelConfig, storage: Storage) -> tuple[Path, str]:
     name = config.name
     if scheme(name) != "file":
         return _download(name, storage), "-"
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         return path.absolute(), "-"
     if path.is_absolute() or name.startswith((".", "~")):
@@ -41,12 +42,24 @@ def weights_of(folder: Path, name: str) -> list[Path]:
     weights = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
     if not weights:
         raise ModelError(f"The model {name} has no {WEIGHTS[0]}; other formats are never loaded.")
-    index = folder / INDEX
-    wanted = set(read_json(index, name).get("weight_map", {}).values()) if index.exists() else set()
-    missing = sorted(wanted - {path.name for path in weights})
+    there, index = {path.name for path in weights}, folder / INDEX
+    named = read_json(index, name).get("weight_map") if index.exists() else {}
+    if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
+        raise ModelError(f"The model {name} has a {INDEX} whose weight_map makes no sense.")
+    missing = sorted({*named.values(), *_all_shards(there)} - there)
     if missing:
-        raise ModelError(f"The model {name} lacks {missing[0]}, which its {INDEX} names.")
+        raise ModelError(f"The model {name} lacks {missing[0]}, a part of its weights.")
     return weights
+
+
+def _all_shards(there: set[str]) -> set[str]:
+    """The names of all shards, of which each one says how many there are."""
+    found = [match for name in there if (match := re.fullmatch(r"model-(\d+)-of-(\d+)\.safetensors", name))]
+    return {
+        f"model-{number:0{len(match[1])}}-of-{match[2]}.safetensors"
+        for match in found
+        for number in range(1, int(match[2]) + 1)
+    }
 
 
 def read_json(path: Path, name: str) -> dict[str, Any]:
@@ -57,7 +70,7 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
         raise ModelError(f"The model {name} has no {path.name}.") from error
     except OSError as error:
         raise ModelError(f"The model {name} has a {path.name} that cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"The model {name} has a {path.name} that is not JSON.") from error
     if not isinstance(value, dict):
         raise ModelError(f"The model {name} has a {path.name} that is not a JSON object.")

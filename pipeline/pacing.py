@@ -95,7 +95,7 @@ class Pace:
             left_s = self._only_throttles_since + self._patience_s - now
             if left_s <= 0:
                 raise ThrottledError(
-                    f"the store throttles; it was waited for fetch.patience_s = {self._patience_s:g} s"
+                    f"the store throttled every request for fetch.patience_s = {self._patience_s:g} s"
                 )
             wait_s = min(_wait(asked_s, times), left_s)
             if self._in_a_row >= IN_A_ROW:

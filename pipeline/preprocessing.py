@@ -40,6 +40,14 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+_BY_TYPE = {
+    **dict.fromkeys(("beit", "data2vec-vision"), "Beit"),
+    **dict.fromkeys(("dinov2", "dinov2_with_registers"), "Bit"),
+    "deit": "DeiT",
+}
+"""The processors that transformers takes for model types, where a config names none; ViT's for all others."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """From decoded RGB pixels to the model's input, as the model's own processor config says.
@@ -58,19 +66,24 @@ class Preprocessing:
     width: int
 
 
-def read_preprocessing(raw: Mapping[str, Any], name: str, file: str = OWN) -> Preprocessing:
+def read_preprocessing(
+    raw: Mapping[str, Any], name: str, file: str = OWN, model_type: str = "vit"
+) -> Preprocessing:
     """Read an image processor's settings, with its defaults for what they leave out; `file` is for messages.
+
+    Settings that do not name their processor are those of the one that transformers takes for the model's type.
 
     Raises: ModelError for a processor that LakeLens does not reproduce, or values that make no sense.
     """
     try:
-        return _read(raw, name)
+        return _read(raw, name, model_type)
     except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ModelError(f"The model {name} has a {file} that makes no sense: {error!r}.") from error
 
 
-def _read(raw: Mapping[str, Any], name: str) -> Preprocessing:
-    kind = str(raw.get("image_processor_type") or raw.get("feature_extractor_type") or "ViTImageProcessor")
+def _read(raw: Mapping[str, Any], name: str, model_type: str) -> Preprocessing:
+    usual = f"{_BY_TYPE.get(model_type, 'ViT')}ImageProcessor"
+    kind = str(raw.get("image_processor_type") or raw.get("feature_extractor_type") or usual)
     family = kind.removesuffix("Fast").removesuffix("Pil").removesuffix("ImageProcessor")
     family = family.removesuffix("FeatureExtractor")
     if family not in _DEFAULTS:
@@ -79,6 +92,8 @@ def _read(raw: Mapping[str, Any], name: str) -> Preprocessing:
             f"it knows {', '.join(f'{known}ImageProcessor' for known in _DEFAULTS)}."
         )
     values = {**_DEFAULTS[family], **{key: value for key, value in raw.items() if value is not None}}
+    if values.get("do_pad"):
+        raise ModelError(f"The model {name} pads its images, which LakeLens does not reproduce.")
     if not values.get("do_resize", True):
         raise ModelError(f"The model {name} does not resize its images; LakeLens needs one input size.")
     size = values["size"]

@@ -233,11 +233,12 @@ _PROBLEM = f"""CASE
     WHEN {UNREADABLE} IS NOT NULL THEN {UNREADABLE}
     WHEN uri IS NULL OR uri = '' THEN 'uri is missing'
     WHEN image_id = '' THEN 'image_id is empty'
-    WHEN dataset IN ('', '__HIVE_DEFAULT_PARTITION__') THEN 'dataset has no usable name'
-    WHEN strlen(url_encode(dataset)) > {MAX_DATASET_BYTES} THEN 'dataset is too long a name'
+    WHEN dataset IN ('', '__HIVE_DEFAULT_PARTITION__') THEN 'dataset is empty or a reserved name'
+    WHEN strlen(url_encode(dataset)) > {MAX_DATASET_BYTES}
+    THEN 'dataset is longer than {MAX_DATASET_BYTES} bytes percent-encoded'
     WHEN ({_RAW[schema.OFFSET]} IS NULL) <> ({_RAW[schema.LENGTH]} IS NULL)
         OR NOT regexp_full_match({_RAW[schema.OFFSET]}, '{_WHOLE}')
         OR NOT regexp_full_match({_RAW[schema.LENGTH]}, '{_WHOLE}')
         OR ({_RAW[schema.OFFSET]} IS NOT NULL AND ("offset" IS NULL OR length IS NULL))
-    THEN 'offset and length do not fit'
+    THEN 'offset or length is missing, negative or not a whole number'
     END"""

@@ -13,12 +13,13 @@ STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 STOP_S = 60
 """How long a run that is stopped has to commit what is predicted, before Ray kills it; Ray's own default is 3."""
 _SECRET = re.compile(
-    r"(^|_)(secret|token|pass|password|passwd|credentials?|key|sas|connection_string)(_(?!file$|path$)|$)",
+    r"(^|_)(secrets?|tokens?|pass|pwd|\w*password|passwd|passphrase|credentials?|\w*keys?|sas|connection_string"
+    r"|authorization|cookies?|headers)(_(?!file$|path$)|$)|pgpass|_pwd$",
     re.IGNORECASE,
 )
 """Names of variables that are not sent; those of files that hold secrets are."""
-_IN_URL = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
-"""A password in a URL."""
+_IN_URL = re.compile(r"://[^/@\s]+@|[?&](sig|X-Amz-Signature|X-Goog-Signature)=", re.IGNORECASE)
+"""A password, a token or a signature in a URL."""
 
 
 def read(path: str) -> dict[str, Any]:
@@ -31,19 +32,21 @@ def read(path: str) -> dict[str, Any]:
     variables = found.get("env_vars", {}) if isinstance(found, dict) else None
     if not isinstance(variables, dict) or not all(isinstance(value, str | int) for value in variables.values()):
         raise ConfigError(
-            f"The runtime environment {path} must be a YAML mapping, and its env_vars one of names to texts or "
-            "numbers."
+            f"The runtime environment {path} must be a YAML mapping, and its env_vars must map names to texts "
+            "or numbers."
         )
     if "working_dir" in found:
         raise ConfigError(f"{path}: working_dir is LakeLens's own; use py_modules for code that goes with a job.")
     _require_no_secret(path, found, variables)
     if not str(variables.get(STOP_VARIABLE, STOP_S)).isdigit():
-        raise ConfigError(f"{path}: {STOP_VARIABLE} is a whole number of seconds.")
+        raise ConfigError(f"{path}: {STOP_VARIABLE} must be a whole number of seconds.")
     asked = {**found, "env_vars": {str(name): str(value) for name, value in variables.items()}}
     try:
         json.dumps(RuntimeEnv(**{key: value for key, value in asked.items() if key != "py_modules"}))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{path} is no runtime environment of Ray's: {str(error).splitlines()[0]}") from error
+        raise ConfigError(
+            f"{path} is not a valid Ray runtime environment: {str(error).splitlines()[0]}"
+        ) from error
     return asked
 
 
@@ -55,4 +58,4 @@ def _require_no_secret(path: str, found: dict[str, Any], variables: dict[str, An
             f"environment of the cluster's nodes, and give --require {secret}."
         )
     if _IN_URL.search(str(found)):
-        raise ConfigError(f"{path}: a URL has a password in it, and the dashboard shows it.")
+        raise ConfigError(f"{path}: a URL has a password or a signature in it, and the dashboard shows it.")

@@ -50,6 +50,7 @@ class Started:
         self._run_id, self._datasets = run_id, list[Dataset]()
         self._unfinished: dict[ObjectRef, float] = {}  # and when each was started
         self._cancelled = False
+        self._late = list[threading.Timer]()
 
     def __enter__(self) -> "Started":
         return self
@@ -88,8 +89,10 @@ class Started:
         """Take a running task, which ends with the run."""
         self._unfinished[ref] = time.monotonic()
         ref.future().add_done_callback(lambda _: self._unfinished.pop(ref, None))
-        if self._cancelled:
-            self._cancel(ref)
+        if self._cancelled:  # its caller does not wait until it can be cancelled: there may be thousands
+            late = threading.Timer(SUBMIT_S, self._cancel, [ref])
+            late.start()
+            self._late.append(late)
         return ref
 
     def result(self, ref: ObjectRef) -> Any:
@@ -118,6 +121,8 @@ class Started:
         """End everything, and wait until it is gone."""
         unfinished = list(self._unfinished)
         self.cancel_tasks()  # before the stages, whose blocks they may wait for
+        for late in self._late:
+            late.join()  # once Ray is shut down, to ask it for anything starts it again
         self.interrupt()
         _wait(unfinished)
         deadline = time.monotonic() + GONE_S

@@ -176,7 +176,17 @@ def absolute(uri: str) -> str:
         return _existing(local[1])
     if _SCHEME.match(uri) or data_uris.is_data(uri):
         return uri
-    return str(Path(uri).expanduser().absolute())
+    return str(expanded(uri).absolute())
+
+
+def expanded(path: str) -> Path:
+    """A local path whose `~` is a home folder. Raises: StorageError if there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise StorageError(
+            f"Cannot open {path}: there is no home folder for its ~; write the whole path."
+        ) from error
 
 
 def _existing(path: str) -> str:

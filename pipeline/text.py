@@ -80,7 +80,7 @@ def _encoding(stream: "io.BufferedReader[Any]") -> tuple[str, str]:
         if start.startswith(mark):
             return name, "surrogatepass"
     if b"\0" in start:
-        raise TextError(1, "it holds zero bytes; UTF-16 text needs a byte order mark")
+        raise TextError(1, "it holds zero bytes; if it is UTF-16, save it with a byte order mark, or as UTF-8")
     return "utf-8-sig", "surrogateescape"
 
 

@@ -303,7 +303,7 @@ def test_plan_says_why_rows_are_invalid(
     assert lakelens("plan", config_file, "--set", f"manifest.path={manifest}", monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().out.splitlines()
     assert "invalid: uri is missing (2 rows)" in said
-    assert "invalid: dataset has no usable name (1 row)" in said
+    assert "invalid: dataset is empty or a reserved name (1 row)" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -82,7 +82,7 @@ def test_after_the_patience_an_image_is_a_row_error_and_those_behind_it_wait_no_
     found = list(Fetcher(STORAGE, 100_000, patience_s=1.0)([Request(f"{web.url}/throttled/429-999-0")] * 80))
     assert 1.0 <= time.monotonic() - started < 4
     assert {(failed(one).code, failed(one).message) for one in found} == {
-        (ErrorCode.UNAVAILABLE, "the store throttles; it was waited for fetch.patience_s = 1 s")
+        (ErrorCode.UNAVAILABLE, "the store throttled every request for fetch.patience_s = 1 s")
     }
     assert found[-1].attempts == 1
 

@@ -182,3 +182,11 @@ def test_values_are_looked_at_only_where_types_differ(tmp_path: Path, monkeypatc
     planned(tmp_path, manifest(tmp_path, pa.array([3])), table)
     planned(tmp_path, manifest(tmp_path, pa.array([3.0])), table)
     assert asked == [{}, {"rating": ("DOUBLE", "BIGINT")}]
+
+
+def test_a_floating_point_number_in_a_decimal_column_has_the_digits_that_it_was_written_with(
+    tmp_path: Path,
+) -> None:
+    config = manifest(tmp_path, pa.array([123456.789]))
+    found = planned(tmp_path, config, held(tmp_path, pa.decimal128(38, 16)))
+    assert found.to_pylist() == [Decimal("123456.7890000000000000")]

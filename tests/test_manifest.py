@@ -167,17 +167,17 @@ PROBLEMS: list[tuple[dict[str, Any], str | None]] = [
     ({"uri": None}, "uri is missing"),
     ({"uri": ""}, "uri is missing"),
     ({"image_id": ""}, "image_id is empty"),
-    ({"dataset": ""}, "dataset has no usable name"),
-    ({"dataset": "__HIVE_DEFAULT_PARTITION__"}, "dataset has no usable name"),
-    ({"dataset": "d" * 201}, "dataset is too long a name"),
-    ({"dataset": "ü" * 34}, "dataset is too long a name"),  # 6 bytes each, encoded
+    ({"dataset": ""}, "dataset is empty or a reserved name"),
+    ({"dataset": "__HIVE_DEFAULT_PARTITION__"}, "dataset is empty or a reserved name"),
+    ({"dataset": "d" * 201}, "dataset is longer than 200 bytes percent-encoded"),
+    ({"dataset": "ü" * 34}, "dataset is longer than 200 bytes percent-encoded"),  # 6 bytes each, encoded
     ({"dataset": "d" * 200}, None),
     ({"dataset": "ü" * 33}, None),
-    ({"offset": 1}, "offset and length do not fit"),
+    ({"offset": 1}, "offset or length is missing, negative or not a whole number"),
     ({"length": 1}, None),  # there is no column of offsets: a size, as Spark writes it
-    ({"offset": None, "length": 1}, "offset and length do not fit"),
-    ({"offset": -1, "length": 1}, "offset and length do not fit"),
-    ({"offset": 1, "length": -1}, "offset and length do not fit"),
+    ({"offset": None, "length": 1}, "offset or length is missing, negative or not a whole number"),
+    ({"offset": -1, "length": 1}, "offset or length is missing, negative or not a whole number"),
+    ({"offset": 1, "length": -1}, "offset or length is missing, negative or not a whole number"),
     ({"offset": 0, "length": 1}, None),
     ({}, None),
 ]
@@ -217,7 +217,7 @@ def test_a_manifest_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_file_of_another_kind_is_no_manifest(tmp_path: Path) -> None:
     (tmp_path / "m.txt").write_text("a\n")
-    assert "must end in .parquet, .csv or .jsonl" in refusal(tmp_path, tmp_path / "m.txt")
+    assert "must end in .parquet, .pq, .csv, .tsv, .jsonl or .ndjson" in refusal(tmp_path, tmp_path / "m.txt")
 
 
 @pytest.mark.parametrize(

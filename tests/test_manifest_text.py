@@ -71,7 +71,7 @@ def test_text_may_have_a_byte_order_mark_and_be_packed(tmp_path: Path, encoding:
 
 def test_utf_16_without_a_byte_order_mark_is_told(tmp_path: Path) -> None:
     said = refusal(tmp_path, written(tmp_path, "uri\n/a\n".encode("utf-16-le")))
-    assert said.endswith("UTF-16 text needs a byte order mark.")
+    assert said.endswith("if it is UTF-16, save it with a byte order mark, or as UTF-8.")
 
 
 def test_a_temporary_folder_without_room_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ BROKEN = {
     '{"uri": "/a"}\n{"uri": "/b"\n': "line 2: it is not JSON",
     '{"uri": "/a"}\n\n["/b"]\n': "line 3: it is not a JSON object",
     '[{"uri": "/a"},\n{"uri": "/b"}]\n': "line 1: it is not JSON",
-    '{"uri": ' + "[" * 100_000 + "\n": "line 1: its JSON is nested too deep",
+    '{"uri": ' + "[" * 100_000 + "\n": "line 1: its JSON is nested too deeply",
 }
 
 

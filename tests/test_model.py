@@ -11,7 +11,7 @@ import pytest
 import s3fs
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import ViTForImageClassification
+from transformers import AutoImageProcessor, ViTForImageClassification
 
 from pipeline import model
 from pipeline.config import DecodeConfig, EmbeddingConfig, ModelConfig
@@ -178,11 +178,30 @@ def test_an_image_processor_may_be_nested_in_the_processors_file(original: Path,
     assert "its processor_config.json makes them 48x48" in refusal(folder)
 
 
-def test_of_both_files_of_a_processor_its_own_counts(original: Path, folder: Path) -> None:
-    nested(folder, image_mean=[0.1, 0.2, 0.3])
-    assert fingerprint(folder) == fingerprint(original)
+def test_of_both_files_of_a_processor_the_one_counts_that_transformers_takes(folder: Path) -> None:
+    mean, std = [0.1, 0.2, 0.3], [0.2, 0.2, 0.2]
+    nested(folder, image_mean=mean, image_std=std)
+    theirs = AutoImageProcessor.from_pretrained(folder)
+    assert (list(theirs.image_mean), list(theirs.image_std)) == (mean, std)
+    ours = model.resolve(ModelConfig(name=str(folder)), STORAGE).preprocessing
+    assert ours.bias == pytest.approx([-m / s for m, s in zip(mean, std, strict=True)])
+
+
+def test_a_broken_processor_file_is_named(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text("")
     assert "has a preprocessor_config.json that is not JSON" in refusal(folder)
+
+
+def test_a_part_of_a_sharded_model_is_no_model(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    assert "lacks model-00002-of-00002.safetensors" in refusal(folder)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": ["a"]}')
+    assert "weight_map makes no sense" in refusal(folder)
+
+
+def test_a_model_without_labels_is_refused(folder: Path) -> None:
+    edit_json(folder / "config.json", id2label={})
+    assert "has no labels" in refusal(folder)
 
 
 def test_a_model_without_settings_of_a_processor_says_what_writes_them(folder: Path) -> None:

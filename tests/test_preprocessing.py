@@ -145,3 +145,24 @@ def test_a_size_of_another_form_is_refused(size: Any) -> None:
 )
 def test_a_setting_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
     refusal(**settings)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "resample", "crop"),
+    [
+        ("vit", "bilinear", None),
+        ("deit", "bicubic", (224, 224)),
+        ("beit", "bicubic", None),
+        ("dinov2", "bicubic", (224, 224)),
+    ],
+)
+def test_settings_without_a_processors_name_are_those_of_the_models_type(
+    model_type: str, resample: str, crop: tuple[int, int] | None
+) -> None:
+    found = read_preprocessing({}, "m", model_type=model_type)
+    assert (found.resample, found.crop) == (resample, crop)
+
+
+def test_a_processor_that_pads_is_refused() -> None:
+    with pytest.raises(ModelError, match="pads"):
+        read_preprocessing({"do_pad": True}, "m")

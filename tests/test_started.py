@@ -217,6 +217,17 @@ def test_tasks_that_sleep_and_those_that_wait_for_them_end_with_what_has_started
             ray.get(ref, timeout=5)
 
 
+def test_whoever_starts_tasks_after_all_were_cancelled_does_not_wait_for_each() -> None:
+    with Started("a run") as started:
+        started.cancel_tasks()
+        began = time.monotonic()
+        late = [started.task(_waiting.remote(HOUR_S)) for _ in range(20)]
+        assert time.monotonic() - began < 1
+    for ref in late:
+        with pytest.raises(RayError):
+            ray.get(ref, timeout=5)
+
+
 def test_a_result_is_given_and_an_error_raised() -> None:
     with Started("a run") as started:
         assert started.result(ray.put(7)) == 7

@@ -311,3 +311,8 @@ def test_opening_a_store_is_cheap_enough_to_be_done_for_every_row(monkeypatch: p
     for number in range(100):
         STORAGE.filesystem(f"s3://bucket/{number}")
     assert made == []
+
+
+def test_a_home_folder_that_is_not_there_is_told() -> None:
+    with pytest.raises(StorageError, match="no home folder"):
+        absolute("~nobody-of-this-name/out")

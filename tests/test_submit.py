@@ -203,22 +203,36 @@ def shown(submitted: "subprocess.Popen[str]") -> str:
     return submitted.stdout.readline().split()[1]
 
 
+SECRETS = [
+    "DB_PASS",
+    "PGPASSWORD",
+    "MYSQL_PWD",
+    "APIKEY",
+    "OPENAI_API_KEYS",
+    "PASSPHRASE",
+    "AUTHORIZATION",
+    "COOKIE",
+]
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("[1]", "must be a YAML mapping"),
-        ("env_vars: [A]", "must be a YAML mapping, and its env_vars one of names"),
+        ("env_vars: [A]", "must be a YAML mapping, and its env_vars must map names"),
         ("working_dir: .", "working_dir is LakeLens's own"),
         ("env_vars: {AWS_SECRET_ACCESS_KEY: x}", "AWS_SECRET_ACCESS_KEY looks like a secret.*--require"),
         ("env_vars: {HF_TOKEN: x}", "HF_TOKEN looks like a secret"),
         ("env_vars: {AZURE_STORAGE_CONNECTION_STRING: x}", "STRING looks like a secret"),
-        ("env_vars: {DB_PASS: x}", "DB_PASS looks like a secret"),
-        ("env_vars: {HTTPS_PROXY: 'http://user:word@proxy'}", "a URL has a password in it"),
-        ("pip: ['--index-url https://user:word@index/simple']", "a URL has a password in it"),
-        ("env_vars: {DAY: 2026-01-01}", "one of names to texts or numbers"),
-        ("env_vars: {RAY_JOB_STOP_WAIT_TIME_S: soon}", "RAY_JOB_STOP_WAIT_TIME_S is a whole number"),
-        ("{pip: [a], conda: b}", "is no runtime environment of Ray's: "),
-        ("pip: 7", "is no runtime environment of Ray's: "),
+        *((f"env_vars: {{{name}: x}}", f"{name} looks like a secret") for name in SECRETS),
+        ("pip: ['git+https://ghp_x@host/a']", "a URL has a password or a signature in it"),
+        ("env_vars: {PLACE: 'https://host/a?sig=x'}", "a URL has a password or a signature in it"),
+        ("env_vars: {HTTPS_PROXY: 'http://user:word@proxy'}", "a URL has a password or a signature in it"),
+        ("pip: ['--index-url https://user:word@index/simple']", "a URL has a password or a signature in it"),
+        ("env_vars: {DAY: 2026-01-01}", "must map names to texts or numbers"),
+        ("env_vars: {RAY_JOB_STOP_WAIT_TIME_S: soon}", "RAY_JOB_STOP_WAIT_TIME_S must be a whole number"),
+        ("{pip: [a], conda: b}", "is not a valid Ray runtime environment: "),
+        ("pip: 7", "is not a valid Ray runtime environment: "),
     ],
 )
 def test_a_runtime_environment_that_cannot_go_with_a_job_is_refused(
