@@ -60,6 +60,8 @@ def widen(output: str, storage: Storage, types: Mapping[str, str], *, keep_repla
     table = Predictions.existing(output, storage)
     changes = _changes(table, types)
     if not changes:
+        if not keep_replaced:
+            _clear_up(table)
         return 0
     _require_idle(table)
     _require_fit(table, changes)
@@ -83,6 +85,20 @@ def widen(output: str, storage: Storage, types: Mapping[str, str], *, keep_repla
         return files
     finally:
         beating.stop()
+
+
+def _clear_up(table: Predictions) -> None:
+    """Delete what a killed widening has replaced, and could not delete: a plain glob reads it.
+
+    Raises: StorageError.
+    """
+    owner = table.owner()
+    if owner is None:
+        return
+    folder = join(table.output, RUNS, owner)
+    sign = heartbeat.read(folder, table.storage)
+    if sign.status is not None and not sign.cleared_up and not heartbeat.is_alive(folder, table.storage):
+        orphans.remove(table, range(table.epoch + 1))
 
 
 class _Widening:
