@@ -19,7 +19,7 @@ def main(
         list[str] | None,
         typer.Option(
             metavar="COLUMN=TYPE",
-            help="First give a kept column a wider type, as in rating=double, in every file of every dataset; "
+            help="Before compacting, give a kept column a wider type in all datasets, such as rating=double; "
             "repeatable.",
         ),
     ] = None,

@@ -28,17 +28,17 @@ def main(
     ] = None,
     suffix: Annotated[
         list[str] | None,
-        typer.Option(help="Take files that end in this, not those of image formats; repeatable."),
+        typer.Option(help="List files with this ending instead of those of images; repeatable."),
     ] = None,
     all_files: Annotated[
-        bool, typer.Option("--all-files", help="Take files of every ending; hidden ones are left out.")
+        bool, typer.Option("--all-files", help="List files with any ending, except hidden ones.")
     ] = False,
     endpoint_url: EndpointUrl = None,
     anonymous: Anonymous = False,
 ) -> None:
     """List the images below each PATH_OR_PREFIX, and the members of tar shards, into a manifest."""
     if all_files and suffix:
-        raise ConfigError("--all-files takes every ending that --suffix could name; give one of them.")
+        raise ConfigError("--all-files and --suffix exclude each other; give only one.")
     if not out.lower().endswith(FORMATS["parquet"]):
         raise ConfigError(f"--out {out} must end in .parquet.")
     storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))

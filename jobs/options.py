@@ -15,7 +15,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set labels.top_k=3; repeatable."),
 ]
-Address = Annotated[str | None, typer.Option(help="Ray cluster to join; else RAY_ADDRESS, else a local one.")]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster to join. Default: RAY_ADDRESS, then a new local cluster.")
+]
 Dashboard = Annotated[
     str,
     typer.Option(
@@ -29,12 +31,14 @@ CaFile = Annotated[
     typer.Option(
         "--ca-file",
         metavar="PATH",
-        help="Certificates to trust for an https address; else REQUESTS_CA_BUNDLE, SSL_CERT_FILE, the system's.",
+        help="Certificates to trust for https. Default: REQUESTS_CA_BUNDLE, SSL_CERT_FILE, then the system's.",
     ),
 ]
 Required = Annotated[
     list[str] | None,
-    typer.Option("--require", metavar="NAME", help="A variable that must be set where the run is; repeatable."),
+    typer.Option(
+        "--require", metavar="NAME", help="A variable that must be set on the node that runs the job; repeatable."
+    ),
 ]
 TakeOver = Annotated[
     bool, typer.Option("--take-over", help="Take the output over from a run that still works on it.")
@@ -54,10 +58,12 @@ LogFormat = Annotated[
     typer.Option(
         metavar="text|json",
         callback=_log_format,
-        help=f"How progress is told on stderr; else ${logs.VARIABLE}, else text.",
+        help=f"Format of the progress on stderr. Default: ${logs.VARIABLE}, then text.",
     ),
 ]
-EndpointUrl = Annotated[str | None, typer.Option(help="S3 endpoint; else that of the AWS variables or profile.")]
+EndpointUrl = Annotated[
+    str | None, typer.Option(help="S3 endpoint. Default: that of the AWS variables or profile.")
+]
 Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read a public bucket without credentials.")]
 Failed = Annotated[bool, typer.Option("--failed", help="Process the failed rows again, and no others.")]
 Codes = Annotated[
@@ -68,7 +74,7 @@ Where = Annotated[
     str | None,
     typer.Option(metavar="SQL", help='Only rows whose manifest columns fit this condition, as in "year > 2020".'),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Process at most so many rows; the rest is left.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Process at most this many rows.")]
 
 
 def require_variables(names: list[str] | None) -> None:

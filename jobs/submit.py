@@ -25,7 +25,7 @@ def main(
     ] = None,
     python: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="The cluster's Python to run it with; else the one on its PATH."),
+        typer.Option(metavar="PATH", help="Python on the cluster that runs the job. Default: that on the PATH."),
     ] = None,
     ca_file: CaFile = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show its log, and exit with its exit code.")] = False,

@@ -203,7 +203,7 @@ def test_manifest_tells_what_it_left_out_and_ends_with_0(
     assert lakelens(*words, monkeypatch=monkeypatch) == 0
     assert capsys.readouterr().out == f"2 images listed in {out}\n"
     assert lakelens(*words, "--suffix", ".svg", monkeypatch=monkeypatch) == 2
-    assert "--all-files takes every ending" in capsys.readouterr().err
+    assert "--all-files and --suffix exclude each other" in capsys.readouterr().err
 
 
 def test_manifest_names_what_cannot_be_listed_writes_the_rest_and_ends_with_6(
