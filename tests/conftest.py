@@ -65,6 +65,18 @@ def local_cluster(s3_server: seaweed.S3Server) -> None:
         ray.init(address="local", **size, log_to_driver=False, logging_level="ERROR")
 
 
+@pytest.fixture
+def ray_looks_anew() -> Iterator[None]:
+    """For tests that change Ray's variables for tokens: Ray remembers what it saw, and a later cluster fails.
+
+    It has to come before `monkeypatch`, which restores the variables.
+    """
+    from ray._private.authentication_test_utils import reset_auth_token_state
+
+    yield
+    reset_auth_token_state()
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test hands work to the next one that shares its cluster."""

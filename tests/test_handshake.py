@@ -21,7 +21,7 @@ from pipeline.errors import ClusterError, ConfigError
 from pipeline.submission import Submissions
 from tests import heads, lakes, tls
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_looks_anew")]
 WHERE = "the Ray cluster at head:6379"
 
 

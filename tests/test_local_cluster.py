@@ -19,7 +19,7 @@ VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPD
 
 
 @pytest.fixture(autouse=True)
-def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+def _plain(ray_looks_anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """None of the variables is set, and what a test sets is taken back."""
     for name in (*VARIABLES, "RAY_num_workers_soft_limit", "HF_HOME", "TRITON_CACHE_DIR"):
         monkeypatch.setenv(name, "")

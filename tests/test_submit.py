@@ -23,7 +23,7 @@ from pipeline.runtime_environment import read as runtime_env
 from pipeline.submission import Submissions
 from tests import heads, lakes
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_looks_anew")]
 ROWS = 7_000
 METRIC = re.compile(r"ray_lakelens_\w+|ray_data_num_external_inqueue_blocks")
 ROOT = Path(__file__).parents[1]
