@@ -111,7 +111,7 @@ def test_a_dashboard_behind_a_private_authority_is_reached_with_its_certificate(
     for variable in dashboard.CA_FILES:
         monkeypatch.delenv(variable, raising=False)
     with tls.before(urlsplit(head.address).port or 0, tmp_path / "tls") as secured:
-        with pytest.raises(ClusterError, match=r"is not trusted: .* --ca-file, or by REQUESTS_CA_BUNDLE"):
+        with pytest.raises(ClusterError, match=r"is not trusted; .* --ca-file, REQUESTS_CA_BUNDLE"):
             Submissions(secured.url)
         trusting, log = Submissions(secured.url, str(secured.ca_file)), []
         assert trusting.follow(trusting.submit(lake, python="nowhere"), log.append) == 2
