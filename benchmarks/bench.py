@@ -26,14 +26,14 @@ from PIL import Image
 
 from benchmarks import documented, feed, plot, steady, store
 from pipeline import config, engines
-from pipeline.account import Progress
-from pipeline.batching import BatchSizer, in_micro_batches
 from pipeline.config import RunConfig
-from pipeline.decode import decode
 from pipeline.demo.lake import make_lake
-from pipeline.model import resolve
+from pipeline.engines.batching import BatchSizer, in_micro_batches
+from pipeline.images.decode import decode
+from pipeline.models.model import resolve
+from pipeline.planning.account import Progress
 from pipeline.run import run
-from pipeline.storage import Storage
+from pipeline.storage.filesystems import Storage
 
 RESIDENT = 64
 """Images that the bare engine has in memory."""

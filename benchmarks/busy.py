@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from benchmarks import feed
 from benchmarks.bench import emptied, images_in, settings_for, vit_b16
-from pipeline import cluster, engines, nodes, planning, pools, run
+from pipeline import engines, run
+from pipeline.cluster import connection, node_resources, pools
+from pipeline.cluster.started import Started
+from pipeline.cluster.workers import Predictor
 from pipeline.config import RunConfig
-from pipeline.started import Started
-from pipeline.workers import Predictor
+from pipeline.planning import claim
 
 SHARE = 0.8
 """What the device takes of what the feed gives."""
@@ -67,10 +69,10 @@ class SleepingPredictor(Predictor):
 def busy(settings: RunConfig, image_s: float, log: Path) -> float:
     """The share of the second half of a run's time in which the device works."""
     run_id = uuid4().hex
-    assignment = planning.assign(settings, run_id)
+    assignment = claim.assign(settings, run_id)
     assert assignment.heartbeat is not None
-    with cluster.connected(None), Started(run_id) as started:
-        sizes = pools.sized(settings.workers, nodes.alive(), "GPU")
+    with connection.connected(None), Started(run_id) as started:
+        sizes = pools.sized(settings.workers, node_resources.alive(), "GPU")
         scored = pools.pooled(
             run.decoded(settings, assignment, sizes, feed.ROWS),
             SleepingPredictor,

@@ -27,14 +27,14 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from pipeline import config, run, schema
-from pipeline.account import Progress
+from pipeline.cluster.pools import Pools
 from pipeline.config import RunConfig
-from pipeline.outputs import Outputs
-from pipeline.planning import Assignment
-from pipeline.pools import Pools
-from pipeline.storage import Storage, join
-from pipeline.table import Predictions
-from tests import seaweed
+from pipeline.output.prediction_rows import Outputs
+from pipeline.output.table import Predictions
+from pipeline.planning.account import Progress
+from pipeline.planning.claim import Assignment
+from pipeline.storage.filesystems import Storage, join
+from tests.support import seaweed
 
 RATE = 500.0
 DIM, CLASSES, TOP_K = 768, 1000, 5

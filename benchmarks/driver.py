@@ -20,14 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ray.data import Dataset
 
-from pipeline import config, pools, run, schema
-from pipeline.account import Progress
+from pipeline import config, run, schema
+from pipeline.cluster import pools
+from pipeline.cluster.pools import Pools
 from pipeline.config import PoolConfig, RunConfig, WorkersConfig
-from pipeline.outputs import Outputs
-from pipeline.planning import Assignment
-from pipeline.pools import Pools
-from pipeline.storage import Storage
-from pipeline.table import Predictions
+from pipeline.output.prediction_rows import Outputs
+from pipeline.output.table import Predictions
+from pipeline.planning.account import Progress
+from pipeline.planning.claim import Assignment
+from pipeline.storage.filesystems import Storage
 
 DIM, TOP_K = 4, 1
 BLOCK = 512

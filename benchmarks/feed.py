@@ -14,9 +14,11 @@ import pyarrow as pa
 from PIL import Image
 
 from benchmarks import steady
-from pipeline import cluster, nodes, planning, pools, run
+from pipeline import run
+from pipeline.cluster import connection, node_resources, pools
+from pipeline.cluster.started import Started
 from pipeline.config import RunConfig
-from pipeline.started import Started
+from pipeline.planning import claim
 
 ROWS = 256
 """Rows of a block: what an accelerator gets."""
@@ -36,11 +38,11 @@ class Nothing:
 def lakelens(settings: RunConfig) -> float:
     """Images/s of the stages before the predictor."""
     run_id = uuid4().hex
-    assignment = planning.assign(settings, run_id)
+    assignment = claim.assign(settings, run_id)
     assert assignment.heartbeat is not None
     try:
-        with cluster.connected(None), Started(run_id) as started:
-            sizes = pools.sized(settings.workers, nodes.alive(), None)
+        with connection.connected(None), Started(run_id) as started:
+            sizes = pools.sized(settings.workers, node_resources.alive(), None)
             fed = run.decoded(settings, assignment, sizes, ROWS)
             fed = pools.pooled(fed, Nothing, sizes.predictors, run_id=run_id)
             return steady.rate([(time.perf_counter(), rows) for _, rows in started.blocks(fed)])

@@ -16,10 +16,10 @@ from pathlib import Path
 import duckdb
 
 from pipeline.config import ManifestConfig, PlanningConfig
-from pipeline.fragment import FOLDER, Fragment, fragment_path
-from pipeline.pending import plan
-from pipeline.storage import Storage
-from pipeline.table import Predictions
+from pipeline.output.fragment import FOLDER, Fragment, fragment_path
+from pipeline.output.table import Predictions
+from pipeline.planning.plan import plan
+from pipeline.storage.filesystems import Storage
 
 ROWS_PER_FILE = 32_768
 MILLION = 1_000_000

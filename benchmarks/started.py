@@ -9,7 +9,7 @@ import time
 import ray
 
 from pipeline import config
-from pipeline.account import Progress
+from pipeline.planning.account import Progress
 from pipeline.run import run
 
 

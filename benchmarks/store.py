@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-from tests import seaweed
+from tests.support import seaweed
 
 BUCKET = "benchmark"
 

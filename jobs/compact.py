@@ -6,9 +6,9 @@ import typer
 
 from jobs import console
 from jobs.options import Anonymous, Datasets, EndpointUrl, Output
-from pipeline import maintenance, widening
 from pipeline.config import StorageConfig
-from pipeline.storage import Storage
+from pipeline.output import maintenance, widening
+from pipeline.storage.filesystems import Storage
 
 
 def main(

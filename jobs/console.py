@@ -15,8 +15,8 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from jobs import logs
-from pipeline.account import Account, Counts, Progress
 from pipeline.errors import UNLISTED
+from pipeline.planning.account import Account, Counts, Progress
 
 # On a pipe nothing is cut to a width: the other end has none.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 100_000)

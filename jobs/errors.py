@@ -6,9 +6,9 @@ import typer
 
 from jobs import console
 from jobs.options import Anonymous, EndpointUrl, Output
-from pipeline import failures
 from pipeline.config import StorageConfig
-from pipeline.storage import Storage, shown
+from pipeline.output import failed_rows
+from pipeline.storage.filesystems import Storage, shown
 
 
 def main(
@@ -21,7 +21,7 @@ def main(
 ) -> None:
     """Count the failed rows of OUTPUT by dataset, stage and code, with a few examples of each."""
     storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
-    found = failures.counted(output, storage)
+    found = failed_rows.counted(output, storage)
     if not found:
         console.say("No row has failed.")
     else:
@@ -30,4 +30,4 @@ def main(
         ]
         console.show_table(("dataset", "rows", "stage", "code", "examples"), rows, figures=("rows",))
     if export is not None:
-        console.say(f"{failures.export(output, export, storage):,} rows written to {export}")
+        console.say(f"{failed_rows.export(output, export, storage):,} rows written to {export}")

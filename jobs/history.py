@@ -6,9 +6,9 @@ import typer
 
 from jobs import console
 from jobs.options import Anonymous, EndpointUrl, Output
-from pipeline import maintenance
 from pipeline.config import StorageConfig
-from pipeline.storage import Storage
+from pipeline.output import maintenance
+from pipeline.storage.filesystems import Storage
 
 FIGURES = ("version", "rows", "failed")
 

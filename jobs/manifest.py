@@ -8,9 +8,9 @@ from jobs import console
 from jobs.options import Anonymous, EndpointUrl
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError
-from pipeline.listing import EVERY_SUFFIX, IMAGE_SUFFIXES, write_listing
-from pipeline.manifest import FORMATS
-from pipeline.storage import Storage
+from pipeline.planning.listing import EVERY_SUFFIX, IMAGE_SUFFIXES, write_listing
+from pipeline.planning.manifest import FORMATS
+from pipeline.storage.filesystems import Storage
 
 
 def main(

@@ -2,9 +2,10 @@
 
 from jobs import console
 from jobs.options import ConfigPath, Overrides
-from pipeline import config, planning
+from pipeline import config
 from pipeline.config import RunConfig
-from pipeline.pending import MISSING, Selection, plan
+from pipeline.planning import claim
+from pipeline.planning.plan import MISSING, Selection, plan
 
 FIGURES = ("input", "already_done", "duplicates", "invalid", "left")
 
@@ -16,7 +17,7 @@ def main(path: ConfigPath, overrides: Overrides = None) -> None:
 
 def show_plan(settings: RunConfig, selection: Selection) -> None:
     """Print what a run of this selection would find and do."""
-    target = planning.target(settings)
+    target = claim.target(settings)
     with plan(
         settings.manifest,
         target.storage,

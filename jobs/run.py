@@ -6,7 +6,7 @@ from jobs import console, logs
 from jobs.options import Address, ConfigPath, LogFormat, Overrides, Required, TakeOver, require_variables
 from pipeline import config
 from pipeline.config import RunConfig
-from pipeline.pending import MISSING, Selection
+from pipeline.planning.plan import MISSING, Selection
 from pipeline.run import run
 from pipeline.summary import Summary
 

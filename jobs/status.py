@@ -6,7 +6,7 @@ import typer
 
 from jobs import console
 from jobs.options import CaFile, Dashboard
-from pipeline.submission import Job, Submissions
+from pipeline.cluster.submission import Job, Submissions
 
 
 def main(

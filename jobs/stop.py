@@ -6,7 +6,7 @@ import typer
 
 from jobs import console
 from jobs.options import CaFile, Dashboard
-from pipeline.submission import Submissions
+from pipeline.cluster.submission import Submissions
 
 
 def main(

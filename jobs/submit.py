@@ -6,8 +6,9 @@ import typer
 
 from jobs import console
 from jobs.options import CaFile, ConfigPath, Dashboard, LogFormat, Overrides, Required, TakeOver
-from pipeline import config, runtime_environment
-from pipeline.submission import Submissions
+from pipeline import config
+from pipeline.cluster import runtime_environment
+from pipeline.cluster.submission import Submissions
 
 INTERRUPTED = 130
 

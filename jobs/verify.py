@@ -6,10 +6,10 @@ import typer
 
 from jobs import console
 from jobs.options import Anonymous, EndpointUrl, Output
-from pipeline.agreement import Agreement, Limits
 from pipeline.config import StorageConfig
 from pipeline.errors import AgreementError
-from pipeline.storage import Storage
+from pipeline.models.comparison import Agreement, Limits
+from pipeline.storage.filesystems import Storage
 from pipeline.verify import verify
 
 FIGURES = ("images", "cosine", "least", "top-1", "top-5")

@@ -7,15 +7,17 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from pipeline import agreement, engines, manifest, quantized, schema, scratch, sql
-from pipeline.agreement import Judged, Limits
+from pipeline import engines, schema
+from pipeline.cluster.started import Started
+from pipeline.cluster.workers import Decoder, images_of
 from pipeline.config import RunConfig
 from pipeline.engines.base import Engine
 from pipeline.errors import AgreementError, EngineError
-from pipeline.model import Model, resolve
-from pipeline.started import Started
-from pipeline.storage import Storage
-from pipeline.workers import Decoder, images_of
+from pipeline.models import comparison, int8
+from pipeline.models.comparison import Judged, Limits
+from pipeline.models.model import Model, resolve
+from pipeline.storage import sql, temporary_folders
+from pipeline.storage.filesystems import Storage
 
 IMAGES = 300
 """Images that show the ranges of the activations: what NNCF takes by default."""
@@ -33,7 +35,7 @@ def ensure(config: RunConfig, output: str, files: tuple[str, ...], started: Star
 
     Raises: EngineError if there are too few images, AgreementError if it is too far from float32; StorageError.
     """
-    if quantized.find(output, Storage(config.storage)) is None:
+    if int8.find(output, Storage(config.storage)) is None:
         started.result(_made.remote(config, output, files))
 
 
@@ -49,34 +51,34 @@ def _made(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
             "one's could be decoded; use another precision."
         )
     checked = images[IMAGES:] if len(images) >= IMAGES + CHECKED else images
-    with scratch.folder() as made:
+    with temporary_folders.folder() as made:
         engines.write_int8(model, config.embedding.pooling, images[:IMAGES], made)
         engine = engines.load(
             model,
             config.model,
             config.embedding,
             engine="openvino",
-            top_k=agreement.TOP,
+            top_k=comparison.TOP,
             threads=os.cpu_count() or 1,
             graph=made / "graph.xml",
         )
-        reference = engines.load_reference(model, config.embedding, agreement.TOP)
+        reference = engines.load_reference(model, config.embedding, comparison.TOP)
         names = [""] * len(checked)
-        found = agreement.compare(names, _judged(engine, checked), _judged(reference, checked))[-1]
+        found = comparison.compare(names, _judged(engine, checked), _judged(reference, checked))[-1]
         missed = Limits().missed(found)
         if missed:
             raise AgreementError(
                 f"The int8 model of {model.name} is too far from float32: {missed} on {len(checked)} images; use "
                 "another precision."
             )
-        quantized.store(output, storage, made, IMAGES, found)
+        int8.store(output, storage, made, IMAGES, found)
 
 
 def _images(config: RunConfig, storage: Storage, files: tuple[str, ...], model: Model) -> NDArray[np.uint8]:
     """Pixels of up to `IMAGES + CHECKED` pending rows, drawn from all of them: uint8 (B, H, W, 3)."""
     wanted, columns = IMAGES + CHECKED, ", ".join(map(sql.quoted, schema.PENDING.names))
     with duckdb.connect() as connection:
-        manifest.register_stores(connection, files, storage)
+        sql.register_stores(connection, files, storage)
         rows = connection.sql(
             f"SELECT {columns} FROM read_parquet({sql.files(files)}) "
             f"USING SAMPLE reservoir({int(SPARE * wanted)} ROWS) REPEATABLE (0)"
@@ -92,4 +94,4 @@ def _images(config: RunConfig, storage: Storage, files: tuple[str, ...], model: 
 
 def _judged(engine: Engine, images: NDArray[np.uint8]) -> Judged:
     scored = [engine.predict(images[at : at + BATCH]) for at in range(0, len(images), BATCH)]
-    return agreement.gathered(Judged(one.indices, one.embeddings) for one in scored)
+    return comparison.gathered(Judged(one.indices, one.embeddings) for one in scored)

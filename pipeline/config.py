@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline import schema, typos
+from pipeline import schema, suggestions
 from pipeline.errors import ConfigError
 
 
@@ -242,7 +242,7 @@ def parse(raw: object, overrides: Iterable[str] = (), *, source: str = "the conf
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {typos.sentence(error, RunConfig)}") from error
+        raise ConfigError(f"{source}: {suggestions.sentence(error, RunConfig)}") from error
 
 
 def _yaml(text: str, source: str) -> Any:
@@ -276,5 +276,5 @@ def _text_or_yaml(text: str, key: str) -> Any:
 
 def _takes_text(path: list[str]) -> bool:
     *parents, name = path
-    field = typos.fields(RunConfig, parents).get(name)
+    field = suggestions.fields(RunConfig, parents).get(name)
     return field is not None and (field.annotation is str or str in get_args(field.annotation))

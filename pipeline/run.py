@@ -17,23 +17,26 @@ from uuid import uuid4
 import ray
 from ray.data import Dataset
 
-from pipeline import calibration, cluster, engines, nodes, orphans, planning, pools, schema
-from pipeline.account import Account, Progress
-from pipeline.batching import block_rows
-from pipeline.commit import GATHER_SHARE, Committer, Newer, gather
+from pipeline import calibration, engines, schema
+from pipeline.cluster import connection, node_resources, pools
+from pipeline.cluster.commit import GATHER_SHARE, Committer, Newer, gather
+from pipeline.cluster.metrics import DriverMetrics
+from pipeline.cluster.pools import Pools
+from pipeline.cluster.started import Block, Blocks, Started
+from pipeline.cluster.workers import Decoder, Predictor, read_pending, write_fragments, write_rest
 from pipeline.config import RunConfig
+from pipeline.engines.batching import block_rows
 from pipeline.errors import AccountError, FailureRateError, LakeLensError, OvertakenError, TableError
-from pipeline.fragment import Fragment, Rest
-from pipeline.metrics import DriverMetrics
-from pipeline.pending import MISSING, Selection
-from pipeline.planning import Assignment
-from pipeline.pools import Pools
-from pipeline.quantized import INT8
+from pipeline.models.int8 import INT8
+from pipeline.output import orphans
+from pipeline.output.fragment import Fragment, Rest
+from pipeline.planning import claim
+from pipeline.planning.account import Account, Progress
+from pipeline.planning.claim import Assignment
+from pipeline.planning.plan import MISSING, Selection
 from pipeline.schema import FAILED, OK
-from pipeline.started import Block, Blocks, Started
+from pipeline.stage_seconds import Seconds
 from pipeline.summary import Summary
-from pipeline.timing import Seconds
-from pipeline.workers import Decoder, Predictor, read_pending, write_fragments, write_rest
 
 RATE_S = 5.0
 """Seconds that predictors must have worked before their rate says something."""
@@ -50,7 +53,7 @@ def run(
     stop: threading.Event | None = None,
     on_start: Callable[[str], None] = lambda run_id: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-    say: planning.Say = lambda sentence: None,
+    say: claim.Say = lambda sentence: None,
 ) -> Summary:
     """Label and embed the selected images of the manifest: by default those that the output does not hold yet.
 
@@ -60,7 +63,7 @@ def run(
     each way in which a run cannot start or go on.
     """
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:6]}"
-    assignment = planning.assign(config, run_id, selection, take_over=take_over, say=say)
+    assignment = claim.assign(config, run_id, selection, take_over=take_over, say=say)
     if assignment.heartbeat is None:
         assignment.account.check()
         return Summary(assignment.target.output, assignment.account, listing=assignment.listing)
@@ -135,8 +138,8 @@ class _Run:
         """Process the pending rows and account for every one of them."""
         orphans.remove(self.table, range(self.assignment.epoch))
         try:
-            with cluster.connected(address), cluster.explained(), self.started:
-                now, workers = nodes.alive(), self.config.workers
+            with connection.connected(address), connection.explained(), self.started:
+                now, workers = node_resources.alive(), self.config.workers
                 gpus, tpus = pools.offers(workers, now, "GPU"), pools.offers(workers, now, "TPU")
                 engine = engines.choose(self.config.model, gpus=gpus, tpus=tpus)
                 sizes = pools.sized(workers, now, engines.ACCELERATORS[engine])

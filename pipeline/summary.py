@@ -9,11 +9,11 @@ import ray
 from pydantic import Field
 
 from pipeline import __version__
-from pipeline.account import Account, Counts
-from pipeline.documents import Document, parsed
-from pipeline.listed import Listing
-from pipeline.storage import Storage, join
-from pipeline.timing import Seconds
+from pipeline.output.documents import Document, parsed
+from pipeline.planning.account import Account, Counts
+from pipeline.planning.listing_report import Listing
+from pipeline.stage_seconds import Seconds
+from pipeline.storage.filesystems import Storage, join
 
 FILE = "summary.json"
 

@@ -10,28 +10,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import (
-    agreement,
-    config,
-    data_uris,
-    engines,
-    manifest,
-    quantized,
-    relation,
-    schema,
-    scratch,
-    space,
-    sql,
-)
-from pipeline.agreement import Agreement, Judged
+from pipeline import config, engines, schema
+from pipeline.cluster.workers import Decoder, images_of
 from pipeline.config import RunConfig
 from pipeline.engines.base import Engine
 from pipeline.errors import SpaceError, TableError
-from pipeline.fragment import is_of_failed
-from pipeline.model import resolve
-from pipeline.storage import Storage, absolute, join
-from pipeline.table import RUNS, Predictions
-from pipeline.workers import Decoder, images_of
+from pipeline.models import comparison, int8
+from pipeline.models.comparison import Agreement, Judged
+from pipeline.models.model import resolve
+from pipeline.output import space
+from pipeline.output.fragment import is_of_failed
+from pipeline.output.table import RUNS, Predictions
+from pipeline.planning import manifest, relation
+from pipeline.storage import data_uris, sql, temporary_folders
+from pipeline.storage.filesystems import Storage, absolute, join
 
 BATCH = 32
 """Images that are decoded and computed at once."""
@@ -61,17 +53,19 @@ def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verd
     rows, written_out = _sampled(Predictions.existing(output, storage), storage, sample, seed)
     settings = _settings(output, storage, max(rows["run_id"].to_pylist()))
     model = resolve(settings.model, Storage(settings.storage))
-    recipe = quantized.recipe(settings.model.precision)
+    recipe = int8.recipe(settings.model.precision)
     id_format = _format_of(output, storage, model.space(settings.embedding, settings.decode, recipe))
     located = _located(rows, settings, id_format)
     decoder = Decoder(settings, model.preprocessing, "verify")
-    engine = engines.load_reference(model, settings.embedding, agreement.TOP)
+    engine = engines.load_reference(model, settings.embedding, comparison.TOP)
     batches = [_judged(located.slice(at, BATCH), decoder, engine) for at in range(0, located.num_rows, BATCH)]
     names = [name for batch in batches for name in batch.datasets]
     if not names:
         raise TableError(f"None of the {rows.num_rows} sampled images of {output} is there as it was.")
-    held = agreement.gathered(batch.held for batch in batches if batch.datasets)
-    agreements = agreement.compare(names, held, agreement.gathered(batch.true for batch in batches if batch.true))
+    held = comparison.gathered(batch.held for batch in batches if batch.datasets)
+    agreements = comparison.compare(
+        names, held, comparison.gathered(batch.true for batch in batches if batch.true)
+    )
     changed = sum(batch.changed for batch in batches)
     return Verdict(model.name, agreements, changed, rows.num_rows - len(names) - changed, written_out)
 
@@ -83,7 +77,7 @@ def _sampled(table: Predictions, storage: Storage, sample: int, seed: int) -> tu
         raise TableError(f"There are no labelled rows at {table.uri}.")
     read = f"read_parquet({sql.files(files)}, hive_types = {{'dataset': VARCHAR}}, union_by_name = true)"
     with duckdb.connect() as connection:
-        manifest.register_stores(connection, files, storage)
+        sql.register_stores(connection, files, storage)
         hashed = f"regexp_full_match(uri, {sql.literal(data_uris.HASHED)})"
         ((written_out, others),) = connection.execute(
             f"SELECT count(*) FILTER ({hashed}), count(*) FILTER (NOT {hashed}) FROM {read}"
@@ -128,7 +122,7 @@ def _located(rows: pa.Table, settings: RunConfig, id_format: int) -> pa.Table:
     """The rows that the manifest still has, with the columns of `schema.PENDING`."""
 
     def read(suspect: bool) -> pa.Table:
-        with scratch.folder() as room, duckdb.connect() as connection:
+        with temporary_folders.folder() as room, duckdb.connect() as connection:
             storage = Storage(settings.storage)
             manifest.create_input(
                 connection, settings.manifest, storage, room, id_format=id_format, suspect=suspect

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import seaweed
-from tests.sharing import has_ray, pytest_xdist_make_scheduler
+from tests.support import seaweed
+from tests.support.sharing import has_ray, pytest_xdist_make_scheduler
 
 __all__ = ["pytest_xdist_make_scheduler"]
 
@@ -82,7 +82,7 @@ def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test hands work to the next one that shares its cluster."""
     yield
     if _shares(request.node):
-        from tests import leftovers
+        from tests.support import leftovers
 
         left = leftovers.killed()
         assert not left, f"left on the cluster: {', '.join(left)}"
@@ -120,6 +120,6 @@ def _starts(item: pytest.Item) -> bool:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny ViT with random weights, for 32x32 images."""
-    from tests import lakes
+    from tests.support import lakes
 
     return lakes.tiny_vit(tmp_path_factory.mktemp("model"))

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from pipeline import summary
-from pipeline.account import Account, Counts
 from pipeline.errors import StorageError
+from pipeline.planning.account import Account, Counts
+from pipeline.stage_seconds import Seconds
 from pipeline.summary import Summary
-from pipeline.timing import Seconds
-from tests.making import STORAGE
+from tests.support.making import STORAGE
 
 DESCRIPTION = {"model": "some/vit", "fingerprint": "abc123", "dim": 8}
 DONE = Summary(

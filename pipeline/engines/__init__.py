@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import __version__
-from pipeline.caches import cache_folder
 from pipeline.config import EmbeddingConfig, ModelConfig
 from pipeline.engines.base import Engine, Scored
 from pipeline.errors import EngineError
-from pipeline.model import Model
+from pipeline.models.model import Model
+from pipeline.storage.caches import cache_folder
 
 __all__ = ["Engine", "Scored", "choose", "load", "load_reference", "write_int8"]
 

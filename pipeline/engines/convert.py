@@ -6,9 +6,9 @@ from pathlib import Path
 import openvino
 import torch
 
-from pipeline.caches import made_at_once
 from pipeline.engines.network import Network
-from pipeline.model import Model
+from pipeline.models.model import Model
+from pipeline.storage.caches import made_at_once
 
 
 def convert(model: Model, pooling: str, target: Path) -> None:

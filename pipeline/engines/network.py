@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForImageClassification
 
 from pipeline.errors import ModelError
-from pipeline.model import Model
+from pipeline.models.model import Model
 
 READ_TOKENS = {"vit": 1, "vit_msn": 1, "deit": 2}
 """Model types whose classifiers read only the first tokens of the last hidden state: CLS, and DeiT's distillation

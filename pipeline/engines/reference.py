@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.engines.base import Engine, Scored, top_k
 from pipeline.engines.network import load_classifier
-from pipeline.model import Model
+from pipeline.models.model import Model
 
 
 class ReferenceEngine(Engine):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.engines.base import Engine, Scored, padded
 from pipeline.engines.network import Network
 from pipeline.errors import EngineError, OutOfMemory
-from pipeline.model import Model
+from pipeline.models.model import Model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Results = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

@@ -1,0 +1,15 @@
+"""The cluster: everything that runs on Ray. This room does not know how images, models or tables work inside.
+
+Read in this order:
+
+- `connection`: join a cluster or start one. `handshake`: token and versions. `local_cluster`: a cluster of our
+  own.
+- `node_resources`: what the nodes have. `pools`: how many actors, and what each asks for.
+- `workers`: the only Ray callables. `started`: what a run has started, and its end.
+- `commit`: finished blocks to writes to commits. `metrics`: what Prometheus collects.
+- `submission`: runs as jobs. `dashboard`: the client of the Jobs API. `runtime_environment`: what a job brings.
+
+Threads of the driver: the main thread takes finished blocks and starts writes. The thread `gather` waits for
+Ray Data. The thread `commit` alone commits and keeps the account. The thread of `pools.watched` looks for
+actors without a place.
+"""

@@ -1,0 +1,297 @@
+"""The only Ray callables: `read_pending`, `Decoder`, `Predictor`, `write_fragments`, `write_rest`.
+
+Thin: each turns one block into another, row for row in the same order, by the modules that do the work.
+"""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import ray
+from numpy.typing import NDArray
+
+from pipeline import engines, schema, stage_seconds
+from pipeline.cluster import metrics
+from pipeline.config import RunConfig
+from pipeline.engines.batch_size_cache import Shelf
+from pipeline.engines.batching import BatchSizer, in_micro_batches
+from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, RowError, StorageError
+from pipeline.images.fetch import Fetcher, Request
+from pipeline.images.sandbox import IsolatedDecoder, Report
+from pipeline.models import int8 as quantized
+from pipeline.models.model import resolve
+from pipeline.output.fragment import FOLDER, Fragment, Rest, folders_of, fragment_path
+from pipeline.output.prediction_rows import Outputs, parquet_bytes
+from pipeline.preprocessing import Preprocessing
+from pipeline.stage_seconds import Seconds
+from pipeline.storage import data_uris
+from pipeline.storage.filesystems import Storage, failure, join, shown
+
+WRITES = 8
+"""Fragments of one group of blocks that are written at once: a lake can have many small datasets."""
+EXAMPLES = 3
+"""Failed rows of a fragment that are named if the run is stopped for its failures."""
+
+
+def read_pending(files: pa.Table, storage: Storage) -> Iterator[pa.Table]:
+    """URIs of pending files -> their rows as `schema.PENDING` and kept columns, a row group at a time.
+
+    Raises: StorageError.
+    """
+    for uri in files.column(schema.URI).to_pylist():
+        data = storage.read(uri)
+        if data is None:
+            raise StorageError(f"{shown(uri)}, a part of this run's plan, is gone; run again.")
+        rows = pq.ParquetFile(pa.BufferReader(data))
+        yield from map(rows.read_row_group, range(rows.num_row_groups))
+
+
+class Decoder:
+    """Pending rows -> the same rows with pixels, or with a stage and a code. One block in, one block out."""
+
+    def __init__(self, config: RunConfig, steps: Preprocessing, run_id: str) -> None:
+        self._metrics = metrics.DecoderMetrics(run_id)
+        self._bytes_column = config.manifest.columns.bytes or schema.BYTES  # nothing is carried where it is null
+        self._fetch = Fetcher(Storage(config.storage), config.decode.max_bytes, config.fetch.patience_s)
+        self._decoder = IsolatedDecoder(steps, config.decode)
+        self.steps = steps
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """`rows` as `schema.PENDING`; adds the columns of `schema.DECODED` and `pixels`. Raises: ClusterError."""
+        self._fetch_s = 0.0
+        with self._metrics.block():
+            found = self._decoded(rows)
+        decode_s, waited_s = self._metrics.worked_s - self._fetch_s, self._metrics.waited_s
+        return stage_seconds.noted(found, Seconds(fetch=self._fetch_s, decode=decode_s, decoder_waiting=waited_s))
+
+    def _decoded(self, rows: pa.Table) -> pa.Table:
+        pixels = np.empty((rows.num_rows, self.steps.height, self.steps.width, 3), dtype=np.uint8)
+        fetched: list[tuple[str | None, int]] = []
+        reports = self._decoder.decode(self._files(rows, fetched), pixels)
+        tries = rows.column(schema.TRIES).to_pylist()
+        decoded = [
+            (*_facts(report, digest), (before or 0) + attempts)
+            for report, (digest, attempts), before in zip(reports, fetched, tries, strict=True)
+        ]
+        columns = zip(*decoded, strict=True) if decoded else [()] * len(schema.DECODED)
+        for field, column in zip(schema.DECODED, columns, strict=True):
+            rows = rows.append_column(field, pa.array(column, field.type))
+        rows = rows.set_column(
+            rows.column_names.index(schema.URI), schema.PENDING.field(schema.URI), _kept_uris(rows)
+        )
+        decoded_rows = [isinstance(report, Report) for report in reports]
+        return rows.append_column(schema.PIXELS, _as_column(pixels, decoded_rows))
+
+    def _files(self, rows: pa.Table, fetched: list[tuple[str | None, int]]) -> Iterator[bytes | RowError]:
+        """The bytes of every row as they arrive; their hashes and the attempts they took go to `fetched`."""
+        size, asked_s = 0, time.monotonic()
+        for file in self._fetch(_requests(rows, self._bytes_column)):
+            self._fetch_s += time.monotonic() - asked_s
+            digest = None
+            if isinstance(file.data, bytes):
+                size += len(file.data)
+                digest = hashlib.sha256(file.data).hexdigest()
+            fetched.append((digest, file.attempts))
+            yield file.data
+            asked_s = time.monotonic()
+        self._metrics.fetched(size)
+
+
+class Predictor:
+    """Decoded rows -> `schema.PREDICTIONS` rows. One block in, one block out."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        weights_sha256: str,
+        engine: str,
+        threads: int,
+        share: float,
+        block_rows: int,
+        run_id: str,
+        output: str,
+    ) -> None:
+        """Load the model on this actor's device; blocks have up to `block_rows`. What goes wrong is raised by the
+        first call: Ray restarts an actor that fails to start, and prints why each time."""
+        self._config, self._run_id = config, run_id
+        self._metrics = metrics.PredictorMetrics(run_id)
+        self._failure: LakeLensError | None = None
+        try:
+            storage = Storage(config.storage)
+            self._model = resolve(config.model, storage)
+            self._model.require(weights_sha256)
+            int8 = config.model.precision == quantized.INT8
+            self._engine = engines.load(
+                self._model,
+                config.model,
+                config.embedding,
+                engine=engine,
+                top_k=config.labels.top_k,
+                threads=threads,
+                share=share,
+                graph=quantized.fetch(output, storage) if int8 else None,
+            )
+            kind = (engine, self._engine.device, self._engine.precision, str(block_rows))
+            self._shelf = Shelf(weights_sha256, self._model.architecture_sha256, *kind)
+            largest = min(config.batching.max_batch_size, block_rows)
+            self._sizer = BatchSizer(largest, self._shelf.take())
+        except LakeLensError as error:
+            self._failure = error
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Adds the labels and the embedding; drops the pixels. Raises: EngineError, ModelError."""
+        if self._failure is not None:
+            raise self._failure
+        with self._metrics.block():
+            found = self._predicted(rows)
+        took = Seconds(predict=self._metrics.worked_s, predictor_waiting=self._metrics.waited_s)
+        failed = found[schema.OUTCOME].to_pylist().count(schema.FAILED)
+        by_outcome = {schema.OK: found.num_rows - failed, schema.FAILED: failed}
+        self._metrics.scored(by_outcome, self._sizer.propose(), self._sizer.too_large)
+        self._shelf.put(self._sizer.learned)
+        return stage_seconds.noted(found, stage_seconds.of([rows]) + took)
+
+    def _predicted(self, rows: pa.Table) -> pa.Table:
+        pixels = images_of(rows, self._model.preprocessing)
+        normalize = self._config.embedding.normalize
+        outputs = Outputs(rows.drop_columns([schema.PIXELS]), self._model.labels, normalize=normalize)
+        for scored in self._scored(pixels):
+            if scored is not None:
+                outputs.add(scored.indices, scored.scores, scored.embeddings)
+            else:
+                outputs.add_failed(ErrorCode.OUT_OF_MEMORY, "the device cannot hold even this one image")
+        return outputs.table(self._run_id)
+
+    def _scored(self, pixels: NDArray[np.uint8]) -> Iterator[engines.Scored | None]:
+        """All of them in order, in micro-batches; None for one image that does not fit."""
+
+        def start(first: int, end: int) -> Callable[[], engines.Scored]:
+            return self._engine.start(pixels[first:end])
+
+        return in_micro_batches(len(pixels), self._sizer, start, self._engine.in_flight)
+
+
+@ray.remote(num_cpus=0, max_retries=3, retry_exceptions=[StorageError])  # type: ignore[untyped-decorator]
+def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int) -> list[Fragment]:
+    """Write `schema.PREDICTIONS` rows as one Parquet file for each dataset and outcome; not visible yet.
+
+    Raises: StorageError. A task that is run again writes files of other names, and only the last are named.
+    """
+    seconds = stage_seconds.of(blocks)
+    rows = pa.concat_tables(blocks, promote_options="default").replace_schema_metadata(None)
+    groups = rows.select(list(schema.PARTITIONS)).group_by(list(schema.PARTITIONS)).aggregate([]).to_pylist()
+
+    def write(group: dict[str, str]) -> Fragment:
+        dataset, outcome = group[schema.DATASET], group[schema.OUTCOME]
+        mine = pc.and_(pc.equal(rows[schema.DATASET], dataset), pc.equal(rows[schema.OUTCOME], outcome))
+        mine = rows.filter(mine)
+        data = parquet_bytes(mine.select(schema.fragment(mine.schema).names))
+        path = fragment_path(dataset, outcome, epoch)
+        storage.write(join(output, FOLDER, path), data)
+        return Fragment(
+            path, dataset, outcome, mine.num_rows, len(data), _examples(mine), _refused(mine), _replaces(mine)
+        )
+
+    with ThreadPoolExecutor(max_workers=WRITES) as pool:
+        written = list(pool.map(write, groups))
+    return [dataclasses.replace(first, seconds=seconds) for first in written[:1]] + written[1:]
+
+
+@ray.remote(num_cpus=0, max_retries=3, retry_exceptions=[StorageError])  # type: ignore[untyped-decorator]
+def write_rest(path: str, newer: Sequence[str], *, output: str, storage: Storage, epoch: int) -> Rest:
+    """Write a visible file without the rows whose ids are in newer files, as a file that is not visible yet.
+
+    Nothing is written if it has none of them, or no others. Raises: MovedError if one of the files is gone,
+    StorageError.
+    """
+    ids = pa.chunked_array([_ids(join(output, FOLDER, other), storage) for other in newer], pa.string())
+    data = storage.read(join(output, FOLDER, path))
+    if data is None:
+        raise MovedError(f"{join(output, FOLDER, path)} is gone.")
+    rows = pq.read_table(pa.BufferReader(data), partitioning=None)
+    others = rows.filter(pc.invert(pc.is_in(rows[schema.IMAGE_ID], ids)))
+    removed = rows.num_rows - others.num_rows
+    if not removed or not others.num_rows:
+        return Rest(removed, None)
+    dataset, outcome = folders_of(path)
+    data, path = parquet_bytes(others), fragment_path(dataset, outcome, epoch)
+    storage.write(join(output, FOLDER, path), data)
+    return Rest(removed, Fragment(path, dataset, outcome, others.num_rows, len(data)))
+
+
+def _ids(uri: str, storage: Storage) -> pa.Array:
+    """The ids of a file's rows. Raises: MovedError if it is gone, StorageError."""
+    fs, path = storage.filesystem(uri)
+    try:
+        with fs.open(path, "rb") as file:
+            rows = pq.read_table(file, columns=[schema.IMAGE_ID], partitioning=None)
+        return rows[schema.IMAGE_ID].combine_chunks()
+    except FileNotFoundError as error:
+        raise MovedError(f"{uri} is gone.") from error
+    except Exception as error:
+        raise failure(error, uri) from error
+
+
+def _facts(report: Report | RowError, digest: str | None) -> tuple[Any, ...]:
+    """The values of `schema.DECODED`, but for the attempts."""
+    if isinstance(report, RowError):
+        return None, None, digest, [], report.stage.value, report.code.value, report.message
+    return report.width, report.height, digest, list(report.notes), None, None, None
+
+
+def _kept_uris(rows: pa.Table) -> pa.ChunkedArray:
+    """The uris as the output keeps them: a hash for an image that is written out in its uri."""
+    uris = rows.column(schema.URI)
+    written_out = pc.match_substring_regex(uris, "^(?i:data:)")
+    if not pc.any(written_out).as_py():
+        return uris
+    kept = [data_uris.hashed(uri) if data_uris.is_data(uri) else uri for uri in uris.to_pylist()]
+    return pa.chunked_array([pa.array(kept, pa.string())])
+
+
+def _examples(group: pa.Table) -> tuple[str, ...]:
+    failed = group.filter(pc.is_valid(group["error_code"])).slice(0, EXAMPLES)
+    return tuple(f"{shown(row[schema.URI])}: {row['error_code']}" for row in failed.to_pylist())
+
+
+def _refused(group: pa.Table) -> int:
+    """Failed rows for which the store is to blame."""
+    codes = pa.array([code.value for code in STORE_CODES])
+    return int(pc.sum(pc.is_in(group["error_code"], codes)).as_py() or 0)
+
+
+def _replaces(group: pa.Table) -> tuple[str, ...]:
+    """The visible files that hold older rows of some of these ids."""
+    return tuple(sorted(pc.unique(group[schema.REPLACES].drop_null()).to_pylist()))
+
+
+def _requests(rows: pa.Table, bytes_column: str) -> list[Request]:
+    names = (schema.URI, schema.OFFSET, schema.LENGTH, schema.CARRIED_IN, schema.ROW)
+    uri, offset, length, carried_in, row = (rows.column(name).to_pylist() for name in names)
+    columns = zip(uri, offset, length, carried_in, row, repeat(bytes_column, len(uri)), strict=True)
+    return [Request(*values) for values in columns]
+
+
+def _as_column(pixels: NDArray[np.uint8], decoded: Sequence[bool]) -> pa.Array:
+    """Images uint8 (B, H, W, 3), those of the rows that are `decoded`, as an Arrow column without a copy."""
+    ends = np.cumsum(decoded, dtype=np.int64) * int(np.prod(pixels.shape[1:]))
+    valid, offsets = pa.array(decoded, pa.bool_()).buffers()[1], np.append(np.int64(0), ends)
+    buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(pixels[: sum(decoded)])]
+    return pa.Array.from_buffers(schema.PIXELS_TYPE, len(decoded), buffers)
+
+
+def images_of(rows: pa.Table, steps: Preprocessing) -> NDArray[np.uint8]:
+    """The images of decoded rows, uint8 (B, H, W, 3): those that have one, in order; mostly without a copy."""
+    column = rows.column(schema.PIXELS)
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    _, offsets, data = array.buffers()
+    ends = np.frombuffer(offsets or b"\0" * 8, np.int64)[array.offset :][: len(array) + 1]
+    return np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]].reshape(-1, steps.height, steps.width, 3)

@@ -1,0 +1,11 @@
+"""Images: a URI to bytes to pixels. This room does not know Ray, the model, the manifest or the output.
+
+Read in this order:
+
+- `fetch`: URIs to bytes. `pacing`: fewer requests to a store that throttles. `manifest_bytes`: images that the
+  manifest itself holds.
+- `decode`: bytes to pixels. `resize`: pixels of any size to the model's input. `salvage`: complete images that
+  a decoder refuses. `variants`, `headers`: why a file cannot be decoded.
+- `sandbox`: decoding in a child process, so that one bad file costs only itself. `sandbox_child`: that process.
+  `sandbox_protocol`: what the two send each other.
+"""

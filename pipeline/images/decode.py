@@ -1,0 +1,299 @@
+"""Image bytes -> the uint8 pixels that the model takes, or a row error.
+
+Colours are made RGB as a person would see them; size, filter and crop are the model's own. The pixels of opaque
+8-bit images are within one level of Hugging Face's image processor. Plain JPEGs are decoded by simplejpeg: the
+same libjpeg-turbo and the same pixels as Pillow's, in less time. It does not know where bytes come from.
+"""
+
+import io
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+
+from pipeline.config import DecodeConfig
+from pipeline.errors import ErrorCode, RowError, Stage
+from pipeline.images import salvage, variants
+from pipeline.images.headers import ends_early, is_image
+from pipeline.images.resize import Pixels, fit, size_of
+from pipeline.preprocessing import Preprocessing
+
+_LEFT_OUT = {
+    "EPS",  # starts another program
+    *("BUFR", "GRIB", "HDF5", "WMF"),  # only stubs, which decode nothing
+}
+HEIF = find_spec("pillow_heif") is not None
+"""Whether HEIC images can be decoded, which is an extra."""
+
+
+def _open_heif() -> None:
+    """Teach Pillow HEIC; decoding has one thread, as every other decoder."""
+    import pillow_heif
+
+    pillow_heif.options.DECODE_THREADS = 1
+    pillow_heif.options.THUMBNAILS = False
+    pillow_heif.register_heif_opener()
+
+
+Image.init()
+if HEIF:
+    _open_heif()
+FORMATS = ("JPEG", *(name for name in Image.ID if name not in {"JPEG", *_LEFT_OUT}))
+"""Pillow plug-ins that are tried: all that decode raster images by themselves, the most frequent one first."""
+PEAK_BYTES_PER_PIXEL = 20
+"""Most that decoding holds at once for a pixel of the original, of any mode.
+
+See tests/images/test_decode_memory.py."""
+STRIP_ROWS = 256
+"""Rows of a 16-bit or float image that are converted at once."""
+
+# Pillow's own limit is set to decode.max_pixels and made an error, before anything is allocated: it also guards
+# what plug-ins open inside a file, such as the PNG in an icon.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")  # each is noted or an error row
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """`pixels` uint8 (height, width, 3) at the model's input size; `width`, `height` of the upright original.
+
+    `notes` says, in order, what was done to it beyond plain decoding.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    notes: tuple[str, ...]
+
+
+def decode(data: bytes, steps: Preprocessing, config: DecodeConfig) -> Decoded:
+    """Decode one image to the model's input size. Raises: RowError with stage `decode`."""
+    try:
+        return _decoded(data, steps, config, [])
+    except RowError:
+        raise
+    except Exception as error:  # Pillow's plug-ins raise anything on malformed files
+        with suppress(Exception):
+            if (mended := _mended(data, config)) is not None:
+                return _decoded(mended[0], steps, config, [mended[1]])
+        raise _failure(error, data, config) from error
+
+
+def _decoded(data: bytes, steps: Preprocessing, config: DecodeConfig, notes: list[str]) -> Decoded:
+    image = _open(data, config)
+    size = image.size
+    if _is_turned_tiff(image):
+        notes.append("exif_orientation")  # Pillow's plug-in turns it as it is loaded
+    if config.fast:
+        _draft(image, steps, notes)
+    upright, turned = _upright(image, _loaded(image, data, config, notes), notes)
+    width, height = size[::-1] if turned else size
+    _require_room(upright, steps, config)
+    pixels = fit(upright if isinstance(upright, np.ndarray) else _rgb(upright, notes), steps)
+    _note_frames(image, notes)
+    return Decoded(pixels, width, height, tuple(notes))
+
+
+def _mended(data: bytes, config: DecodeConfig) -> tuple[bytes, str] | None:
+    """A file that has all its pixels in the way in which they can be decoded, and a note of it."""
+    if (lean := salvage.without_long_text(data)) is not None:
+        return lean, salvage.LONG_TEXT_LEFT_OUT
+    if (ended := salvage.with_end(data)) is not None and _is_whole_jpeg(ended, config):
+        return ended, salvage.NO_END_MARKER
+    return None
+
+
+def _is_whole_jpeg(data: bytes, config: DecodeConfig) -> bool:
+    """Whether libjpeg decodes it without a warning, which it gives where it makes pixels up."""
+    with suppress(Exception):
+        image = _open(data, config)  # within the limits
+        simplejpeg.decode_jpeg(data, "CMYK" if image.mode == "CMYK" else "GRAY")
+        return True
+    return False
+
+
+def _failure(error: Exception, data: bytes, config: DecodeConfig) -> RowError:
+    """The row error of whatever Pillow raised."""
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return _error(
+            ErrorCode.TOO_MANY_PIXELS, f"it has more than decode.max_pixels = {config.max_pixels} pixels"
+        )
+    if isinstance(error, MemoryError):
+        return _error(ErrorCode.OUT_OF_MEMORY, "decoding it needs more memory than there is")
+    if isinstance(error, UnidentifiedImageError) and (not is_image(data) or (variants.is_heif(data) and not HEIF)):
+        return _unsupported(data, "not an image of a known format")
+    if _is_truncation(error) or ends_early(data):
+        return _error(ErrorCode.TRUNCATED, "the file ends before its last pixel")
+    if variants.is_beyond(error, data):
+        return _unsupported(data, "a variant of its format that Pillow cannot decode")
+    return _error(ErrorCode.CORRUPT, f"the file is damaged ({type(error).__name__})")
+
+
+def _unsupported(data: bytes, what: str) -> RowError:
+    """It may be a good file."""
+    name = variants.name_of(data)
+    if name is not None:
+        needs = "needs lakelens[heif] to be installed" if name == variants.HEIC else "cannot be decoded here"
+        what = f"{name}, which {needs}"
+    return _error(ErrorCode.UNSUPPORTED_FORMAT, f"the file is {what}")
+
+
+def _open(data: bytes, config: DecodeConfig) -> Image.Image:
+    """The image with only its header read, within the limits."""
+    Image.MAX_IMAGE_PIXELS = config.max_pixels
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if max(image.size) > config.max_side:
+        raise _error(ErrorCode.TOO_MANY_PIXELS, f"it has more than decode.max_side = {config.max_side} a side")
+    return image
+
+
+def _require_room(image: Image.Image | Pixels, steps: Preprocessing, config: DecodeConfig) -> None:
+    """A thin image can grow beyond all bounds when its shorter side is made the model's."""
+    size = image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
+    height, width = size_of(size, steps)
+    if width * height > config.max_pixels:
+        raise _error(ErrorCode.TOO_MANY_PIXELS, f"resized as the model asks it has {width}x{height} pixels")
+
+
+def _draft(image: Image.Image, steps: Preprocessing, notes: list[str]) -> None:
+    """Let libjpeg decode at the smallest DCT scale that still covers the model's input."""
+    size = image.size
+    target = steps.resize or (steps.shortest_edge, steps.shortest_edge)
+    image.draft("RGB", (target[1] or 1, target[0] or 1))
+    if image.size != size:
+        notes.append("dct_scaled")
+
+
+def _loaded(image: Image.Image, data: bytes, config: DecodeConfig, notes: list[str]) -> Image.Image | Pixels:
+    """The image with its pixels, or only the pixels, RGBX uint8 (height, width, 4), of a plain JPEG."""
+    if image.format == "JPEG" and image.mode == "RGB" and "dct_scaled" not in notes:
+        with suppress(ValueError):  # what libjpeg only warns of is for Pillow to judge
+            # As Pillow has them in memory: four bytes a pixel.
+            pixels: Pixels = simplejpeg.decode_jpeg(data, "RGBX", fastdct=False, fastupsample=False)
+            if pixels.shape == (image.height, image.width, 4):
+                return pixels
+    try:
+        image.load()
+    except Exception as error:
+        if config.truncated == "error" or not (_is_truncation(error) or ends_early(data)) or _mended(data, config):
+            raise
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            image.load()
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+        notes.append("truncated_padded")
+    return image
+
+
+def _is_truncation(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, EOFError) or any(word in text for word in ("truncated", "end of file", "not enough"))
+
+
+def _note_frames(image: Image.Image, notes: list[str]) -> None:
+    """Said once the first frame is done: the second may be damaged."""
+    with suppress(Exception):
+        if getattr(image, "is_animated", False):
+            notes.append("first_frame")
+
+
+def _upright(
+    image: Image.Image, loaded: Image.Image | Pixels, notes: list[str]
+) -> tuple[Image.Image | Pixels, bool]:
+    """Apply the EXIF orientation, and say whether width and height changed places.
+
+    An unreadable EXIF is noted and ignored.
+    """
+    try:
+        orientation = int(image.getexif().get(0x0112, 1))
+    except Exception:
+        notes.append("exif_unreadable")
+        return loaded, False
+    if orientation not in _TURNS:
+        return loaded, False
+    notes.append("exif_orientation")
+    if not isinstance(loaded, Image.Image):
+        loaded = Image.frombytes("RGB", loaded.shape[1::-1], loaded.data, "raw", "RGBX")
+    return loaded.transpose(_TURNS[orientation]), orientation >= 5
+
+
+def _is_turned_tiff(image: Image.Image) -> bool:
+    with suppress(Exception):
+        return image.format == "TIFF" and image.getexif().get(0x0112) in _TURNS
+    return False
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image of each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
+
+
+def _rgb(image: Image.Image, notes: list[str]) -> Image.Image:
+    """8-bit RGB: alpha on white, 16 bits scaled down, any other mode converted; all but RGB is noted."""
+    if image.mode in _DEEP or image.mode == "F":
+        return _eight_bit(image, notes).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        if rgba.getchannel("A").getextrema() != (255, 255):
+            notes.append("alpha_on_white")
+            white = Image.new("RGB", rgba.size, "white")
+            white.paste(rgba, mask=rgba)
+            return white
+    if image.mode != "RGB":
+        notes.append(_MODE_NOTES.get(image.mode, image.mode.lower()))
+    if image.mode == "LAB":
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        found = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+        assert found is not None  # it is only where the image itself is changed
+        return found
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+_DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_MODE_NOTES = {"L": "grayscale", "1": "1_bit", "P": "palette", "LA": "grayscale", "PA": "palette"}
+
+
+def _eight_bit(image: Image.Image, notes: list[str]) -> Image.Image:
+    """16-bit, 32-bit and float images as 8-bit ones. Floats within 0..1 and integers within 16 bits keep their
+    scale; others are stretched from their lowest value to their highest."""
+    values = np.asarray(image)
+    low, high = _range(values)
+    if image.mode == "F":
+        notes.append("float")
+        low, high = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+    else:
+        notes.append("16_bit" if low >= 0 and high <= 65_535 else "32_bit")
+        low, high = (0.0, 65_535.0) if low >= 0 and high <= 65_535 else (low, high)
+    out = np.empty(values.shape, np.uint8)
+    for row in range(0, len(values), STRIP_ROWS):
+        strip = np.nan_to_num(values[row : row + STRIP_ROWS].astype(np.float64), nan=low, posinf=high, neginf=low)
+        out[row : row + STRIP_ROWS] = np.clip(np.rint((strip - low) * (255 / max(high - low, 1e-12))), 0, 255)
+    return Image.fromarray(out)
+
+
+def _range(values: NDArray[np.generic]) -> tuple[float, float]:
+    """The lowest and the highest finite value; 0 and 1 if there is none."""
+    low, high = np.inf, -np.inf
+    for row in range(0, len(values), STRIP_ROWS):
+        strip = values[row : row + STRIP_ROWS]
+        finite = strip[np.isfinite(strip)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    return (low, high) if low <= high else (0.0, 1.0)
+
+
+def _error(code: ErrorCode, message: str) -> RowError:
+    return RowError(Stage.DECODE, code, message)

@@ -1,0 +1,251 @@
+"""URIs -> bytes, or a row error. It does not know what the bytes are."""
+
+import os
+import random
+import stat
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import count
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.errors import ErrorCode, RowError, Stage, StorageError
+from pipeline.images.manifest_bytes import CarriedBytes
+from pipeline.images.pacing import GivenUpError, Pace, ThrottledError, Turn
+from pipeline.storage import aws, data_uris
+from pipeline.storage.error_codes import RETRYABLE, classify
+from pipeline.storage.filesystems import Storage, scheme
+from pipeline.storage.s3_objects import Objects
+
+LOOK_AHEAD = 32
+"""Images that are fetched, or wait to be decoded, at once."""
+WINDOW_BYTES = 1 << 30
+"""Bytes that these may hold together: with a large `decode.max_bytes` there are fewer of them, at least two."""
+QUICK_S = 0.002
+"""A local file that is read faster is not worth a thread, to which handing it over costs 0.1 to 0.3 ms."""
+ATTEMPTS = 4
+"""Tries for what can go well a moment later, with pauses of up to 0.2, 0.4 and 0.8 seconds between them."""
+FIRST_PAUSE_S = 0.2
+STORES = 1024
+"""Stores whose pace is known at once: images of the web come from many."""
+
+_MESSAGES = {
+    ErrorCode.NOT_FOUND: "there is no such object",
+    ErrorCode.NO_SUCH_BUCKET: "there is no such bucket",
+    ErrorCode.ACCESS_DENIED: "access is denied",
+    ErrorCode.TIMEOUT: "the store did not answer in time",
+    ErrorCode.UNAVAILABLE: "the store could not be reached or failed",
+    ErrorCode.BAD_URI: "the uri does not lead to a file",
+    ErrorCode.TOO_LARGE: "the file is larger than this system can read",
+    ErrorCode.EMPTY: "the object has no bytes",
+    ErrorCode.OUT_OF_MEMORY: "reading it needs more memory than there is",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image's bytes: a whole object, or `length` bytes from `offset` on.
+
+    Or what row `row` (from 0) of the Parquet manifest `carried_in` holds in `column`; where that is null, the uri.
+    """
+
+    uri: str
+    offset: int | None = None
+    length: int | None = None
+    carried_in: str | None = None
+    row: int | None = None
+    column: str = "bytes"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What came of a request, and how often the store was asked, requests that it throttled included."""
+
+    data: bytes | RowError
+    attempts: int = 1
+
+
+class Fetcher:
+    """Fetches images, several at once, and gives them in order as they arrive. Not safe for threads.
+
+    A store that throttles gets fewer requests at once, and is waited for until it has served none for
+    `patience_s`; a throttled request is not one of the `ATTEMPTS`.
+
+    At most `min(LOOK_AHEAD, max(2, WINDOW_BYTES // max_bytes))` are on their way or waiting, each of at most
+    `max_bytes` + 1 bytes: with the defaults that is 1 GiB at the very most.
+    """
+
+    def __init__(self, storage: Storage, max_bytes: int, patience_s: float = 60.0) -> None:
+        self._storage = storage.impatient()
+        self._max_bytes = max_bytes
+        self._ahead = min(LOOK_AHEAD, max(2, WINDOW_BYTES // max_bytes))
+        self._objects = Objects(storage.config)
+        self._carried = CarriedBytes(storage)
+        self._files_are_quick = True
+        ahead = self._ahead
+        self._pace = lru_cache(STORES)(lambda store: Pace(ahead, patience_s))
+        self._numbers = count()
+        # fsspec runs object stores on an event loop of its own: a thread here only waits for its answer.
+        self._threads = ThreadPoolExecutor(self._ahead, thread_name_prefix="fetch")
+
+    def __call__(self, requests: Sequence[Request]) -> Iterator[Fetched]:
+        """The bytes of every request, in order; of an object, at most `max_bytes` + 1 are read."""
+        waiting: deque[Future[Fetched]] = deque()
+        given_up = threading.Event()
+        try:
+            for request in requests:
+                waiting.append(self._begun(request, given_up))
+                # No further ahead than it takes: bytes are soon taken from a cache that was left for memory.
+                if waiting[0].done() or len(waiting) == self._ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            given_up.set()  # a store may be waited for in a thread, for which the process would wait
+            for future in waiting:
+                future.cancel()
+
+    def _begun(self, request: Request, given_up: threading.Event) -> "Future[Fetched]":
+        found, kind = None, scheme(request.uri)
+        if request.carried_in is not None:
+            # One after the other: rows of a Parquet file are cheap to read only in their order.
+            read = partial(self._read_carried, request)
+            local = scheme(request.carried_in) == "file"
+            found = _tried(read) if local else _paced(read, self._turn(request.carried_in, given_up))
+        elif kind == "data":
+            found = _tried(partial(self._read, request))
+        elif kind == "file" and self._files_are_quick:
+            found = self._timed(request)
+        if found is None:
+            if kind == "file":
+                return self._threads.submit(self._timed, request)
+            return self._threads.submit(_paced, partial(self._read, request), self._turn(request.uri, given_up))
+        done: Future[Fetched] = Future()
+        done.set_result(found)
+        return done
+
+    def _turn(self, uri: str, given_up: threading.Event) -> Turn:
+        return Turn(self._pace(_store(uri)), next(self._numbers), given_up)
+
+    def _timed(self, request: Request) -> Fetched:
+        """Some file systems are a cache away, others, mounted from afar, a network: the last read says which."""
+        started = time.perf_counter()
+        found: Fetched = _tried(lambda: self._read(request))
+        self._files_are_quick = time.perf_counter() - started < QUICK_S
+        return found
+
+    def _read(self, request: Request) -> bytes:
+        """The bytes behind the uri, as one request. Raises: RowError, whatever the store raises."""
+        start, length = request.offset or 0, request.length
+        if length is not None and length > self._max_bytes:
+            raise self._too_large()
+        if length == 0:
+            raise _error(ErrorCode.EMPTY, _MESSAGES[ErrorCode.EMPTY])
+        most = self._max_bytes + 1 if length is None else length
+        if data_uris.is_data(request.uri):
+            return self._checked(data_uris.content(request.uri)[start : start + most], length)
+        if scheme(request.uri) in aws.SCHEMES:
+            return self._checked(self._read_s3(request.uri, start, start + most), length)
+        fs, path = self._opened(request.uri)
+        if not isinstance(fs, LocalFileSystem):
+            return self._checked(bytes(fs.cat_file(path, start=start, end=start + most)), length)
+        size = _size_of_file(path) - start
+        if length is None and size >= most:
+            raise self._too_large()
+        with open(path, "rb") as file:
+            file.seek(start)
+            return self._checked(file.read(max(0, min(most, size))), length)
+
+    def _read_s3(self, uri: str, start: int, end: int) -> bytes:
+        def by_s3fs() -> bytes:
+            fs, path = self._opened(uri)
+            return bytes(fs.cat_file(path, start=start, end=end))
+
+        return self._objects.read(uri, start, end, by_s3fs)
+
+    def _opened(self, uri: str) -> tuple[Any, str]:
+        try:
+            return self._storage.filesystem(uri)
+        except StorageError as error:
+            raise error.__cause__ or error from None
+
+    def _read_carried(self, request: Request) -> bytes | None:
+        """The bytes in the manifest; None where there are none, and the uri leads to another place."""
+        assert request.carried_in is not None
+        assert request.row is not None
+        found = self._carried.read(request.carried_in, request.column, request.row)
+        if found is None and _is_only_a_row(request):
+            raise _error(ErrorCode.EMPTY, "the manifest row has neither bytes nor a uri")
+        return None if found is None else self._checked(found, None)
+
+    def _checked(self, found: bytes, expected: int | None) -> bytes:
+        if len(found) > self._max_bytes:
+            raise self._too_large()
+        if not found:
+            raise _error(ErrorCode.EMPTY, _MESSAGES[ErrorCode.EMPTY])
+        if expected is not None and len(found) < expected:
+            raise _error(ErrorCode.TRUNCATED, f"the object ends after {len(found)} of {expected} bytes")
+        return found
+
+    def _too_large(self) -> RowError:
+        return _error(ErrorCode.TOO_LARGE, f"it has more than decode.max_bytes = {self._max_bytes} bytes")
+
+
+def _tried(read: Callable[[], bytes | None]) -> Any:
+    """A read, repeated while it fails as what may go well the next time; None if it gives None."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            found = read()
+            return None if found is None else Fetched(found, attempt)
+        except GivenUpError:
+            raise
+        except ThrottledError as error:  # it has been waited for
+            return Fetched(_error(ErrorCode.UNAVAILABLE, str(error)), attempt)
+        except Exception as error:  # a store raises what it likes
+            failed = error if isinstance(error, RowError) else _of(error)
+        if failed.code not in RETRYABLE:
+            break
+        if attempt < ATTEMPTS:  # full jitter: many workers must not come back at the same moment
+            time.sleep(random.uniform(0, FIRST_PAUSE_S * 2 ** (attempt - 1)))  # noqa: S311
+    return Fetched(failed, attempt)
+
+
+def _paced(read: Callable[[], bytes | None], turn: Turn) -> Any:
+    """Like `_tried`, of a store that may throttle. Raises: GivenUpError."""
+    found = _tried(lambda: turn.served(read))
+    return found and Fetched(found.data, turn.asked)
+
+
+def _store(uri: str) -> str:
+    """What throttles as one: a host or a bucket, behind the archive that an image may be in."""
+    outermost = uri if scheme(uri) in (*aws.SCHEMES, "http", "https") else uri.rpartition("::")[2]
+    return "/".join(outermost.split("/", 3)[:3])
+
+
+def _is_only_a_row(request: Request) -> bool:
+    """Whether the uri was made of the manifest's, without a signature, and the row's number: it leads nowhere."""
+    plain = (request.carried_in or "").partition("?")[0]
+    return request.uri.startswith(plain) and request.uri.endswith(f"#row={request.row}")
+
+
+def _size_of_file(path: str) -> int:
+    """Raises: RowError for what is no regular file: opening a pipe would wait for ever. OSError."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise _error(ErrorCode.BAD_URI, _MESSAGES[ErrorCode.BAD_URI])
+    return status.st_size
+
+
+def _of(error: Exception) -> RowError:
+    code = classify(error)
+    return _error(code, _MESSAGES[code])
+
+
+def _error(code: ErrorCode, message: str) -> RowError:
+    return RowError(Stage.FETCH, code, message)

@@ -1,0 +1,8 @@
+"""Models: a name, folder or hub id to a loaded description. This room does not know devices, images or Ray.
+
+Read in this order:
+
+- `model`: weights, preprocessing, labels, and the fingerprint of the embedding space.
+- `model_files`: the files of a model, brought to this machine. `hub`: from the Hugging Face hub.
+- `int8`: the int8 model of an output. `comparison`: how well two sets of predictions agree.
+"""

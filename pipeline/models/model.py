@@ -1,0 +1,181 @@
+"""Resolve a model: its folder, its preprocessing, its labels, its weights hash and fingerprint.
+
+A model is a Hugging Face hub id, a local folder or a folder on any fsspec store. Only `config.json`, the files of
+its processor and safetensors are ever read: no pickle, no code. Nothing here imports torch or knows how the model
+is computed.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import DecodeConfig, EmbeddingConfig, ModelConfig
+from pipeline.errors import ModelError
+from pipeline.models import model_files
+from pipeline.models.model_files import read_json, weights_of
+from pipeline.preprocessing import NESTED, OWN, SHARED, Preprocessing, read_preprocessing
+from pipeline.storage.filesystems import Storage, scheme
+
+MODEL_TYPES = ("vit", "deit", "vit_msn", "dinov2", "dinov2_with_registers", "beit", "data2vec-vision")
+"""Hugging Face model types whose last hidden state starts with a CLS token."""
+_BYSTANDERS = {
+    *("_name_or_path", "architectures", "dtype", "id2label", "label2id", "problem_type", "torch_dtype"),
+    "transformers_version",
+}
+"""Keys of config.json that do not change a vector."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A resolved model. `folder` is on this machine; every other field is the same on every machine."""
+
+    name: str
+    revision: str
+    folder: Path
+    model_type: str
+    weights_sha256: str
+    architecture_sha256: str
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    dim: int
+
+    @property
+    def slug(self) -> str:
+        """The model's name as one path component."""
+        last = [part for part in self.name.rstrip("/").split("/") if part][-1:]
+        return "".join(c if c.isalnum() or c in "._-" else "-" for c in "".join(last)) or "model"
+
+    def pinned(self, config: ModelConfig) -> ModelConfig:
+        """The same model for other processes: an absolute folder, or the exact commit on the hub."""
+        if scheme(config.name) != "file":
+            return config
+        local = Path(config.name).expanduser().is_dir()
+        return config.model_copy(update={"name": str(self.folder)} if local else {"revision": self.revision})
+
+    def require(self, weights_sha256: str) -> None:
+        """Raises: ModelError if these are not the weights that the run was planned with."""
+        if self.weights_sha256 != weights_sha256:
+            raise ModelError(
+                f"The model {self.name} has other weights on this node than where the run was started; put it on "
+                "shared storage, or name a revision."
+            )
+
+    def space(
+        self, embedding: EmbeddingConfig, decode: DecodeConfig, quantization: str | None = None
+    ) -> dict[str, Any]:
+        """What `space.json` holds: all that decides the vectors, and their fingerprint."""
+        decisive = {
+            "weights_sha256": self.weights_sha256,
+            "architecture_sha256": self.architecture_sha256,
+            "preprocessing": asdict(self.preprocessing),
+            "fast_decode": decode.fast,
+            "pooling": embedding.pooling,
+            "normalize": embedding.normalize,
+        } | ({"quantization": quantization} if quantization else {})
+        canonical = json.dumps(decisive, sort_keys=True).encode()
+        return {
+            "model": self.name,
+            "revision": self.revision,
+            "model_type": self.model_type,
+            **decisive,
+            "dim": self.dim,
+            "labels": list(self.labels),
+            "fingerprint": hashlib.sha256(canonical).hexdigest()[:12],
+        }
+
+
+def resolve(config: ModelConfig, storage: Storage) -> Model:
+    """Find the model, fetch it if it is remote, and read what it says of itself.
+
+    Raises: ModelError if it is not there, is not a supported image classifier, or has no safetensors.
+    """
+    folder, revision = model_files.fetch(config, storage)
+    settings = read_json(folder / "config.json", config.name)
+    model_type = str(settings.get("model_type"))
+    if model_type not in MODEL_TYPES:
+        raise ModelError(
+            f"The model {config.name} is of type {model_type!r}; LakeLens takes {', '.join(MODEL_TYPES)}."
+        )
+    weights = weights_of(folder, config.name)
+    processor, file = _processor(folder, config.name)
+    steps = read_preprocessing(processor, config.name, file, model_type)
+    try:
+        _check_input_size(steps, settings, config.name, file)
+        labels, dim = _labels(settings, config.name), int(settings["hidden_size"])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ModelError(f"The model {config.name} has a config.json that makes no sense: {error!r}.") from error
+    return Model(
+        name=config.name,
+        revision=revision,
+        folder=folder,
+        model_type=model_type,
+        weights_sha256=_sha256(weights),
+        architecture_sha256=_architecture_sha256(settings),
+        preprocessing=steps,
+        labels=labels,
+        dim=dim,
+    )
+
+
+def _processor(folder: Path, name: str) -> tuple[dict[str, Any], str]:
+    """The image processor's settings, and their file: the shared one comes first, as in transformers.
+
+    Raises: ModelError if neither has them.
+    """
+    nested = read_json(folder / SHARED, name).get(NESTED) if (folder / SHARED).exists() else None
+    if nested is None and (folder / OWN).exists():
+        return read_json(folder / OWN, name), OWN
+    if nested is None:
+        raise ModelError(
+            f"The model {name} has no {OWN}, so its image size, mean and std are unknown; write one with "
+            "AutoImageProcessor.from_pretrained(BASE).save_pretrained(FOLDER), where BASE is the model that it "
+            "comes from."
+        )
+    if not isinstance(nested, dict):
+        raise ModelError(f"The model {name} has a {SHARED} whose {NESTED} is not a JSON object.")
+    return nested, SHARED
+
+
+def _sha256(files: list[Path]) -> str:
+    """One hash over the contents of all weight files, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _architecture_sha256(settings: Mapping[str, Any]) -> str:
+    """One hash over all of config.json that is part of the computation: the same weights with other heads
+    or another epsilon give other vectors."""
+    decisive = {key: value for key, value in settings.items() if key not in _BYSTANDERS}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _labels(settings: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """The class names in the order of the logits."""
+    id2label = settings.get("id2label")
+    if id2label is None:
+        count = int(settings.get("num_labels", 2))  # Hugging Face's own default
+        id2label = {str(index): f"LABEL_{index}" for index in range(count)}
+    try:
+        labels = tuple(str(id2label[str(index)]) for index in range(len(id2label)))
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"The model {name} has an id2label that does not number its labels from 0.") from error
+    if not labels:
+        raise ModelError(f"The model {name} has no labels; its config.json needs an id2label.")
+    return labels
+
+
+def _check_input_size(steps: Preprocessing, settings: Mapping[str, Any], name: str, file: str) -> None:
+    """DINOv2 resizes its position embeddings to the input; all others take one size."""
+    expected = settings.get("image_size", 224)
+    sizes = (expected, expected) if isinstance(expected, int) else tuple(expected)
+    if not str(settings["model_type"]).startswith("dinov2") and sizes != (steps.height, steps.width):
+        raise ModelError(
+            f"The model {name} takes images of {sizes[0]}x{sizes[1]}, but its {file} makes them "
+            f"{steps.height}x{steps.width}."
+        )

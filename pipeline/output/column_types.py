@@ -1,0 +1,222 @@
+"""Kept columns over time: whether a value of one type is the same value in another, and how it gets there.
+
+Nothing is rounded, cut or guessed. A number fits another type of number if it comes back from it unchanged; whole
+numbers fit floating point only as far as each has a number of its own there (2^53, in single precision 2^24). A
+date fits a timestamp, and a timestamp fits a date at midnight; one with a time zone does not fit one without. Text
+fits a type if it is written as that type writes it. A text column takes the text of anything, and binary values if
+they are UTF-8. A null fits every type. Types are DuckDB's names. It does not know who asks.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from pipeline.errors import ManifestError
+from pipeline.storage.filesystems import shown
+from pipeline.storage.sql import quoted
+
+TEXT = "VARCHAR"
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
+_WHOLE = {"FLOAT": 2**24, "DOUBLE": 2**53}
+"""Up to here every whole number has a floating-point number of its own."""
+_DIGITS = {"FLOAT": 6, "DOUBLE": 15}
+"""So many significant decimal digits come back from floating point as they were."""
+_DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
+_ZONED = "TIMESTAMP WITH TIME ZONE"
+_NAMES = {
+    **dict(zip(("tinyint", "smallint", "int", "bigint"), _INTEGERS, strict=True)),
+    **{"float": "FLOAT", "double": "DOUBLE", "text": TEXT, "boolean": "BOOLEAN", "binary": "BLOB", "date": "DATE"},
+    **{"timestamp": "TIMESTAMP", "timestamptz": _ZONED, "integer": "INTEGER", "string": TEXT, "varchar": TEXT},
+}
+"""What people call the types; of several names the first is shown."""
+TYPES = "it is int, bigint, double, decimal(p,s), timestamp or text"
+_NUMBER = r"-?(0|[1-9][0-9]*)"
+_DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_TIME = r"[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
+_SUGGESTED = ("BIGINT", "DOUBLE", "TIMESTAMP", TEXT)
+"""What a column is best widened to: the first of these that its values and the new ones fit."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """SQL expressions: `value` is a column in another type, and `fits` whether that is the same value."""
+
+    value: str
+    fits: str
+
+    @classmethod
+    def of(cls, column: str, kind: str, target: str) -> "Conversion":
+        """`column` is an SQL expression of the type `kind`."""
+        cast = f"TRY_CAST({column} AS {target})"
+        if kind == target:
+            return cls(column, "true")
+        if target == TEXT:
+            text = f"TRY(decode({column}))" if kind == "BLOB" else f"CAST({column} AS {TEXT})"
+            return cls(text, f"{text} IS NOT NULL")
+        if kind == TEXT:
+            return cls(f"encode({column})", "true") if target == "BLOB" else cls(cast, _written(column, target))
+        if kind in _WHOLE and _DECIMAL.fullmatch(target):  # by its digits: the binary value has others behind them
+            cast = f"TRY_CAST(CAST({column} AS {TEXT}) AS {target})"
+            back = f"TRY_CAST({cast} AS {kind})"
+            return cls(cast, f"{column} IS NULL OR {back} IS NOT DISTINCT FROM {column}")
+        if _is_number(kind) and _is_number(target):
+            return cls(cast, _comes_back(column, kind, target) + _within(column, kind, target))
+        if {kind, target} == {"DATE", "TIMESTAMP"}:
+            return cls(cast, _comes_back(column, kind, target))
+        return cls(f"CAST(NULL AS {target})", "false")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A manifest's kept columns as the table has them: their fields, and the SQL that makes each of its values."""
+
+    fields: list[pa.Field]
+    values: dict[str, str]
+
+
+def fitted(
+    connection: duckdb.DuckDBPyConnection, columns: Sequence[pa.Field], held: Iterable[pa.Field], output: str
+) -> Kept:
+    """The columns of the view `due` in the types of those of the same names that the output's table holds.
+
+    Values are looked at only where types differ. Raises: ManifestError for a value that does not fit its column.
+    """
+    there = {field.name.casefold(): field for field in held}
+    wanted = [there.get(field.name.casefold(), field) for field in columns]
+    for ours, its in zip(columns, wanted, strict=True):
+        if ours.name != its.name:
+            raise ManifestError(
+                f"The kept column {ours.name!r} is called {its.name!r} in {output}; rename it in the manifest."
+            )
+    targets = kinds(wanted)
+    changes = {name: (kind, targets[name]) for name, kind in kinds(columns).items() if kind != targets[name]}
+    for name, example in misfits(connection, "due", changes).items():
+        raise ManifestError(_refusal(connection, name, changes[name], example, output))
+    values = {name: Conversion.of(quoted(name), *change).value for name, change in changes.items()}
+    return Kept(wanted, {field.name: values.get(field.name, quoted(field.name)) for field in wanted})
+
+
+def misfits(
+    connection: duckdb.DuckDBPyConnection, rows: str, changes: dict[str, tuple[str, str]]
+) -> dict[str, str]:
+    """Of the columns whose types change, from one to another, those with a value that does not fit, and such a
+    value. `rows` is SQL that stands behind FROM."""
+    if not changes:
+        return {}
+    found = connection.execute(
+        "SELECT "
+        + ", ".join(
+            f"min({Conversion.of(quoted(name), kind, TEXT).value}) FILTER ({_unfit(name, kind, target)}), "
+            f"count(*) FILTER ({_unfit(name, kind, target)})"
+            for name, (kind, target) in changes.items()
+        )
+        + f" FROM {rows}"
+    ).fetchone()
+    assert found is not None
+    pairs = zip(changes, found[::2], found[1::2], strict=True)
+    return {name: "binary data" if example is None else shown(example) for name, example, count in pairs if count}
+
+
+def kinds(fields: Sequence[pa.Field]) -> dict[str, str]:
+    """Names and types of Arrow's columns, as DuckDB calls them."""
+    if not fields:
+        return {}
+    with duckdb.connect() as connection:
+        empty = connection.from_arrow(pa.schema(fields).empty_table())
+        return dict(zip(empty.columns, map(str, empty.types), strict=True))
+
+
+def fields(kinds: Mapping[str, str]) -> list[pa.Field]:
+    """Arrow's columns of these names and types: the inverse of `kinds`."""
+    columns = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in kinds.items())
+    with duckdb.connect() as connection:
+        return list(connection.sql(f"SELECT {columns}").to_arrow_table().schema) if columns else []
+
+
+def named(name: str) -> str | None:
+    """The type that people call so; None if it is none that a kept column can have."""
+    if found := re.fullmatch(r"decimal\((\d+), ?(\d+)\)", name.casefold()):
+        precision, scale = map(int, found.groups())
+        return f"DECIMAL({precision},{scale})" if 1 <= precision <= 38 and scale <= precision else None
+    return _NAMES.get(name.casefold())
+
+
+def spoken(kind: str) -> str:
+    """What people call a type."""
+    return next((name for name, known in _NAMES.items() if known == kind), kind.lower())
+
+
+def is_wider(target: str, kind: str) -> bool:
+    """Whether a type is there for all values of another one; a `Conversion` tells which of them fit exactly."""
+    if kind == target or target == TEXT:
+        return kind != target
+    if kind in _INTEGERS:
+        return target in (*_INTEGERS[_INTEGERS.index(kind) :], "DOUBLE") or _DECIMAL.fullmatch(target) is not None
+    precisions = [_DECIMAL.fullmatch(one) for one in (kind, target)]
+    if all(precisions):
+        (p, s), (other_p, other_s) = (map(int, found.groups()) for found in precisions if found)
+        return other_s >= s and other_p - other_s >= p - s
+    return (kind, target) in (("FLOAT", "DOUBLE"), ("DATE", "TIMESTAMP")) or (
+        target == "DOUBLE" and precisions[0] is not None
+    )
+
+
+def _refusal(
+    connection: duckdb.DuckDBPyConnection, name: str, change: tuple[str, str], example: str, output: str
+) -> str:
+    """The sentence about a value that does not fit its column."""
+    kind, held = change
+    wider = (to for to in _SUGGESTED if is_wider(to, held) and not misfits(connection, "due", {name: (kind, to)}))
+    said = f"The kept column {name!r} is {spoken(held)} in {output}, and {example} in the manifest does not fit it"
+    to = next(wider, None)
+    if to is None:
+        return f"{said}; rename the column in the manifest, or choose another output.path."
+    command = shlex.join(["lakelens", "compact", output, "--widen", f"{name}={spoken(to)}"])
+    return f"{said}; widen the column with {command}"
+
+
+def _unfit(name: str, kind: str, target: str) -> str:
+    column = quoted(name)
+    return f"WHERE {column} IS NOT NULL AND ({Conversion.of(column, kind, target).fits}) IS NOT TRUE"
+
+
+def _is_number(kind: str) -> bool:
+    """A truth value counts as 0 or 1."""
+    return kind in (*_INTEGERS, *_WHOLE, "BOOLEAN") or _DECIMAL.fullmatch(kind) is not None
+
+
+def _comes_back(column: str, kind: str, target: str) -> str:
+    return f"TRY_CAST(TRY_CAST({column} AS {target}) AS {kind}) = {column}"
+
+
+def _within(column: str, kind: str, target: str) -> str:
+    """The condition that whole numbers are not beyond those that floating point tells apart."""
+    if target not in _WHOLE or kind in (*_WHOLE, "BOOLEAN"):
+        return ""
+    return f" AND {column} BETWEEN {-_WHOLE[target]} AND {_WHOLE[target]}"
+
+
+def _written(column: str, target: str) -> str:
+    """The condition that a text is written as a type writes its values."""
+    cast = f"TRY_CAST({column} AS {target})"
+    if target in _WHOLE:
+        digits = f"length(replace(ltrim({column}, '-'), '.', '')) <= {_DIGITS[target]}"
+        plain = rf"regexp_full_match({column}, '{_NUMBER}(\.[0-9]+)?') AND {digits}"
+        return f"CAST({cast} AS {TEXT}) = {column} OR ({plain} AND {cast} IS NOT NULL)"
+    return f"regexp_full_match({column}, '{_pattern(target)}') AND {cast} IS NOT NULL"
+
+
+def _pattern(target: str) -> str:
+    """A regular expression for values of a type as text, without superfluous digits."""
+    if found := _DECIMAL.fullmatch(target):
+        return rf"{_NUMBER}(\.[0-9]{{0,{found[2]}}}0*)?"
+    return {
+        "BOOLEAN": "(?i)true|false",
+        "DATE": _DAY,
+        "TIMESTAMP": f"{_DAY}([ T]{_TIME})?",
+        _ZONED: rf"{_DAY}[ T]{_TIME}(Z|[+-][0-9]{{2}}(:?[0-9]{{2}})?)",
+    }.get(target, rf"{_NUMBER}(\.0+)?")

@@ -1,0 +1,47 @@
+"""What one entry of a Delta log says: who wrote it, and which files it adds and removes. It reads no Parquet."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from pipeline.storage.filesystems import Storage, join
+
+APPLICATION = "lakelens"
+"""The Delta application transaction whose version is the epoch."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One commit. `claimed` is the epoch that it carries, None for maintenance by others; paths are below the
+    table."""
+
+    info: dict[str, Any]
+    claimed: int | None
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+    def successors(self) -> dict[str, tuple[str, ...]]:
+        """For every removed file, those in the same folder that were added: its rows are in them, if anywhere."""
+        return {
+            path: tuple(other for other in self.added if _folder(other) == _folder(path)) for path in self.removed
+        }
+
+
+def read(table_uri: str, version: int, storage: Storage) -> Entry | None:
+    """A version's entry; None if there is none, or none any more. Raises: StorageError."""
+    data = storage.read(join(table_uri, "_delta_log", f"{version:020}.json"))
+    if data is None:
+        return None
+    actions = [json.loads(line) for line in data.splitlines() if line.strip()]
+    epochs = [a["txn"]["version"] for a in actions if a.get("txn", {}).get("appId") == APPLICATION]
+    return Entry(
+        info=next((action["commitInfo"] for action in actions if "commitInfo" in action), {}),
+        claimed=max(epochs, default=None),
+        added=tuple(unquote(action["add"]["path"]) for action in actions if "add" in action),
+        removed=tuple(unquote(action["remove"]["path"]) for action in actions if "remove" in action),
+    )
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]

@@ -1,0 +1,183 @@
+"""From a config to a claimed assignment: the model, its space, the pending rows, the output's next epoch.
+
+It does not know how the pending rows are found, nor what becomes of them.
+"""
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.config import RunConfig
+from pipeline.errors import BusyError, MovedError, SpaceError, TableError
+from pipeline.models import int8
+from pipeline.models.model import Model, resolve
+from pipeline.output import heartbeat, space
+from pipeline.output.heartbeat import Heartbeat, Sign
+from pipeline.output.table import RUNS, Predictions
+from pipeline.planning.account import Account
+from pipeline.planning.listing_report import Listing
+from pipeline.planning.plan import MISSING, Plan, Selection, plan
+from pipeline.storage.filesystems import Storage, absolute, join
+
+CLAIM_ATTEMPTS = 5
+"""Plans made because the table moved between planning and claiming, before giving up."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The embedding space that a config means: its model, its place, its table if it has one yet, its format."""
+
+    storage: Storage
+    model: Model
+    description: dict[str, Any]
+    output: str
+    table: Predictions | None
+    format: int = space.FORMAT
+
+
+def target(config: RunConfig) -> Target:
+    """Resolve the model and look at the output. Writes nothing.
+
+    Raises: ModelError, StorageError, TableError, SpaceError if the output is another space.
+    """
+    storage = Storage(config.storage)
+    model = resolve(config.model, storage)
+    description = model.space(config.embedding, config.decode, int8.recipe(config.model.precision))
+    output = absolute(space.location(config.output.path, model.slug, description))
+    held = space.check(output, description, storage)
+    table = Predictions.open(output, storage)
+    if table is not None and held is None:
+        raise SpaceError(
+            f"{output} holds predictions but no {space.FILE}, so it cannot be told which space they are of; put "
+            "it back, or choose another output.path."
+        )
+    return Target(storage, model, description, output, table, held.format if held else space.FORMAT)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A plan that this run owns: its epoch, and `pending` rows of `account` as files below `folder`.
+
+    With nothing pending, `heartbeat` is None and nothing was written anywhere; but where the run before has not
+    cleared up the output is claimed all the same. `before` is what the heartbeat of the run before this
+    one said last.
+    """
+
+    target: Target
+    run_id: str
+    folder: str
+    account: Account
+    selection: Selection
+    epoch: int = 0
+    pending: int = 0
+    files: tuple[str, ...] = ()
+    heartbeat: Heartbeat | None = None
+    before: Sign = Sign()
+    listing: Listing = Listing()
+
+
+def assign(
+    config: RunConfig,
+    run_id: str,
+    selection: Selection = MISSING,
+    *,
+    take_over: bool = False,
+    say: Say = lambda sentence: None,
+) -> Assignment:
+    """Plan, and claim the output's next epoch for what is pending; plan again if the table moved meanwhile.
+
+    Raises: LakeLensError of any kind that `target` and `plan` raise; BusyError while another run works, unless
+    it is to be taken over; TableError if the table keeps moving.
+    """
+    for _ in range(CLAIM_ATTEMPTS):
+        where = target(config)
+        with (
+            suppress(MovedError),
+            plan(
+                config.manifest, where.storage, where.table, selection, config.planning, id_format=where.format
+            ) as found,
+        ):
+            for line in found.lines:
+                say(line)
+            if not found.pending and not _is_left_uncleared(where, say):
+                folder = join(where.output, RUNS, run_id)
+                return Assignment(where, run_id, folder, found.account, selection, listing=found.listing)
+            before = _before(where, say, take_over=take_over)
+            assigned = _claimed(config, run_id, selection, where, found)
+            if assigned is not None:
+                return replace(assigned, before=before, listing=found.listing)
+    raise TableError(f"{where.output} is being written by other runs; try again when they have ended.")
+
+
+def _is_left_uncleared(where: Target, say: Say) -> bool:
+    """Whether the run that owns the output has ended, or was killed, before it had cleared up."""
+    folder = _owner(where)
+    if folder is None:
+        return False
+    sign = heartbeat.read(folder, where.storage)
+    return sign.status is not None and not sign.cleared_up and not _is_alive(folder, where, say)
+
+
+def _before(where: Target, say: Say, *, take_over: bool) -> Sign:
+    """What the run that owns the output said last.
+
+    Raises: BusyError if it still works and may not be taken over.
+    """
+    folder = _owner(where)
+    if folder is None:
+        return Sign()
+    sign = heartbeat.read(folder, where.storage)
+    if not take_over and _is_alive(folder, where, say):
+        raise BusyError(
+            f"The run {sign.described} is writing {where.output}; wait for it, or take over from it with "
+            "--take-over."
+        )
+    return sign
+
+
+def _owner(where: Target) -> str | None:
+    """The folder of the run that owns the output."""
+    owner = where.table.owner() if where.table is not None else None
+    return None if owner is None else join(where.output, RUNS, owner)
+
+
+def _is_alive(folder: str, where: Target, say: Say) -> bool:
+    def waiting(seen: Sign) -> None:
+        say(f"waiting up to {heartbeat.SILENCE_S:.0f} s to see whether the run {seen.described} still works")
+
+    return heartbeat.is_alive(folder, where.storage, waiting)
+
+
+def _claimed(
+    config: RunConfig, run_id: str, selection: Selection, where: Target, found: Plan
+) -> Assignment | None:
+    """The plan as this run's own, written down; None if the table has moved."""
+    folder = join(where.output, RUNS, run_id)
+    beating = Heartbeat(folder, run_id, where.storage)  # before the claim: who loses that must see it
+    try:
+        table = where.table
+        if table is None:
+            if space.claim(where.output, where.description, where.storage).format != where.format:
+                beating.discard()  # another run was first, of an older version: its ids are made by other rules
+                return None
+            table = Predictions.create(where.output, where.storage, found.kept)
+        # A table that was just made and has a version already: another run was first, and may have committed.
+        raced = where.table is None and table.version > 0
+        facts = {"fingerprint": where.description["fingerprint"], "host": socket.gethostname()}
+        epoch = None if raced else table.claim(run_id, found.kept, facts)
+        if epoch is None:
+            beating.discard()
+            return None
+        where.storage.write(join(folder, "config.yaml"), config.to_yaml().encode())
+        document = found.account.to_dict() | {"pending": found.pending, "invalid": found.problems}
+        where.storage.write_json(join(folder, "plan.json"), document | found.listing.to_dict())
+        files = tuple(found.write_pending(join(folder, "pending"), where.storage))
+    except BaseException:
+        beating.discard()
+        raise
+    where = replace(where, table=table)
+    return Assignment(where, run_id, folder, found.account, selection, epoch, found.pending, files, beating)

@@ -1,0 +1,138 @@
+"""Manifests in, one DuckDB relation out.
+
+Manifest files go in, in the order of the config, as Parquet, CSV or JSONL; out comes one relation with the
+canonical columns, the kept columns and the reason why a row is invalid. It does not know which rows are already
+done.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import duckdb
+
+from pipeline.config import ManifestConfig
+from pipeline.errors import ManifestError
+from pipeline.planning.listing import uri_of, write_listing
+from pipeline.planning.listing_report import Listing, merged
+from pipeline.planning.manifest_files import ManifestFiles, Source
+from pipeline.planning.relation import relation
+from pipeline.storage import sql
+from pipeline.storage.filesystems import Storage, failure, scheme, shown
+
+Result = TypeVar("Result")
+
+FORMATS = {
+    "parquet": (".parquet", ".pq"),
+    "csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz"),
+    "jsonl": (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz"),
+}
+
+
+@dataclass(frozen=True)
+class Read:
+    """What came of reading the manifest: of folders that were listed for it, and sentences about what is read in
+    another way than its author may think."""
+
+    listing: Listing
+    notes: tuple[str, ...]
+
+
+def create_input(
+    connection: duckdb.DuckDBPyConnection,
+    config: ManifestConfig,
+    storage: Storage,
+    scratch: Path,
+    where: str | None = None,
+    *,
+    id_format: int,
+    suspect: bool = False,
+) -> Read:
+    """View `input`: the relation of all manifest files. `scratch` lasts as long as the connection.
+
+    `where` is an SQL condition on the manifest's own columns; `id_format` is the format of the output, by whose
+    rules rows get their ids; `suspect` says that a Parquet file holds text that is not UTF-8. Raises: like
+    `sources`, `ManifestFiles` and `relation`.
+    """
+    connection.execute("SET TimeZone = 'UTC'")  # Delta knows no other
+    found = sources(config, storage, scratch)
+    files = ManifestFiles(found, config, storage, scratch, where=where, id_format=id_format, suspect=suspect)
+    sql.register_stores(connection, [file.source.uri for file in files.files if file.rewritten is None], storage)
+    relation(files, connection).create_view("input", replace=True)
+    return Read(merged(source.listing for source in found), tuple(files.notes))
+
+
+def read_text_twice(read: Callable[[bool], Result]) -> Result:
+    """What `read(suspect)` gives: first without suspicion, and again if a Parquet file's text is not UTF-8.
+
+    Raises: what `read` raises.
+    """
+    try:
+        return read(False)
+    except duckdb.InvalidInputException as error:
+        if "Invalid string encoding" not in str(error):
+            raise
+    return read(True)
+
+
+def sources(config: ManifestConfig, storage: Storage, scratch: Path) -> list[Source]:
+    """The manifest files that the config means; a folder of images is listed into `scratch` first.
+
+    Raises: ManifestError for a path that is not there or is no manifest, StorageError.
+    """
+    found: list[Source] = []
+    for number, path in enumerate(config.path):
+        fs, inner = storage.filesystem(path)
+        try:
+            matches = _matches(fs, inner, path)
+            folder = matches == [inner] and fs.info(inner)["type"] == "directory"
+        except Exception as error:
+            raise failure(error, path) from error
+        if not matches:
+            raise ManifestError(f"The manifest {shown(path)} does not exist; check manifest.path.")
+        if folder:
+            listing = str(scratch / f"listing-{number}.parquet")
+            listed = write_listing(path, listing, storage, dataset=config.dataset)
+            found.append(Source(listing, "parquet", listed))
+        else:
+            found += [Source(uri_of(fs, match), _format(match)) for match in matches]
+    return found
+
+
+def _matches(fs: Any, path: str, uri: str) -> list[str]:
+    """The files that a path or a glob means, sorted. What exists under that very name is no pattern.
+
+    The folders before the first component with a star or a question mark are names, too, if they exist.
+    """
+    if _exists(fs, path):
+        return [path]
+    if scheme(uri) in ("http", "https") or not re.search(r"[*?\[]", path):
+        return []
+    named = path[: re.search(r"[*?]|$", path).start()]  # type: ignore[union-attr]
+    folder = named[: named.rfind("/") + 1]
+    literal = folder.replace("[", "[[]") if "[" in folder and _exists(fs, folder.rstrip("/")) else folder
+    rest = path[len(folder) :]
+    return sorted(fs.glob(literal + rest)) or sorted(fs.glob(literal + rest.replace("[", "[[]")))
+
+
+def _exists(fs: Any, path: str) -> bool:
+    """Whether there is a file or a folder. Unlike `fs.exists` it does not take a refusal for an absence."""
+    try:
+        fs.info(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _format(path: str) -> str:
+    plain = urlsplit(path).path if scheme(path) in ("http", "https") else path
+    for name, suffixes in FORMATS.items():
+        if plain.lower().endswith(suffixes):
+            return name
+    raise ManifestError(
+        f"{shown(path)} is not a manifest: its name must end in .parquet, .pq, "
+        ".csv, .tsv, .jsonl or .ndjson (.gz may follow the last four)."
+    )

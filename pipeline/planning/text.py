@@ -1,0 +1,92 @@
+"""The text of a CSV or JSON lines file: decompressed, decoded, and as rows. It does not know the two formats."""
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any, TextIO, cast
+
+import pyarrow as pa
+
+from pipeline.errors import LakeLensError, ManifestError
+from pipeline.storage.filesystems import Storage, failure, shown
+
+BATCH_ROWS = 65_536
+"""Rows of JSON or Parquet that are in memory at once,"""
+BATCH_CHARS = 1 << 24
+"""or fewer, if they have so many characters together."""
+BLOCK_CHARS = 1 << 22
+"""Characters of CSV that are in memory at once, and those of the row that they end in."""
+BUFFER_BYTES = 1 << 20
+_MARKS = {
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of text, column by column; `lines` has the line in which each begins, from 1.
+
+    Bytes that are not UTF-8 are lone surrogates. An empty value is None.
+    """
+
+    columns: Mapping[str, list[str | None] | pa.Array]
+    lines: Sequence[int]
+
+
+class TextError(Exception):
+    """A line that cannot be read, and the reason."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(f"line {line}: {reason}")
+
+
+@contextmanager
+def opened(uri: str, storage: Storage, newline: str) -> Iterator[TextIO]:
+    """A text file as text: UTF-8 with or without a byte order mark, UTF-16 or UTF-32 with one, each also in gzip.
+
+    What cannot be decoded is a lone surrogate, so that it costs one value. `newline` is that of `open`.
+    Raises: ManifestError that names the file, and the line if a TextError tells it; StorageError.
+    """
+    fs, path = storage.filesystem(uri)
+    try:
+        with fs.open(path, "rb") as raw:
+            stream = io.BufferedReader(cast(io.RawIOBase, raw), BUFFER_BYTES)
+            if stream.peek(2)[:2] == _GZIP:
+                stream = io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=stream)), BUFFER_BYTES)
+            encoding, errors = _encoding(stream)
+            yield io.TextIOWrapper(cast(IO[bytes], stream), encoding, errors, newline)
+    except LakeLensError:
+        raise
+    except (TextError, *_DAMAGED) as error:
+        raise ManifestError(f"Cannot read the manifest {shown(uri)}: {_reason(error)}.") from error
+    except Exception as error:
+        raise failure(error, uri) from error
+
+
+_DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, UnicodeError)
+
+
+def _encoding(stream: "io.BufferedReader[Any]") -> tuple[str, str]:
+    """The encoding that a byte order mark tells, and how to decode what does not fit. Raises: TextError."""
+    start = stream.peek(4)[:4]
+    for mark, name in _MARKS.items():
+        if start.startswith(mark):
+            return name, "surrogatepass"
+    if b"\0" in start:
+        raise TextError(1, "it holds zero bytes; if it is UTF-16, save it with a byte order mark, or as UTF-8")
+    return "utf-8-sig", "surrogateescape"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TextError):
+        return str(error)
+    if isinstance(error, UnicodeError):
+        return "its text is cut short or damaged"
+    return "its gzip data is cut short or damaged"

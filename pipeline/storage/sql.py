@@ -1,0 +1,37 @@
+"""What DuckDB is given: values as parts of an SQL statement, and stores to read from."""
+
+import re
+from collections.abc import Iterable
+
+import duckdb
+
+from pipeline.storage.filesystems import Storage, absolute, scheme
+
+
+def literal(value: str) -> str:
+    """A string as an SQL literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def literals(values: Iterable[str]) -> str:
+    """Strings as an SQL list."""
+    return "[" + ", ".join(map(literal, values)) + "]"
+
+
+def quoted(column: str) -> str:
+    """A column name as an SQL identifier."""
+    return '"' + column.replace('"', '""') + '"'
+
+
+def files(uris: Iterable[str]) -> str:
+    """Files as the SQL list that DuckDB's readers take. They would take a name with brackets for a pattern."""
+    return literals(re.sub(r"[*?\[]", r"[\g<0>]", uri) for uri in uris)
+
+
+def register_stores(connection: duckdb.DuckDBPyConnection, uris: Iterable[str], storage: Storage) -> None:
+    """Let DuckDB read these URIs through the same fsspec filesystems as everything else."""
+    for uri in {scheme(uri): uri for uri in map(absolute, uris) if scheme(uri) != "file"}.values():
+        fs, _ = storage.filesystem(uri)
+        names = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+        if names[0] not in connection.list_filesystems():
+            connection.register_filesystem(fs)

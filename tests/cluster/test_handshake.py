@@ -1,0 +1,174 @@
+"""A head that wants no token, of another version, started by a Python that is not on its PATH."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import ray
+from ray._common.usage import usage_constants
+from ray._private import ray_constants
+from ray._private.authentication_test_utils import reset_auth_token_state
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+from pipeline.cluster import connection, dashboard, handshake
+from pipeline.cluster.submission import Submissions
+from pipeline.config import RunConfig
+from pipeline.errors import ClusterError, ConfigError
+from tests.support import heads, lakes, tls
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_looks_anew")]
+WHERE = "the Ray cluster at head:6379"
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[heads.Head]:
+    with heads.running(plain=True) as started:
+        yield started
+
+
+@pytest.fixture
+def _client(head: heads.Head) -> Iterator[None]:
+    with heads.client_of(head):
+        yield
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> RunConfig:
+    lakes.folder_of_images(tmp_path / "images", 3)
+    return lakes.settings(tmp_path / "images", lakes.tiny_vit(tmp_path / "model"), tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["gcs", "address"])
+def test_a_token_that_a_cluster_does_not_want_is_no_hindrance(
+    head: heads.Head, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": heads.TOKEN}.items():
+        monkeypatch.setenv(name, value)
+    reset_auth_token_state()
+    try:
+        if address == "address":
+            assert Submissions(head.address).all() is not None
+            return
+        with connection.connected(head.gcs):
+            assert ray.is_initialized()
+    finally:
+        monkeypatch.undo()
+        reset_auth_token_state()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_client")
+@pytest.mark.parametrize(("key", "theirs"), [("ray_version", "2.9.3"), ("python_version", "3.10.1")])
+def test_another_version_is_one_sentence_with_all_four(head: heads.Head, key: str, theirs: str) -> None:
+    client, where = GcsClient(address=head.gcs), ray_constants.KV_NAMESPACE_CLUSTER
+    stored = client.internal_kv_get(usage_constants.CLUSTER_METADATA_KEY, where)
+    versions = {**json.loads(stored), key: theirs}
+    client.internal_kv_put(usage_constants.CLUSTER_METADATA_KEY, json.dumps(versions).encode(), True, where)
+    ours = f"Ray {ray.__version__} on Python {'.'.join(map(str, sys.version_info[:3]))}"
+    try:
+        with pytest.raises(ClusterError) as caught, connection.connected(head.gcs):
+            raise AssertionError
+    finally:
+        client.internal_kv_put(usage_constants.CLUSTER_METADATA_KEY, stored, True, where)
+    theirs = f"Ray {versions['ray_version']} on Python {versions['python_version']}"
+    assert f"{head.gcs}: it runs {theirs}, and this process has {ours}; install" in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_client")
+def test_a_job_whose_python_lacks_packages_names_it_and_the_option_and_runs_with_another(
+    head: heads.Head, lake: RunConfig
+) -> None:
+    submissions, log = Submissions(head.address), []
+    job_id = submissions.submit(lake)
+    assert submissions.follow(job_id, log.append) == 2
+    said = "".join(log)
+    assert "Traceback" not in said
+    assert "error: The Python of this job, /" in said
+    assert "lakelens submit --python PATH" in said
+
+    log.clear()
+    job_id = submissions.submit(lake, python="no-such-python")
+    assert submissions.follow(job_id, log.append) == 2
+    assert "error: There is no no-such-python on the head that runs this job" in "".join(log)
+
+    job_id = submissions.submit(lake, python=sys.executable)
+    assert submissions.follow(job_id, log.append) == 0
+    assert len(lakes.predictions(lake.output.path)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_client")
+def test_a_dashboard_behind_a_private_authority_is_reached_with_its_certificate(
+    head: heads.Head, lake: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in dashboard.CA_FILES:
+        monkeypatch.delenv(variable, raising=False)
+    with tls.before(urlsplit(head.address).port or 0, tmp_path / "tls") as secured:
+        with pytest.raises(ClusterError, match=r"is not trusted; .* --ca-file, REQUESTS_CA_BUNDLE"):
+            Submissions(secured.url)
+        trusting, log = Submissions(secured.url, str(secured.ca_file)), []
+        assert trusting.follow(trusting.submit(lake, python="nowhere"), log.append) == 2
+        assert "There is no nowhere" in "".join(log)
+        for variable in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+            with monkeypatch.context() as patched:
+                patched.setenv(variable, str(secured.ca_file))
+                assert Submissions(secured.url).all() is not None
+        with pytest.raises(ConfigError, match=r"^--ca-file = /no/such cannot be used: No such file"):
+            Submissions(secured.url, "/no/such")
+        (tmp_path / "text").write_text("no certificate")
+        with pytest.raises(ConfigError, match="it holds no certificate"):
+            Submissions(secured.url, str(tmp_path / "text"))
+
+
+def test_what_ray_says_of_other_versions_is_one_sentence() -> None:
+    text = "Version mismatch: The cluster was started with:\n    Ray: 1.0\n    Python: 3.8.1\n"
+    text += "This process on node 1.2.3.4 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+    sentence = str(handshake.refusal(RuntimeError(text), WHERE))
+    assert "it runs Ray 1.0 on Python 3.8.1, and this process has Ray 2.60.0 on Python 3.11.7" in sentence
+    assert "\n" not in sentence
+
+
+def test_a_token_that_ray_misses_somewhere_in_its_words_is_what_it_says() -> None:
+    text = "Failed to connect to GCS. Last connection error: Traceback\n  x\nRPC error: InvalidAuthToken: missing"
+    assert "wants a token" in str(handshake.refusal(RuntimeError(text), WHERE))
+
+
+@pytest.mark.parametrize("text", ["", "odd.\nmore"])
+def test_whatever_else_ray_says_is_its_first_line(text: str) -> None:
+    sentence = str(handshake.refusal(RuntimeError(text), WHERE))
+    assert sentence == f"Cannot connect to {WHERE}: {'odd' if text else 'RuntimeError'}."
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"HOME": "/proc/nowhere"}, "RAY_AUTH_MODE=token is set, but there is no token"),
+        ({"RAY_AUTH_TOKEN_PATH": "/no/such/token"}, "RAY_AUTH_TOKEN_PATH is set but file cannot be opened"),
+    ],
+    ids=str,
+)
+def test_a_token_that_is_to_be_sent_and_is_not_there_is_one_sentence(
+    environment: dict[str, str], sentence: str
+) -> None:
+    """In a process of its own: where this fails, Ray's core ends it."""
+    script = f"from pipeline import handshake; handshake.require_token({WHERE!r})"
+    cleared = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**cleared, "RAY_AUTH_MODE": "token", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith(f"pipeline.errors.ClusterError: Cannot connect to {WHERE}: {sentence}")
+    )

@@ -1,0 +1,181 @@
+"""The Ray callables, called without Ray: blocks in, blocks out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from pipeline import schema
+from pipeline.cluster.workers import Decoder, Predictor, write_fragments, write_rest
+from pipeline.config import RunConfig
+from pipeline.engines import Engine, Scored
+from pipeline.errors import EngineError, ModelError, MovedError, OutOfMemory
+from pipeline.models.model import Model, resolve
+from pipeline.output.fragment import Rest
+from pipeline.storage.filesystems import Storage
+from tests.support import lakes
+from tests.support.making import write_fragment
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    model = lakes.tiny_vit(tmp_path_factory.mktemp("model"))
+    return lakes.settings("unused", model, "unused", "model.engine=torch")
+
+
+@pytest.fixture(scope="module")
+def model(settings: RunConfig) -> Model:
+    return resolve(settings.model, Storage())
+
+
+def pending(paths: list[Path]) -> pa.Table:
+    rows = [{"image_id": path.name, "uri": str(path), "dataset": "d"} for path in paths]
+    return pa.Table.from_pylist(rows, schema=schema.PENDING)
+
+
+def predictor(settings: RunConfig, model: Model) -> Predictor:
+    return Predictor(settings, model.weights_sha256, "torch", 1, 1.0, 512, "run", "out")
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 65])
+def test_a_decoder_gives_every_row_back_in_order(
+    count: int, settings: RunConfig, model: Model, tmp_path: Path
+) -> None:
+    paths = lakes.folder_of_images(tmp_path, count)
+    for path in paths[3::7]:
+        path.write_text("no image")
+    decoded = Decoder(settings, model.preprocessing, "run")(pending(paths))
+    assert decoded.column("image_id").to_pylist() == [path.name for path in paths]
+    codes = decoded.column("error_code").to_pylist()
+    assert codes == ["unsupported_format" if i % 7 == 3 else None for i in range(count)]
+    assert decoded.column_names == [*schema.PENDING.names, *schema.DECODED.names, schema.PIXELS]
+
+
+def test_weights_that_lack_the_classifier_are_refused(settings: RunConfig, tmp_path: Path) -> None:
+    headless = AutoModelForImageClassification.from_pretrained(settings.model.name).vit
+    headless.save_pretrained(tmp_path)
+    AutoImageProcessor.from_pretrained(settings.model.name, backend="pil").save_pretrained(tmp_path)
+    lacking = settings.model_copy(update={"model": settings.model.model_copy(update={"name": str(tmp_path)})})
+    with pytest.raises(ModelError, match="not a trained image classifier"):
+        predictor(lacking, resolve(lacking.model, Storage()))(pending([]))
+
+
+class Small(Engine):
+    """An engine with room for a few images, and none for those whose first pixel is `hopeless`."""
+
+    device, precision = "small", "fp32"
+
+    def __init__(self, engine: Engine, room: int, hopeless: int | None = None) -> None:
+        self._engine, self._room, self._hopeless = engine, room, hopeless
+        self.batches: list[int] = []
+
+    def start(self, pixels: NDArray[np.uint8]) -> Callable[[], Scored]:
+        self.batches.append(len(pixels))
+        if len(pixels) > self._room or self._hopeless in pixels[:, 0, 0, 0]:
+            raise OutOfMemory
+        return self._engine.start(pixels)
+
+
+def without_times(table: pa.Table) -> list[dict[str, Any]]:
+    return table.drop_columns(["finished_at", "embedding", "score", "labels", "embedding_norm"]).to_pylist()
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_no_row_is_lost(
+    settings: RunConfig, model: Model, tmp_path: Path
+) -> None:
+    decoded = Decoder(settings, model.preprocessing, "run")(pending(lakes.folder_of_images(tmp_path, 21)))
+    expected = predictor(settings, model)(decoded)
+    tight = predictor(settings, model)
+    small = Small(tight._engine, room=3)
+    tight._engine = small
+    found = tight(decoded)
+    assert without_times(found) == without_times(expected)
+    embeddings = [np.array(table.column("embedding").to_pylist()) for table in (found, expected)]
+    assert np.allclose(*embeddings, atol=1e-3)
+    assert small.batches[:2] == [8, 4]
+    assert max(small.batches[2:]) <= 3
+
+
+def test_an_image_that_never_fits_becomes_a_failed_row_and_its_neighbours_do_not(
+    settings: RunConfig, model: Model, tmp_path: Path
+) -> None:
+    decoded = Decoder(settings, model.preprocessing, "run")(pending(lakes.folder_of_images(tmp_path, 9)))
+    pixels = np.frombuffer(decoded.column(schema.PIXELS).chunk(0).buffers()[2], np.uint8).reshape(9, -1)
+    firsts = pixels[:, 0].tolist()
+    hopeless = next(value for value in firsts if firsts.count(value) == 1)
+    tight = predictor(settings, model)
+    tight._engine = Small(tight._engine, room=8, hopeless=hopeless)
+    rows = tight(decoded).to_pylist()
+    failed = [(row["stage"], row["error_code"]) for row in rows if row["outcome"] == "failed"]
+    assert failed == [("predict", "out_of_memory")]
+    assert rows[firsts.index(hopeless)]["outcome"] == "failed"
+
+
+def test_what_goes_wrong_while_a_predictor_starts_is_raised_by_its_first_call(
+    settings: RunConfig, model: Model
+) -> None:
+    other = Predictor(settings, "another hash", "torch", 1, 1.0, 512, "run", "out")
+    with pytest.raises(ModelError, match="has other weights on this node"):
+        other(pending([]))
+    wrong = settings.model_copy(update={"model": settings.model.model_copy(update={"precision": "fp16"})})
+    with pytest.raises(EngineError, match="no fp16 on the CPU"):
+        Predictor(wrong, model.weights_sha256, "torch", 1, 1.0, 512, "run", "out")(pending([]))
+
+
+def test_a_fragment_is_written_for_each_dataset_and_outcome(
+    settings: RunConfig, model: Model, tmp_path: Path
+) -> None:
+    paths = lakes.folder_of_images(tmp_path / "images", 6)
+    paths[0].write_text("no image")
+    rows = pending(paths).set_column(2, schema.PENDING.field("dataset"), pa.array(["a/b", "c"] * 3))
+    scored = predictor(settings, model)(Decoder(settings, model.preprocessing, "run")(rows))
+    write = write_fragments._function
+    fragments = write(scored.slice(0, 2), scored.slice(2), output=str(tmp_path), storage=Storage(), epoch=7)
+    found = {(one.dataset, one.outcome): one for one in fragments}
+    assert {key: one.rows for key, one in found.items()} == {
+        ("a/b", "failed"): 1,
+        ("a/b", "ok"): 2,
+        ("c", "ok"): 3,
+    }
+    assert found["a/b", "failed"].examples == (f"{paths[0]}: unsupported_format",)
+    for one in fragments:
+        path = tmp_path / "predictions" / one.path
+        assert path.name.startswith("7-")
+        assert (pq.read_metadata(path).num_rows, path.stat().st_size) == (one.rows, one.size)
+
+
+def test_a_fragment_names_the_files_that_hold_older_rows_of_its_ids(
+    settings: RunConfig, model: Model, tmp_path: Path
+) -> None:
+    rows = pending(lakes.folder_of_images(tmp_path / "images", 4))
+    replaces = pa.array(["dataset=d/outcome=failed/2", None, "dataset=d/outcome=failed/1", None], pa.string())
+    rows = rows.set_column(rows.column_names.index(schema.REPLACES), schema.REPLACES, replaces)
+    scored = predictor(settings, model)(Decoder(settings, model.preprocessing, "run")(rows))
+    (one,) = write_fragments._function(scored, output=str(tmp_path), storage=Storage(), epoch=7)
+    assert one.replaces == ("dataset=d/outcome=failed/1", "dataset=d/outcome=failed/2")
+    assert schema.REPLACES not in pq.read_schema(tmp_path / "predictions" / one.path).names
+
+
+def test_a_file_is_written_without_the_rows_whose_ids_newer_files_hold(tmp_path: Path) -> None:
+    def rest_of(path: str, *newer: str) -> Rest:
+        return write_rest._function(path, list(newer), output=str(tmp_path), storage=Storage(), epoch=2)
+
+    old = write_fragment(str(tmp_path), "a b/%", ["1", "2", "3", "4"], 1).path
+    first, second, all_, none = (
+        write_fragment(str(tmp_path), "a b/%", ids, 2).path for ids in (["3", "new"], ["1"], list("1234"), ["5"])
+    )
+    found = rest_of(old, first, second)
+    assert found.fragment is not None
+    assert (found.removed, found.fragment.rows, found.fragment.dataset) == (2, 2, "a b/%")
+    kept = pq.read_table(tmp_path / "predictions" / found.fragment.path, partitioning=None)
+    assert kept["image_id"].to_pylist() == ["2", "4"]
+    assert (rest_of(old, all_), rest_of(old, none)) == (Rest(4, None), Rest(0, None))
+    for gone in ((old, "dataset=a/outcome=ok/2-gone.parquet"), ("dataset=a/outcome=ok/1-gone.parquet", first)):
+        with pytest.raises(MovedError, match="gone"):
+            rest_of(*gone)

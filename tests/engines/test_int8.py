@@ -1,0 +1,98 @@
+"""The int8 model of an output: made by its first run, kept, used by the next one, refused if it is not good."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import calibration, schema
+from pipeline.config import RunConfig
+from pipeline.errors import AgreementError, EngineError, ModelError, SpaceError
+from pipeline.models import int8
+from pipeline.models.comparison import Limits
+from pipeline.run import run
+from pipeline.storage.filesystems import Storage
+from pipeline.verify import verify
+from tests.support import lakes
+
+pytestmark = pytest.mark.usefixtures("local_cluster")
+COUNT = calibration.IMAGES + 20
+
+
+@pytest.fixture(scope="module")
+def finished(local_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    folder = tmp_path_factory.mktemp("int8")
+    lakes.folder_of_images(folder / "images", COUNT)
+    # Weights of the usual size, where int8 stays well within the limits: a mean cosine of 0.9997 without VNNI.
+    model = lakes.tiny_vit(folder / "model", labels=3, spread=0.02)
+    settings = lakes.settings(folder / "images", model, folder / "out", "model.precision=int8")
+    assert run(settings).account.total.ok == COUNT
+    return settings
+
+
+@pytest.mark.slow
+def test_the_first_run_makes_the_model_and_later_ones_use_it(finished: RunConfig) -> None:
+    output = finished.output.path
+    made = int8.find(output, Storage())
+    assert made is not None
+    assert (made.images, made.cosine_mean > 0.997, made.top1 >= 0.9) == (calibration.IMAGES, True, True)
+    lakes.folder_of_images(Path(finished.manifest.path[0]), 5, first=COUNT)
+    assert run(finished).account.total.ok == 5
+    assert int8.find(output, Storage()) == made
+    overall = verify(output, Storage(), sample=20).agreements[-1]
+    assert 0.997 < overall.cosine_mean < 0.99999  # it is int8, and verify compares with float32
+
+
+@pytest.mark.slow
+def test_int8_is_a_space_of_its_own(finished: RunConfig) -> None:
+    other = finished.model_copy(update={"model": finished.model.model_copy(update={"precision": "fp32"})})
+    with pytest.raises(SpaceError, match="holds the embedding space of"):
+        run(other)
+
+
+@pytest.mark.slow
+def test_a_damaged_model_is_refused(finished: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKELENS_CACHE", str(tmp_path))
+    output = finished.output.path
+    assert int8.fetch(output, Storage()).exists()
+    monkeypatch.setenv("LAKELENS_CACHE", str(tmp_path / "another node"))
+    (graph,) = Path(output).glob("model/*/graph.bin")
+    kept = graph.read_bytes()
+    try:
+        graph.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+        with pytest.raises(ModelError, match=r"^The int8 model below .* is damaged: its hash is another\.$"):
+            int8.fetch(output, Storage())
+    finally:
+        graph.write_bytes(kept)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_too_far_from_float32_is_not_stored(
+    finished: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "Limits", lambda: Limits(cosine_mean=0.9999999))
+    files = tuple(sorted(map(str, Path(finished.output.path).glob("runs/*/pending/*.parquet"))))
+    with pytest.raises(AgreementError, match=r"^The int8 model of .* is too far from float32: mean cosine 0\.99"):
+        calibration._made._function(finished, str(tmp_path), files)
+    assert int8.find(str(tmp_path), Storage()) is None
+
+
+def test_too_few_images_are_one_sentence(tmp_path: Path) -> None:
+    paths = lakes.folder_of_images(tmp_path / "images", 3)
+    rows = [dict.fromkeys(schema.PENDING.names) | {"image_id": path.name, "uri": str(path)} for path in paths]
+    lakes.write_manifest(tmp_path / "pending.parquet", rows)
+    settings = lakes.settings(tmp_path, lakes.tiny_vit(tmp_path / "model"), tmp_path / "out")
+    with pytest.raises(EngineError, match=r"^Precision int8 is calibrated on 300 images .* only 3 of this one's"):
+        calibration._made._function(settings, str(tmp_path / "out"), (str(tmp_path / "pending.parquet"),))
+
+
+def test_what_an_output_holds_is_read_or_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"model holds no int8 model\.$"):
+        int8.fetch(str(tmp_path), Storage())
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "int8.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"int8\.json does not describe an int8 model\.$"):
+        int8.find(str(tmp_path), Storage())
+
+
+def test_only_int8_is_quantised() -> None:
+    assert [int8.recipe(one) is None for one in ("auto", "bf16", "fp32", "int8")] == [True, True, True, False]

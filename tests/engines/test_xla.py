@@ -1,0 +1,54 @@
+"""The xla engine on JAX's CPU backend, against the torch engine. No TPU has run it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import engines
+from pipeline.config import EmbeddingConfig, ModelConfig
+from pipeline.models.model import MODEL_TYPES, resolve
+from pipeline.storage.filesystems import Storage
+from tests.support import lakes
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pixels, a model of each type, and what the engine gave for them."""
+    pytest.importorskip("torchax", reason="the xla engine needs torchax and JAX")
+    folder = tmp_path_factory.mktemp("xla")
+    pixels = np.random.default_rng(2).integers(0, 256, (7, lakes.SIZE, lakes.SIZE, 3), dtype=np.uint8)
+    np.save(folder / "pixels.npy", pixels)
+    models = [f"{lakes.tiny_classifier(folder / name, name)}@fp32" for name in MODEL_TYPES]
+    models += [f"{folder / 'vit'}@bf16", f"{folder / 'vit'}@fp16"]
+    command = [sys.executable, "-m", "tests.support.xla_child", str(folder / "pixels.npy"), *models]
+    done = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder / "said").write_text(done.stdout)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_it_gives_what_torch_does_whatever_the_batch_is_padded_to(model_type: str, lake: Path) -> None:
+    config = ModelConfig(name=str(lake / model_type), precision="fp32")
+    model = resolve(config, Storage())
+    torch = engines.load(model, config, EmbeddingConfig(), engine="torch", top_k=5, threads=1)
+    pixels = np.load(lake / "pixels.npy")
+    for number, batch in enumerate((pixels[:3], pixels[3:7])):
+        found, expected = np.load(lake / f"{model_type}@fp32.{number}.npz"), torch.predict(batch)
+        assert (found["indices"].dtype, found["embeddings"].dtype) == (np.int32, np.float32)
+        assert found["indices"].tolist() == expected.indices.tolist()
+        assert np.allclose(found["scores"], expected.scores, atol=1e-4)
+        assert np.allclose(found["embeddings"], expected.embeddings, atol=1e-3 * np.abs(expected.embeddings).max())
+
+
+@pytest.mark.slow
+def test_bf16_is_near_and_fp16_is_one_sentence(lake: Path) -> None:
+    exact, near = (np.load(lake / f"vit@{one}.0.npz")["embeddings"] for one in ("fp32", "bf16"))
+    cosines = (exact * near).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(near, axis=1)
+    assert 0.99 < cosines.min() < 0.9999999
+    assert (lake / "said").read_text() == "The xla engine has no fp16; use precision bf16 or fp32.\n"

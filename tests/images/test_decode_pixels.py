@@ -1,0 +1,129 @@
+"""Pixels of opaque 8-bit images equal Hugging Face's own processor, within one level of 255."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from pipeline.config import DecodeConfig
+from pipeline.images.decode import decode
+from pipeline.preprocessing import read_preprocessing
+from tests.support.making import encoded, photo
+
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "vit": {"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "width": 224}},
+    "vit-old": {"feature_extractor_type": "ViTFeatureExtractor", "size": 64, "resample": 3},
+    "vit-oblong": {"image_processor_type": "ViTImageProcessor", "size": {"height": 48, "width": 80}},
+    "vit-lanczos": {"image_processor_type": "ViTImageProcessor", "size": 48, "resample": 1},
+    "vit-nearest": {"image_processor_type": "ViTImageProcessor", "size": 48, "resample": 0},
+    "deit": {"image_processor_type": "DeiTImageProcessor", "size": 256, "crop_size": 224},
+    "deit-odd": {"image_processor_type": "DeiTImageProcessor", "size": 75, "crop_size": 64},
+    "beit": {"image_processor_type": "BeitImageProcessor", "size": 64, "do_center_crop": False},
+    "dinov2": {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 64}, "crop_size": 56},
+    "bit-odd": {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 67}, "crop_size": 56},
+    "crop-larger": {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 40}, "crop_size": 64},
+    "crop-larger-odd": {
+        **{"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 41}},
+        "crop_size": {"height": 64, "width": 57},
+    },
+}
+SIZES = [(300, 200), (200, 300), (97, 101), (64, 64), (33, 150), (7, 5), (1, 1)]
+
+
+def hugging_face(image: Image.Image, raw: dict[str, Any], folder: Path, **options: Any) -> NDArray[Any]:
+    """What Hugging Face's Pillow processor makes of an image, (height, width, 3)."""
+    (folder / "preprocessor_config.json").write_text(json.dumps(raw))
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    return np.moveaxis(np.asarray(processor(images=image, **options)["pixel_values"][0]), 0, -1)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_size_filter_and_crop_are_those_of_hugging_face(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
+    image = photo(*size)
+    ours = decode(encoded(image), read_preprocessing(PROCESSORS[name], name), DecodeConfig())
+    theirs = hugging_face(image, PROCESSORS[name], tmp_path, do_rescale=False, do_normalize=False)
+    assert ours.pixels.dtype == np.uint8
+    assert ours.pixels.shape == theirs.shape
+    assert np.abs(ours.pixels.astype(int) - theirs.astype(int)).max() <= 1
+    assert (ours.width, ours.height, ours.notes) == (*size, ())
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_scale_and_bias_make_the_input_of_hugging_face(tmp_path: Path, name: str) -> None:
+    image = photo(120, 90)
+    steps = read_preprocessing(PROCESSORS[name], name)
+    ours = decode(encoded(image), steps, DecodeConfig()).pixels * np.array(steps.scale) + np.array(steps.bias)
+    theirs = hugging_face(image, PROCESSORS[name], tmp_path)
+    assert (np.abs(ours - theirs) <= np.array(steps.scale) * 1.001).all()
+
+
+@pytest.mark.parametrize(
+    ("format_", "options"),
+    [
+        ("JPEG", {"quality": 90}),
+        ("JPEG", {"quality": 30, "progressive": True, "subsampling": 2}),
+        ("PNG", {}),
+        ("BMP", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("WEBP", {"lossless": True}),
+        ("JPEG2000", {}),
+        ("PPM", {}),
+        ("TGA", {}),
+    ],
+)
+def test_every_format_gives_the_pixels_that_pillow_and_hugging_face_see(
+    tmp_path: Path, format_: str, options: dict[str, Any]
+) -> None:
+    data = encoded(photo(150, 100), format_, **options)
+    ours = decode(data, read_preprocessing(PROCESSORS["dinov2"], "m"), DecodeConfig())
+    opened = Image.open(io.BytesIO(data)).convert("RGB")
+    theirs = hugging_face(opened, PROCESSORS["dinov2"], tmp_path, do_rescale=False, do_normalize=False)
+    assert np.abs(ours.pixels.astype(int) - theirs.astype(int)).max() <= 1
+    assert ours.notes == ()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "LA", "RGBA"])
+def test_opaque_images_of_any_mode_are_those_of_hugging_face(tmp_path: Path, mode: str) -> None:
+    image = photo(90, 60).convert(mode)
+    data = encoded(image, "TIFF" if mode == "CMYK" else "PNG")
+    ours = decode(data, read_preprocessing(PROCESSORS["vit-old"], "m"), DecodeConfig())
+    theirs = hugging_face(
+        image.convert("RGB"), PROCESSORS["vit-old"], tmp_path, do_rescale=False, do_normalize=False
+    )
+    assert np.abs(ours.pixels.astype(int) - theirs.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(1600, 1200), (1200, 1600), (2000, 600)], ids=str)
+@pytest.mark.parametrize("name", ["vit", "dinov2", "deit"])
+def test_fast_decoding_is_close_and_noted(name: str, size: tuple[int, int]) -> None:
+    data = encoded(photo(*size), "JPEG", quality=95)
+    steps = read_preprocessing(PROCESSORS[name], name)
+    exact, fast = (decode(data, steps, DecodeConfig(fast=fast)) for fast in (False, True))
+    assert exact.notes == ()
+    assert fast.notes == ("dct_scaled",)
+    assert np.abs(exact.pixels.astype(int) - fast.pixels.astype(int)).mean() < 3
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_size_is_that_of_the_original_however_it_was_decoded(fast: bool) -> None:
+    data = encoded(photo(1600, 1200), "JPEG")
+    found = decode(data, read_preprocessing(PROCESSORS["vit-old"], "m"), DecodeConfig(fast=fast))
+    assert (found.width, found.height) == (1600, 1200)
+
+
+@pytest.mark.parametrize(("format_", "size"), [("PNG", (1600, 1200)), ("JPEG", (100, 80))])
+def test_fast_decoding_changes_nothing_where_there_is_nothing_to_scale(
+    format_: str, size: tuple[int, int]
+) -> None:
+    data = encoded(photo(*size), format_)
+    steps = read_preprocessing(PROCESSORS["vit-old"], "m")
+    exact, fast = (decode(data, steps, DecodeConfig(fast=fast)) for fast in (False, True))
+    assert fast.notes == exact.notes == ()
+    np.testing.assert_array_equal(fast.pixels, exact.pixels)

@@ -1,0 +1,317 @@
+"""A folder becomes a model with a fingerprint, or one sentence says why not."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import s3fs
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoImageProcessor, ViTForImageClassification
+
+from pipeline.config import DecodeConfig, EmbeddingConfig, ModelConfig
+from pipeline.errors import ModelError, StorageError
+from pipeline.models import model
+from pipeline.models.model import Model
+from tests.support import seaweed
+from tests.support.making import STORAGE, edit_json, tiny_model
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny-vit")
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny ViT that a test may spoil."""
+    return Path(shutil.copytree(original, tmp_path / "tiny-vit"))
+
+
+def resolve(folder: Path | str, **settings: Any) -> Model:
+    return model.resolve(ModelConfig(name=str(folder), **settings), STORAGE)
+
+
+def fingerprint(folder: Path | str, *, fast: bool = False, **embedding: Any) -> str:
+    description = resolve(folder).space(EmbeddingConfig(**embedding), DecodeConfig(fast=fast))
+    return str(description["fingerprint"])
+
+
+def refusal(folder: Path | str, **settings: Any) -> str:
+    with pytest.raises(ModelError) as caught:
+        resolve(folder, **settings)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+    return str(caught.value)
+
+
+def change_weights(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.bias"] += 1e-3
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_local_folder_is_resolved(original: Path) -> None:
+    found = resolve(original)
+    assert (found.folder, found.revision, found.model_type, found.dim) == (original, "-", "vit", 32)
+    assert found.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert (found.preprocessing.height, found.preprocessing.width) == (32, 32)
+    assert found.slug == "tiny-vit"
+
+
+def test_a_relative_folder_is_the_same_model(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(original.parent)
+    found = resolve("tiny-vit")
+    assert found.folder == original
+    assert fingerprint("./tiny-vit") == fingerprint(original)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "the weights": change_weights,
+    "the size of the preprocessing": lambda f: edit_json(f / "preprocessor_config.json", resample=3),
+    "the mean": lambda f: edit_json(f / "preprocessor_config.json", image_mean=[0.1, 0.2, 0.3]),
+    "the heads": lambda f: edit_json(f / "config.json", num_attention_heads=4),
+    "an epsilon": lambda f: edit_json(f / "config.json", layer_norm_eps=1e-6),
+    "the activation": lambda f: edit_json(f / "config.json", hidden_act="relu"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_a_vector_changes_the_fingerprint(original: Path, folder: Path, change: str) -> None:
+    CHANGES[change](folder)
+    assert fingerprint(folder) != fingerprint(original)
+
+
+def test_pooling_normalising_and_fast_decoding_each_have_a_fingerprint_of_their_own(original: Path) -> None:
+    prints = [
+        fingerprint(original),
+        fingerprint(original, pooling="mean"),
+        fingerprint(original, normalize=False),
+        fingerprint(original, fast=True),
+        fingerprint(original, pooling="mean", normalize=False, fast=True),
+    ]
+    assert len(set(prints)) == len(prints)
+
+
+def test_names_labels_and_revisions_do_not_change_the_fingerprint(original: Path, folder: Path) -> None:
+    names = {"id2label": {"0": "cat", "1": "dog", "2": "cow"}, "label2id": {"cat": 0}, "_name_or_path": "x"}
+    edit_json(folder / "config.json", **names, architectures=["Other"], transformers_version="4.0", dtype=...)
+    edit_json(folder / "preprocessor_config.json", do_resize=True, image_processor_type="ViTImageProcessorFast")
+    renamed = folder.rename(folder.with_name("other-name"))
+    assert fingerprint(renamed) == fingerprint(original)
+    assert resolve(renamed).labels == ("cat", "dog", "cow")
+    assert resolve(renamed, revision="v2").space(EmbeddingConfig(), DecodeConfig())["fingerprint"] == fingerprint(
+        original
+    )
+
+
+def test_a_fingerprint_is_the_same_in_every_process(original: Path) -> None:
+    description = resolve(original).space(EmbeddingConfig(), DecodeConfig())
+    assert description == resolve(original).space(EmbeddingConfig(), DecodeConfig())
+    assert len(description["fingerprint"]) == 12
+    assert int(description["fingerprint"], 16) >= 0
+
+
+def test_sharded_weights_are_one_model_and_every_shard_counts(original: Path, tmp_path: Path) -> None:
+    sharded = tmp_path / "sharded"
+    ViTForImageClassification.from_pretrained(original).save_pretrained(sharded, max_shard_size="40KB")
+    shutil.copy(original / "preprocessor_config.json", sharded)
+    shards = sorted(sharded.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    before = fingerprint(sharded)
+    for shard in shards:
+        data = shard.read_bytes()
+        shard.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        assert fingerprint(sharded) != before
+        shard.write_bytes(data)
+    assert fingerprint(sharded) == before
+
+
+def test_a_missing_shard_is_refused(original: Path, tmp_path: Path) -> None:
+    sharded = tmp_path / "sharded"
+    ViTForImageClassification.from_pretrained(original).save_pretrained(sharded, max_shard_size="40KB")
+    shutil.copy(original / "preprocessor_config.json", sharded)
+    max(sharded.glob("model-*.safetensors")).unlink()
+    refusal(sharded)
+
+
+def test_a_model_of_pickles_alone_is_refused_and_not_loaded(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert "has no model.safetensors; other formats are never loaded" in refusal(folder)
+
+
+@pytest.mark.parametrize("model_type", ["swin", "clip", ...])
+def test_another_type_of_model_is_refused_and_the_known_ones_are_named(folder: Path, model_type: Any) -> None:
+    edit_json(folder / "config.json", model_type=model_type)
+    sentence = refusal(folder)
+    assert "vit, deit" in sentence
+    assert "dinov2" in sentence
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_a_missing_or_broken_file_is_named(folder: Path, name: str) -> None:
+    for text, reason in (("{", "is not JSON"), ("[]", "not a JSON object"), ("\xff", "is not JSON")):
+        (folder / name).write_bytes(text.encode("latin-1"))
+        assert f"has a {name} that {'is ' if 'object' in reason else ''}{reason}" in refusal(folder)
+    (folder / name).unlink()
+    assert f"has no {name}" in refusal(folder)
+
+
+def nested(folder: Path, **values: Any) -> None:
+    """The settings move into the file that newer transformers write, with these changes."""
+    settings = {**json.loads((folder / "preprocessor_config.json").read_text()), **values}
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
+
+
+def test_an_image_processor_may_be_nested_in_the_processors_file(original: Path, folder: Path) -> None:
+    nested(folder)
+    (folder / "preprocessor_config.json").unlink()
+    assert fingerprint(folder) == fingerprint(original)
+    nested_size = {"image_processor": {"size": [48, 48], "image_processor_type": "ViTImageProcessor"}}
+    (folder / "processor_config.json").write_text(json.dumps(nested_size))
+    assert "its processor_config.json makes them 48x48" in refusal(folder)
+
+
+def test_of_both_files_of_a_processor_the_one_counts_that_transformers_takes(folder: Path) -> None:
+    mean, std = [0.1, 0.2, 0.3], [0.2, 0.2, 0.2]
+    nested(folder, image_mean=mean, image_std=std)
+    theirs = AutoImageProcessor.from_pretrained(folder)
+    assert (list(theirs.image_mean), list(theirs.image_std)) == (mean, std)
+    ours = model.resolve(ModelConfig(name=str(folder)), STORAGE).preprocessing
+    assert ours.bias == pytest.approx([-m / s for m, s in zip(mean, std, strict=True)])
+
+
+def test_a_broken_processor_file_is_named(folder: Path) -> None:
+    (folder / "preprocessor_config.json").write_text("")
+    assert "has a preprocessor_config.json that is not JSON" in refusal(folder)
+
+
+def test_a_part_of_a_sharded_model_is_no_model(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    assert "lacks model-00002-of-00002.safetensors" in refusal(folder)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": ["a"]}')
+    assert "weight_map makes no sense" in refusal(folder)
+
+
+def test_a_model_without_labels_is_refused(folder: Path) -> None:
+    edit_json(folder / "config.json", id2label={})
+    assert "has no labels" in refusal(folder)
+
+
+def test_a_model_without_settings_of_a_processor_says_what_writes_them(folder: Path) -> None:
+    (folder / "preprocessor_config.json").unlink()
+    for text in (None, '{"tokenizer": {}}', '{"image_processor": null}'):
+        if text:
+            (folder / "processor_config.json").write_text(text)
+        assert "has no preprocessor_config.json" in refusal(folder)
+        assert "AutoImageProcessor" in refusal(folder)
+    for text, sentence in (('{"image_processor": 7}', "not a JSON object"), ("{", "is not JSON")):
+        (folder / "processor_config.json").write_text(text)
+        assert "processor_config.json" in refusal(folder)
+        assert sentence in refusal(folder)
+
+
+def test_a_model_on_s3_is_read_by_who_may_get_objects_and_not_list_them(
+    original: Path, tmp_path: Path, s3: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKELENS_CACHE", str(tmp_path / "cache"))
+    sharded = tmp_path / "sharded"
+    ViTForImageClassification.from_pretrained(original).save_pretrained(sharded, max_shard_size="40KB")
+    shutil.copy(original / "preprocessor_config.json", sharded)
+    s3.filesystem().makedirs("models", exist_ok=True)
+    for folder in (original, sharded):
+        s3.filesystem().put(f"{folder}/", f"models/{folder.name}/", recursive=True)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.READER)
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(PermissionError):
+        STORAGE.filesystem("s3://models")[0].ls("models")
+    for folder in (original, sharded):
+        assert fingerprint(f"s3://models/{folder.name}") == fingerprint(folder)
+    with pytest.raises(StorageError, match="access is denied"):
+        resolve("s3://models/none")
+
+
+def test_an_input_size_that_the_model_does_not_take_is_refused_with_both_sizes(folder: Path) -> None:
+    edit_json(folder / "preprocessor_config.json", size=48)
+    sentence = refusal(folder)
+    assert "takes images of 32x32" in sentence
+    assert "makes them 48x48" in sentence
+
+
+def test_dinov2_takes_any_input_size(folder: Path) -> None:
+    edit_json(folder / "config.json", model_type="dinov2")
+    edit_json(folder / "preprocessor_config.json", size=48)
+    assert resolve(folder).preprocessing.height == 48
+
+
+@pytest.mark.parametrize("id2label", [{"1": "a"}, {"a": "b"}, ["a"], {"0": "a", "2": "b"}])
+def test_labels_that_are_not_numbered_from_zero_are_refused(folder: Path, id2label: Any) -> None:
+    edit_json(folder / "config.json", id2label=id2label)
+    assert "id2label" in refusal(folder)
+
+
+def test_labels_without_names_are_numbered(folder: Path) -> None:
+    edit_json(folder / "config.json", id2label=..., num_labels=4)
+    assert resolve(folder).labels == ("LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3")
+
+
+@pytest.mark.parametrize("values", [{"hidden_size": ...}, {"image_size": "big"}, {"image_size": None}], ids=str)
+def test_a_config_without_usable_sizes_is_refused(folder: Path, values: dict[str, Any]) -> None:
+    edit_json(folder / "config.json", **values)
+    refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all"])
+def test_a_folder_that_is_not_there_is_named(name: str) -> None:
+    assert refusal(name) == f"The model folder {name} does not exist on this machine."
+
+
+@pytest.mark.parametrize("name", ["no such model", "a/b/c", "a//b", "x" * 200])
+def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(name: str) -> None:
+    assert "is neither a folder nor a hub id" in refusal(name)
+
+
+def test_a_hub_model_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert "nor in the local cache" in refusal("nobody/such-a-model-is-not-cached")
+
+
+def test_a_remote_folder_is_copied_once_for_each_version_of_its_files(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKELENS_CACHE", str(tmp_path / "cache"))
+    uri = f"memory://{tmp_path.name}/tiny"
+    fs, path = STORAGE.filesystem(uri)
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    fs.put(str(folder), path, recursive=True)
+    found = resolve(uri)
+    assert fingerprint(uri) == fingerprint(folder)
+    assert not (found.folder / "pytorch_model.bin").exists()
+    assert resolve(uri).folder == found.folder
+    edit_json(folder / "config.json", layer_norm_eps=0.1)
+    fs.put_file(str(folder / "config.json"), f"{path}/config.json")
+    assert fingerprint(uri) == fingerprint(folder)
+    assert resolve(uri).folder != found.folder
+    assert "no model folder at memory://models/none" in refusal("memory://models/none")
+
+
+def test_a_model_is_pinned_to_a_folder_that_every_process_finds(
+    original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(original.parent)
+    config = ModelConfig(name="tiny-vit", precision="fp32")
+    pinned = model.resolve(config, STORAGE).pinned(config)
+    assert pinned == ModelConfig(name=str(original), precision="fp32")
+
+
+def test_other_weights_than_the_planned_ones_are_refused(original: Path) -> None:
+    found = resolve(original)
+    found.require(found.weights_sha256)
+    with pytest.raises(ModelError, match="other weights on this node"):
+        found.require("0" * 64)

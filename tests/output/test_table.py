@@ -1,0 +1,376 @@
+"""Epochs, commits and orphans of the predictions table, on a real Delta log."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import CommitProperties, DeltaTable, Field, Transaction
+from deltalake.exceptions import DeltaError
+
+from pipeline import schema
+from pipeline.errors import MovedError, OvertakenError, TableError
+from pipeline.output import orphans, table
+from pipeline.output.fragment import FOLDER
+from pipeline.output.table import Predictions
+from tests.support.making import STORAGE, write_fragment
+
+CAPTION = pa.field("caption", pa.string())
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table.time, "sleep", lambda seconds: None)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> str:
+    return str(tmp_path / "out")
+
+
+def opened(out: str) -> Predictions:
+    found = Predictions.open(out, STORAGE)
+    assert found is not None
+    return found
+
+
+def claimed(out: str, run_id: str = "one") -> tuple[Predictions, int]:
+    """A table that this run has claimed."""
+    found = Predictions.create(out, STORAGE, [])
+    epoch = found.claim(run_id, [])
+    assert epoch is not None
+    return found, epoch
+
+
+def ids(out: str) -> list[str]:
+    """What any reader sees, sorted."""
+    delta = DeltaTable(f"{out}/{FOLDER}")
+    return sorted(delta.to_pyarrow_table(columns=["image_id"]).column("image_id").to_pylist())
+
+
+def commit_ids(out: str) -> Counter[str]:
+    infos = (
+        json.loads(line).get("commitInfo", {})
+        for file in Path(out, FOLDER, "_delta_log").glob("*.json")
+        for line in file.read_text().splitlines()
+    )
+    return Counter(info["commit_id"] for info in infos if "commit_id" in info)
+
+
+class LosingHandle:
+    """A `DeltaTable` whose next answers are lost: the commit lands, or not, and then the call fails."""
+
+    def __init__(self, handle: DeltaTable, lost: int, lands: bool, meanwhile: Callable[[], object]) -> None:
+        self._handle, self._lost, self._lands, self._meanwhile = handle, lost, lands, meanwhile
+
+    def create_write_transaction(self, **arguments: object) -> None:
+        lose, self._lost = self._lost > 0, self._lost - 1
+        if self._lands or not lose:
+            self._handle.create_write_transaction(**arguments)
+        if lose:
+            self._meanwhile()
+            raise DeltaError("connection reset by peer")
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._handle, name)
+
+
+def lose_answers(
+    found: Predictions, *, lost: int = 1, lands: bool, meanwhile: Callable[[], object] = lambda: None
+) -> None:
+    handle = DeltaTable(found._handle.table_uri, version=found.version)
+    found._handle = LosingHandle(handle, lost, lands, meanwhile)
+
+
+def maintain(out: str, column: str = "note") -> None:
+    """A commit by someone else that knows nothing of LakeLens."""
+    DeltaTable(f"{out}/{FOLDER}").alter.add_columns([Field(column, "string")])
+
+
+def append_nothing(out: str) -> None:
+    """A commit by someone else that conflicts with none."""
+    delta = DeltaTable(f"{out}/{FOLDER}")
+    delta.create_write_transaction([], "append", delta.schema(), list(schema.PARTITIONS))
+
+
+def test_there_is_no_table_before_it_is_created(out: str) -> None:
+    assert Predictions.open(out, STORAGE) is None
+    assert not Path(out).exists()
+
+
+def test_creating_twice_gives_the_same_table(out: str) -> None:
+    first = Predictions.create(out, STORAGE, [CAPTION])
+    second = Predictions.create(out, STORAGE, [CAPTION])
+    assert (first.version, second.version) == (0, 0)
+    assert (first.epoch, first.files()) == (0, [])
+    assert second.kept_columns() == [CAPTION]
+    assert len(list(Path(out, FOLDER, "_delta_log").glob("*.json"))) == 1
+
+
+def test_a_claim_moves_the_epoch_by_one(out: str) -> None:
+    found, epoch = claimed(out)
+    assert (epoch, found.epoch, opened(out).epoch) == (1, 1, 1)
+    assert opened(out).claim("two", []) == 2
+    assert opened(out).epoch == 2
+
+
+def test_a_stale_table_cannot_be_claimed(out: str) -> None:
+    _, epoch = claimed(out)
+    stale = opened(out)
+    assert opened(out).claim("two", []) == epoch + 1
+    assert stale.claim("three", []) is None
+    assert opened(out).epoch == epoch + 1
+
+
+def test_a_claim_notices_every_commit_even_one_that_could_be_rebased_over(out: str) -> None:
+    found, epoch = claimed(out)
+    planned = opened(out)
+    append_nothing(out)
+    assert planned.claim("two", []) is None
+    found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
+    assert found.version == opened(out).version
+
+
+def test_a_commit_moves_a_table_so_that_a_plan_made_before_it_cannot_claim(out: str) -> None:
+    running, epoch = claimed(out)
+    planned = opened(out)
+    running.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
+    assert planned.claim("two", []) is None
+
+
+def test_only_a_commit_makes_files_visible(out: str) -> None:
+    found, epoch = claimed(out)
+    fragments = [write_fragment(out, name, [f"{name}1", f"{name}2"], epoch) for name in "ab"]
+    assert ids(out) == []
+    found.commit(fragments, "one", epoch)
+    assert ids(out) == ["a1", "a2", "b1", "b2"]
+    assert found.files() == opened(out).files()
+    assert len(found.files()) == 2
+
+
+def test_commits_follow_one_another_on_one_table(out: str) -> None:
+    found, epoch = claimed(out)
+    for number in range(3):
+        found.commit([write_fragment(out, "a", [str(number)], epoch)], "one", epoch)
+    assert ids(out) == ["0", "1", "2"]
+    assert found.version == opened(out).version == 4
+
+
+def test_an_overtaken_run_cannot_commit_and_is_told_by_whom(out: str) -> None:
+    found, epoch = claimed(out)
+    assert opened(out).claim("newer-run", []) == epoch + 1
+    with pytest.raises(OvertakenError, match=r"The run newer-run has taken over .*; this run stops") as caught:
+        found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
+    assert caught.value.exit_code == 3
+    assert ids(out) == []
+
+
+def test_an_overtaken_run_keeps_what_it_committed_before(out: str) -> None:
+    found, epoch = claimed(out)
+    found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
+    newer = opened(out)
+    assert newer.claim("two", []) == epoch + 1
+    newer.commit([write_fragment(out, "a", ["2"], epoch + 1)], "two", epoch + 1)
+    with pytest.raises(OvertakenError):
+        found.commit([write_fragment(out, "a", ["3"], epoch)], "one", epoch)
+    assert ids(out) == ["1", "2"]
+
+
+def test_a_commit_lands_once_after_maintenance_of_others(out: str) -> None:
+    found, epoch = claimed(out)
+    maintain(out, "note")
+    maintain(out, "comment")
+    found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
+    found.commit([write_fragment(out, "a", ["2"], epoch)], "one", epoch)
+    assert ids(out) == ["1", "2"]
+    assert set(commit_ids(out).values()) == {1}
+
+
+def test_a_commit_lands_once_after_a_commit_of_the_same_epoch(out: str) -> None:
+    found, epoch = claimed(out)
+    opened(out).commit([write_fragment(out, "a", ["other"], epoch)], "one", epoch)
+    found.commit([write_fragment(out, "a", ["own"], epoch)], "one", epoch)
+    assert ids(out) == ["other", "own"]
+    assert set(commit_ids(out).values()) == {1}
+
+
+def test_a_transaction_of_another_application_does_not_overtake(out: str) -> None:
+    found, epoch = claimed(out)
+    properties = CommitProperties(app_transactions=[Transaction("someone-else", 999)])
+    DeltaTable(f"{out}/{FOLDER}").alter.add_columns([Field("note", "string")], commit_properties=properties)
+    found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
+    assert ids(out) == ["1"]
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(out: str) -> None:
+    found, epoch = claimed(out)
+    fragment = write_fragment(out, "a", ["1"], epoch)
+    lose_answers(found, lands=True)
+    found.commit([fragment], "one", epoch)
+    assert ids(out) == ["1"]
+    assert opened(out).version == found.version == 2
+    found.commit([write_fragment(out, "a", ["2"], epoch)], "one", epoch)
+    assert ids(out) == ["1", "2"]
+
+
+@pytest.mark.parametrize("lands", [True, False])
+def test_a_commit_lands_once_if_maintenance_comes_while_its_answer_is_lost(out: str, lands: bool) -> None:
+    found, epoch = claimed(out)
+    lose_answers(found, lands=lands, meanwhile=lambda: maintain(out))
+    found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
+    assert ids(out) == ["1"]
+    assert set(commit_ids(out).values()) == {1}
+    found.commit([write_fragment(out, "a", ["2"], epoch)], "one", epoch)
+    assert ids(out) == ["1", "2"]
+
+
+def test_a_lost_commit_that_landed_counts_even_if_the_table_was_overtaken_since(out: str) -> None:
+    found, epoch = claimed(out)
+    lose_answers(found, lands=True, meanwhile=lambda: opened(out).claim("two", []))
+    found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
+    assert ids(out) == ["1"]
+    with pytest.raises(OvertakenError):
+        found.commit([write_fragment(out, "a", ["2"], epoch)], "one", epoch)
+
+
+def test_a_commit_that_did_not_land_is_tried_again(out: str) -> None:
+    found, epoch = claimed(out)
+    lose_answers(found, lost=table.COMMIT_ATTEMPTS - 1, lands=False)
+    found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
+    assert ids(out) == ["1"]
+
+
+def test_a_store_that_keeps_failing_is_one_sentence(out: str) -> None:
+    found, epoch = claimed(out)
+
+    def failing(version: int | None) -> DeltaTable:
+        raise OSError("gone")
+
+    lose_answers(found, lost=table.COMMIT_ATTEMPTS, lands=False)
+    found._reopened = failing  # type: ignore[method-assign]
+    with pytest.raises(TableError, match=rf"Cannot commit to .*: the store failed {table.COMMIT_ATTEMPTS} times"):
+        found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
+    assert ids(out) == []
+
+
+def test_orphans_are_deleted_and_everything_else_is_kept(out: str) -> None:
+    found, epoch = claimed(out)
+    named = write_fragment(out, "a", ["1"], epoch)
+    orphan = write_fragment(out, "a", ["2"], epoch)
+    of_a_later_run = write_fragment(out, "a", ["3"], epoch + 1)
+    folder = Path(out, FOLDER)
+    foreign = [folder / name for name in ("part-0001.parquet", "1-notours.parquet", "dataset=a/README", "1-x.txt")]
+    for path in foreign:
+        path.write_bytes(b"x")
+    found.commit([named], "one", epoch)
+    assert orphans.remove(found, range(epoch + 1)) == 1
+    assert not (folder / orphan.path).exists()
+    assert all(path.exists() for path in [folder / named.path, folder / of_a_later_run.path, *foreign])
+    assert orphans.remove(found, range(epoch + 1)) == 0
+    assert ids(out) == ["1"]
+
+
+def test_orphans_of_the_own_epoch_stay_while_only_older_ones_are_asked_for(out: str) -> None:
+    found, epoch = claimed(out)
+    own, older = write_fragment(out, "a", ["1"], epoch), write_fragment(out, "a", ["2"], 0)
+    assert orphans.remove(found, range(epoch)) == 1
+    assert Path(out, FOLDER, own.path).exists()
+    assert not Path(out, FOLDER, older.path).exists()
+
+
+@pytest.mark.parametrize("folder", ["my lake", "100%", "grün", "a[b]c", "a+b&c#d"])
+def test_committed_files_below_an_unusual_folder_are_not_taken_for_orphans(tmp_path: Path, folder: str) -> None:
+    out = str(tmp_path / folder)
+    found, epoch = claimed(out)
+    fragment = write_fragment(out, "a b%", ["1"], epoch)
+    found.commit([fragment], "one", epoch)
+    assert found.files() == [f"{out}/{FOLDER}/{fragment.path}"]
+    assert orphans.remove(found, range(epoch + 1)) == 0
+    assert Path(out, FOLDER, fragment.path).exists()
+
+
+def test_a_table_that_cannot_be_read_is_one_sentence(out: str) -> None:
+    Predictions.create(out, STORAGE, [])
+    (log,) = Path(out, FOLDER, "_delta_log").glob("*.json")
+    log.write_text("no json\n")
+    with pytest.raises(TableError, match="Cannot use the table") as caught:
+        Predictions.open(out, STORAGE)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_the_log_that_is_missing_keeps_everything_else(out: str) -> None:
+    found, epoch = claimed(out)
+    named, orphan = write_fragment(out, "a", ["1"], epoch), write_fragment(out, "a", ["2"], epoch)
+    found.commit([named], "one", epoch)
+    Path(out, FOLDER, named.path).unlink()
+    with pytest.raises(TableError, match=r"names dataset=a/.*, which is not there; nothing was deleted\.$"):
+        orphans.remove(found, range(epoch + 1))
+    assert Path(out, FOLDER, orphan.path).exists()
+
+
+def test_a_stale_handle_deletes_no_file_that_the_log_names(out: str) -> None:
+    found, epoch = claimed(out)
+    stale = Predictions.open(out, STORAGE)
+    fragment = write_fragment(out, "a", ["1"], epoch)
+    found.commit([fragment], "one", epoch)
+    assert stale is not None
+    assert orphans.remove(stale, range(epoch + 1)) == 0
+    assert ids(out) == ["1"]
+
+
+def test_the_scratch_file_of_a_killed_writer_is_deleted(out: str) -> None:
+    found, epoch = claimed(out)
+    fragment = write_fragment(out, "a", ["1"], epoch)
+    found.commit([fragment], "one", epoch)
+    path = Path(out, FOLDER, fragment.path)
+    scratch = path.with_name(f".{path.name}.{'0' * 32}.tmp")
+    scratch.write_bytes(b"half")
+    assert orphans.remove(found, range(epoch + 1)) == 1
+    assert not scratch.exists()
+
+
+def test_a_commit_can_put_files_in_the_place_of_others_at_once(out: str) -> None:
+    table, epoch = claimed(out)
+    old, other = write_fragment(out, "100% a/b", ["1", "2"], epoch), write_fragment(out, "c", ["3"], epoch)
+    table.commit([old, other], "one", epoch)
+    new = write_fragment(out, "100% a/b", ["1"], epoch)
+    before = table.version
+    table.commit([], "one", epoch, {old.path: new, other.path: None})
+    assert table.version == before + 1
+    assert ids(out) == ["1"]
+    assert (table.holders(old.path), table.holders(other.path)) == ([new.path], [])
+    assert sorted(DeltaTable(f"{out}/{FOLDER}", version=before).file_uris()) == sorted(
+        f"{out}/{FOLDER}/{one.path}" for one in (old, other)
+    )
+    assert Path(out, FOLDER, old.path).exists()  # for those who read the version before
+    assert orphans.remove(table, range(epoch + 1)) == 2
+    assert not Path(out, FOLDER, old.path).exists()
+
+
+def test_rows_that_maintenance_has_moved_are_found_again(out: str) -> None:
+    table, epoch = claimed(out)
+    olds = [write_fragment(out, "100% a/b", [id_], epoch) for id_ in "12"]
+    table.commit(olds, "one", epoch)
+    compacted = write_fragment(out, "100% a/b", ["1", "2"], epoch)
+    opened(out).commit([], "maintenance", epoch, {olds[0].path: compacted, olds[1].path: None})
+    with pytest.raises(MovedError, match=r"changed by maintenance"):
+        table.commit([write_fragment(out, "x", ["1"], epoch)], "one", epoch, {olds[0].path: None})
+    assert ids(out) == ["1", "2"]
+    assert [table.holders(old.path) for old in olds] == [[compacted.path]] * 2
+    rest = write_fragment(out, "100% a/b", ["2"], epoch)
+    table.commit([write_fragment(out, "x", ["1"], epoch)], "one", epoch, {compacted.path: rest})
+    assert ids(out) == ["1", "2"]
+    assert [table.holders(old.path) for old in olds] == [[rest.path]] * 2
+
+
+def test_the_owner_of_a_table_is_the_run_that_claimed_it_last(out: str) -> None:
+    table, epoch = claimed(out, "one")
+    assert table.owner() == "one"
+    table.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
+    maintain(out)
+    assert opened(out).owner() == "one"
+    assert opened(out).claim("two", []) == epoch + 1
+    assert opened(out).owner() == "two"
+    assert Predictions.create(f"{out}2", STORAGE, []).owner() is None

@@ -1,0 +1,400 @@
+"""Kept columns get wider types, in one commit, and no row is lost or written twice."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from jobs import __main__ as cli
+from pipeline.errors import (
+    BusyError,
+    ConfigError,
+    LakeLensError,
+    MovedError,
+    OvertakenError,
+    SpaceError,
+    TableError,
+)
+from pipeline.output import heartbeat, maintenance, orphans, table, widening
+from pipeline.output.fragment import FOLDER, Fragment, fragment_path
+from pipeline.output.heartbeat import Heartbeat
+from pipeline.output.prediction_rows import parquet_bytes
+from pipeline.output.table import Predictions
+from pipeline.output.widening import widen
+from pipeline.storage.filesystems import join
+from tests.support import seaweed
+from tests.support.making import STORAGE, prediction_rows
+
+DATASETS = ("007", "a b%/=ü")
+
+
+def fragment(out: str, dataset: str, ids: Sequence[str], epoch: int, values: pa.Array | None) -> Fragment:
+    """Failed rows with a kept column, or without it, as files have that were written before it was kept."""
+    rows = prediction_rows(ids)
+    rows = rows if values is None else rows.append_column("rating", values)
+    path, data = fragment_path(dataset, "failed", epoch), parquet_bytes(rows)
+    STORAGE.write(join(out, FOLDER, path), data)
+    return Fragment(path, dataset, "failed", len(ids), len(data))
+
+
+def made(out: str, values: pa.Array) -> Predictions:
+    """A table of two datasets, with two files in each, of which one is older than the kept column."""
+    found = Predictions.create(out, STORAGE, [])
+    assert found.claim("zero", []) == 1
+    found.commit([fragment(out, name, [f"old of {name}"], 1, None) for name in DATASETS], "zero", 1)
+    assert found.claim("one", [pa.field("rating", values.type)]) == 2
+    ids = [str(number) for number in range(len(values))]
+    found.commit(
+        [fragment(out, name, [f"{id_} of {name}" for id_ in ids], 2, values) for name in DATASETS], "one", 2
+    )
+    return found
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> str:
+    return str(tmp_path / "out")
+
+
+@pytest.fixture
+def running(out: str) -> Predictions:
+    return made(out, pa.array([3, None, 2**53]))
+
+
+def rows_of(out: str) -> list[tuple[str, Any]]:
+    found = DeltaTable(f"{out}/{FOLDER}").to_pyarrow_table(columns=["image_id", "rating"]).sort_by("image_id")
+    return list(zip(*(column.to_pylist() for column in found.columns), strict=True))
+
+
+def on_disk(out: str) -> set[str]:
+    return {str(path) for path in Path(out, FOLDER).glob("*/*/*.parquet")}
+
+
+def named(out: str) -> set[str]:
+    return set(DeltaTable(f"{out}/{FOLDER}").file_uris())
+
+
+def actions(out: str, version: int) -> list[dict[str, Any]]:
+    text = Path(out, FOLDER, "_delta_log", f"{version:020}.json").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_column_is_widened_in_every_file_by_one_commit(out: str, running: Predictions) -> None:
+    before, version = rows_of(out), running.version
+    assert widen(out, STORAGE, {"rating": "double"}) == 4
+    assert rows_of(out) == before
+    assert {type(value) for _, value in rows_of(out)} == {float, type(None)}
+    delta = DeltaTable(f"{out}/{FOLDER}")
+    assert delta.version() == version + 2  # the claim, and the commit
+    kinds = Counter(kind for action in actions(out, version + 2) for kind in action)
+    assert kinds == {"commitInfo": 1, "txn": 1, "add": 4, "remove": 4, "metaData": 1}
+    assert pa.schema(delta.schema().to_arrow()).field("rating").type == pa.float64()
+    assert delta.metadata().partition_columns == ["dataset", "outcome"]
+    assert on_disk(out) == named(out)
+    assert maintenance.history(out, STORAGE)[0].what == "widen rating=double"
+
+
+def test_a_plain_glob_meets_one_type_after_a_widening(out: str, running: Predictions) -> None:
+    widen(out, STORAGE, {"rating": "double"})
+    schemas = map(pq.read_schema, on_disk(out))
+    types = {columns.field("rating").type for columns in schemas if "rating" in columns.names}
+    assert types == {pa.float64()}
+    query = f"SELECT count(*), sum(rating) FROM read_parquet('{out}/{FOLDER}/*/*/*.parquet', union_by_name = true)"
+    assert duckdb.sql(query).fetchall() == [(8, 2 * (3.0 + 2**53))]
+
+
+WIDER = {
+    "text": (pa.array([3, -4]), pa.string(), ["3", "-4"]),
+    "decimal(21,2)": (pa.array([3, -4]), pa.decimal128(21, 2), [Decimal("3.00"), Decimal("-4.00")]),
+    "bigint": (pa.array([3, -4], pa.int8()), pa.int64(), [3, -4]),
+    "string": (pa.array([4.0, 0.1]), pa.string(), ["4.0", "0.1"]),
+    "double": (pa.array([0.5, float("nan")], pa.float32()), pa.float64(), [0.5, float("nan")]),
+    "timestamp": (pa.array([date(2024, 1, 1)]), pa.timestamp("us"), [datetime(2024, 1, 1)]),
+    "TEXT": (pa.array([True, False]), pa.string(), ["true", "false"]),
+    "varchar": (pa.array([b"abc"]), pa.string(), ["abc"]),
+    "decimal(38, 4)": (
+        pa.array([Decimal("4.25")], pa.decimal128(10, 2)),
+        pa.decimal128(38, 4),
+        [Decimal("4.2500")],
+    ),
+}
+
+
+@pytest.mark.parametrize("type_", WIDER)
+def test_every_wider_type_holds_the_same_values(out: str, type_: str) -> None:
+    values, arrow, expected = WIDER[type_]
+    made(out, values)
+    assert widen(out, STORAGE, {"rating": type_}) == 4
+    found = DeltaTable(f"{out}/{FOLDER}").to_pyarrow_table(columns=["rating"])["rating"]
+    assert found.type == arrow
+    assert sorted(map(str, found.drop_null().to_pylist())) == sorted(map(str, 2 * expected))
+
+
+REFUSED = {
+    "rating=int": (TableError, "the column is bigint, and int is not wider"),
+    "rating=boolean": (TableError, "the column is bigint, and boolean is not wider"),
+    "rating=date": (TableError, "the column is bigint, and date is not wider"),
+    "rating=money": (ConfigError, r"no such type; it is int, bigint, double, decimal\(p,s\), timestamp or text"),
+    "rating=decimal(50,2)": (ConfigError, "there is no such type"),
+    "stars=double": (TableError, "has no such kept column; it has rating"),
+    "score=double": (TableError, "has no such kept column"),
+}
+
+
+@pytest.mark.parametrize("asked", REFUSED)
+def test_what_cannot_be_widened_is_one_sentence_and_writes_nothing(
+    out: str, running: Predictions, asked: str
+) -> None:
+    kind, reason = REFUSED[asked]
+    before = sorted(Path(out).rglob("*"))
+    with pytest.raises(kind, match=reason) as caught:
+        widen(out, STORAGE, widening.wanted([asked]))
+    assert str(caught.value).startswith(f"--widen {asked}: ")
+    assert sorted(Path(out).rglob("*")) == before
+
+
+@pytest.mark.parametrize(("value", "type_"), [(2**53 + 1, "double"), (2**60, "double"), (10**17, "decimal(18,2)")])
+def test_a_value_that_a_wider_type_does_not_hold_exactly_is_named(out: str, value: int, type_: str) -> None:
+    made(out, pa.array([3, value]))
+    before = sorted(Path(out).rglob("*"))
+    with pytest.raises(TableError, match=f"the column holds {value}, which .* cannot hold exactly"):
+        widen(out, STORAGE, {"rating": type_})
+    assert sorted(Path(out).rglob("*")) == before
+
+
+@pytest.mark.parametrize("given", ["rating", "=double", "rating=", ""])
+def test_what_is_no_assignment_is_one_sentence(given: str) -> None:
+    with pytest.raises(ConfigError, match="is not of the form COLUMN=TYPE"):
+        widening.wanted([given])
+    with pytest.raises(ConfigError, match="names the column 'a=b' twice"):
+        widening.wanted(["a=b=int", "a=b=text"])
+
+
+def test_a_column_that_has_its_type_is_left_alone(out: str, running: Predictions) -> None:
+    version = running.version
+    assert widen(out, STORAGE, {"rating": "bigint"}) == 0
+    assert DeltaTable(f"{out}/{FOLDER}").version() == version
+
+
+def test_a_table_without_files_is_widened(out: str) -> None:
+    Predictions.create(out, STORAGE, [pa.field("rating", pa.int64())])
+    assert widen(out, STORAGE, {"rating": "double"}) == 0
+    (field,) = Predictions.existing(out, STORAGE).kept_columns()
+    assert field.type == pa.float64()
+
+
+def test_a_column_that_no_file_has_is_widened(out: str) -> None:
+    found = Predictions.create(out, STORAGE, [])
+    found.claim("zero", [pa.field("rating", pa.int64())])
+    found.commit([fragment(out, "a", ["1"], 1, None)], "zero", 1)
+    assert widen(out, STORAGE, {"rating": "double"}) == 1
+    assert rows_of(out) == [("1", None)]
+
+
+def test_a_widening_waits_for_the_run_at_work(out: str, running: Predictions) -> None:
+    beating = Heartbeat(join(out, "runs", "one"), "one", STORAGE)
+    before = sorted(Path(out).rglob("*"))
+    with pytest.raises(BusyError, match=r"^The run one \(.*\) is writing .*; wait for it"):
+        widen(out, STORAGE, {"rating": "double"})
+    assert sorted(Path(out).rglob("*")) == before
+    beating.stop()
+    assert widen(out, STORAGE, {"rating": "double"}) == 4
+
+
+def test_a_run_that_only_seemed_dead_commits_no_file_of_the_old_type(out: str, running: Predictions) -> None:
+    late = fragment(out, "007", ["late"], 2, pa.array([5]))
+    widen(out, STORAGE, {"rating": "double"})
+    with pytest.raises(OvertakenError, match="widen-"):
+        running.commit([late], "one", 2)
+    assert on_disk(out) == named(out)  # and its file is gone
+
+
+def test_a_run_that_begins_meanwhile_finds_the_widening_at_work(
+    out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retype, alive = Predictions.retype, []
+
+    def looked(found: Predictions, *arguments: Any) -> None:
+        owner = Predictions.existing(out, STORAGE).owner()
+        alive.append(heartbeat.is_alive(join(out, "runs", str(owner)), STORAGE))
+        retype(found, *arguments)
+
+    monkeypatch.setattr(Predictions, "retype", looked)
+    widen(out, STORAGE, {"rating": "double"})
+    assert alive == [True]
+    owner = str(Predictions.existing(out, STORAGE).owner())
+    sign = heartbeat.read(join(out, "runs", owner), STORAGE)
+    assert (sign.run_id, sign.status, sign.cleared_up) == (owner, "ended", True)
+
+
+def test_a_widening_that_is_overtaken_stops_and_leaves_nothing(
+    out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, retype = rows_of(out), Predictions.retype
+
+    def overtaken(found: Predictions, *arguments: Any) -> None:
+        assert Predictions.existing(out, STORAGE).claim("taker", []) == 4
+        retype(found, *arguments)
+
+    monkeypatch.setattr(Predictions, "retype", overtaken)
+    with pytest.raises(OvertakenError, match="taker"):
+        widen(out, STORAGE, {"rating": "double"})
+    assert rows_of(out) == before
+    assert on_disk(out) == named(out)
+
+
+@pytest.mark.parametrize("lands", [True, False])
+def test_a_widening_that_dies_in_its_commit_loses_and_doubles_nothing(
+    out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch, lands: bool
+) -> None:
+    before, retype = rows_of(out), Predictions.retype
+
+    def dying(found: Predictions, *arguments: Any) -> None:
+        if lands:
+            retype(found, *arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Predictions, "retype", dying)
+        with pytest.raises(KeyboardInterrupt):
+            widen(out, STORAGE, {"rating": "double"})
+    assert rows_of(out) == before
+    assert len(on_disk(out)) == 8
+    monkeypatch.setattr(heartbeat, "is_alive", lambda *_: False)
+    assert widen(out, STORAGE, {"rating": "double"}) == (0 if lands else 4)
+    assert on_disk(out) == named(out)
+    assert rows_of(out) == before
+
+
+def test_a_file_that_cannot_be_written_ends_a_widening_which_takes_back_what_it_wrote(
+    out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, converted = rows_of(out), widening._convert
+
+    def failing(source: pq.ParquetFile, new: Path, changes: widening.Changes) -> None:
+        if source.metadata.num_rows == 3:
+            raise OSError(28, "No space left on device")
+        converted(source, new, changes)
+
+    monkeypatch.setattr(widening, "_convert", failing)
+    with pytest.raises(LakeLensError, match="no space left on device"):
+        widen(out, STORAGE, {"rating": "double"})
+    assert on_disk(out) == named(out)
+    assert rows_of(out) == before
+
+
+def test_a_commit_whose_answer_is_lost_is_found_again(
+    out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table.time, "sleep", lambda seconds: None)
+    before, commit = rows_of(out), table.Change.commit
+
+    def losing(change: table.Change, *arguments: Any) -> None:
+        commit(change, *arguments)
+        if change.columns is not None:
+            raise OSError("connection reset by peer")
+
+    monkeypatch.setattr(table.Change, "commit", losing)
+    assert widen(out, STORAGE, {"rating": "double"}) == 4
+    assert rows_of(out) == before
+    assert on_disk(out) == named(out)
+
+
+def test_files_that_are_compacted_meanwhile_are_widened_as_well(
+    out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, retype, raced = rows_of(out), Predictions.retype, []
+
+    def racing(found: Predictions, *arguments: Any) -> None:
+        if not raced:
+            raced.extend(maintenance.compact(out, STORAGE, datasets=["007"]))
+        retype(found, *arguments)
+
+    monkeypatch.setattr(Predictions, "retype", racing)
+    assert widen(out, STORAGE, {"rating": "double"}) == 3
+    assert len(raced) == 1
+    assert rows_of(out) == before
+    assert on_disk(out) == named(out)
+
+
+def test_no_visible_file_is_exchanged_for_nothing(out: str, running: Predictions) -> None:
+    before = rows_of(out)
+    with pytest.raises(MovedError):
+        running.retype({}, [pa.field("rating", pa.float64())], "one", 2, {})
+    assert rows_of(out) == before
+
+
+def test_a_compaction_and_a_widening_follow_each_other(out: str, running: Predictions) -> None:
+    before = rows_of(out)
+    list(maintenance.compact(out, STORAGE))
+    assert widen(out, STORAGE, {"rating": "double"}) == 2
+    list(maintenance.compact(out, STORAGE))
+    assert widen(out, STORAGE, {"rating": "text"}) == 2
+    assert [(id_, value and float(value)) for id_, value in rows_of(out)] == before
+    assert on_disk(out) == named(out)
+
+
+def test_replaced_files_can_stay_for_readers_of_older_versions(out: str, running: Predictions) -> None:
+    reader = DeltaTable(f"{out}/{FOLDER}")
+    assert widen(out, STORAGE, {"rating": "double"}, keep_replaced=True) == 4
+    assert len(on_disk(out)) == 8
+    assert reader.to_pyarrow_table().num_rows == 8
+    maintenance.vacuum(out, STORAGE)
+    assert on_disk(out) == named(out)
+
+
+def test_large_files_are_rewritten_some_rows_at_a_time(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(out, pa.array(range(50)))
+    monkeypatch.setattr(widening, "ROW_GROUP_ROWS", 20)
+    widen(out, STORAGE, {"rating": "double"})
+    assert sorted(map(groups_of, on_disk(out))) == [[1], [1], [20, 20, 10], [20, 20, 10]]
+    assert sorted(value for _, value in rows_of(out) if value is not None) == sorted(2 * [*map(float, range(50))])
+
+
+def groups_of(path: str) -> list[int]:
+    """The rows of each row group."""
+    found = pq.read_metadata(path)
+    return [found.row_group(number).num_rows for number in range(found.num_row_groups)]
+
+
+def test_an_output_of_a_newer_format_is_left_alone(out: str, running: Predictions) -> None:
+    Path(out, "space.json").write_text('{"format": 3, "fingerprint": "f00"}')
+    for work in (lambda: widen(out, STORAGE, {"rating": "double"}), lambda: maintenance.vacuum(out, STORAGE)):
+        with pytest.raises(SpaceError, match="upgrade LakeLens"):
+            work()
+    with pytest.raises(SpaceError, match="upgrade LakeLens"):
+        list(maintenance.compact(out, STORAGE))
+
+
+def test_the_command_widens_and_then_compacts(
+    out: str, running: Predictions, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lakelens", "compact", out, "--widen", "rating=double"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert "Widened rating=double: rewrote 4 files." in capsys.readouterr().out
+    assert len(on_disk(out)) == 2
+    assert on_disk(out) == named(out)
+
+
+@pytest.mark.slow
+def test_a_column_is_widened_on_s3(s3: seaweed.S3Server) -> None:
+    s3.filesystem().makedirs("widened", exist_ok=True)
+    out = "s3://widened/an output"
+    made(out, pa.array([3, None]))
+    assert widen(out, STORAGE, {"rating": "double"}) == 4
+    found = Predictions.existing(out, STORAGE)
+    rows = found.newest().to_pyarrow_table(columns=["rating"])["rating"]
+    assert rows.type == pa.float64()
+    assert sorted(rows.drop_null().to_pylist()) == [3.0, 3.0]
+    assert orphans.unnamed(found) == []

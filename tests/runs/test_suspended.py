@@ -1,0 +1,213 @@
+"""A run that is suspended at any step of its commits and clean-up, and overtaken, harms nothing later."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from pipeline import schema
+from pipeline.cluster import workers
+from pipeline.cluster.commit import Newer, Replacements
+from pipeline.config import RunConfig
+from pipeline.errors import MovedError, OvertakenError
+from pipeline.output import orphans
+from pipeline.output.fragment import Fragment, Rest
+from pipeline.output.table import Predictions
+from pipeline.planning import claim, plan
+from pipeline.planning.claim import Assignment
+from pipeline.planning.plan import Selection
+from pipeline.storage.filesystems import Storage
+from tests.support import lakes, seaweed
+from tests.support.making import write_fragment
+
+EVERY_STEP = "LAKELENS_EVERY_STEP" in os.environ
+"""`make soak` takes every step; else some are left out."""
+IDS = [f"{number}.jpg" for number in range(8)]
+FAILED = Selection(failed=True)
+
+
+class Steps:
+    """Counts the steps that one thread takes, and holds it up at one of them."""
+
+    def __init__(self, hold: int | None = None) -> None:
+        self.taken, self._hold = 0, hold
+        self.thread: threading.Thread | None = None
+        self.held, self.go_on = threading.Event(), threading.Event()
+
+    def take(self) -> None:
+        if threading.current_thread() is not self.thread:
+            return
+        self.taken += 1
+        if self.taken == self._hold:
+            self.held.set()
+            assert self.go_on.wait(60)
+
+    def watch(self, patch: pytest.MonkeyPatch, where: Any, name: str) -> None:
+        """A step before each call of this function, and one behind it."""
+        function = getattr(where, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self.take()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.take()
+
+        patch.setattr(where, name, watched)
+
+
+@pytest.fixture(scope="module")
+def settings_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunConfig]:
+    folder = tmp_path_factory.mktemp("lake")
+    rows = [{"uri": f"/{id_}", "image_id": id_, "dataset": "d 1"} for id_ in IDS]
+    path, model = lakes.write_manifest(folder / "m.parquet", rows), lakes.tiny_vit(folder / "model")
+    return lambda output: lakes.settings(path, model, output)
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
+def outputs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Callable[[int], str], int]]:
+    """A place for each round, and how many steps to go between two rounds."""
+    if request.param == "local":
+        yield lambda number: str(tmp_path / str(number)), 1 if EVERY_STEP else 9
+        return
+    server: seaweed.S3Server = request.getfixturevalue("s3")
+    server.filesystem().mkdirs("suspended", exist_ok=True)
+    yield lambda number: f"s3://suspended/{tmp_path.name}/{number}", 1 if EVERY_STEP else 29
+
+
+def first_run(config: RunConfig) -> None:
+    """Half of the rows are there, as failed ones in one file, and an orphan beside it."""
+    assigned = claim.assign(config, "before", Selection(limit=4))
+    write(assigned, IDS[:1])
+    commit(assigned, [write(assigned, IDS[:4])])
+    assert assigned.heartbeat is not None
+    assigned.heartbeat.stop()
+
+
+def write(assigned: Assignment, ids: list[str], places: list[str | None] | None = None) -> Fragment:
+    """A file with these rows, which take the place of those in `places`."""
+    fragment = write_fragment(assigned.target.output, "d 1", ids, assigned.epoch)
+    found = tuple({place for place in places or [] if place is not None})
+    return Fragment(fragment.path, "d 1", fragment.outcome, len(ids), fragment.size, replaces=found)
+
+
+def commit(assigned: Assignment, fragments: list[Fragment]) -> None:
+    """As `commit.Committer` does it, on this thread."""
+    table, place = assigned.target.table, {"output": assigned.target.output, "storage": assigned.target.storage}
+    assert table is not None
+
+    def rewrite(replaced: Newer) -> dict[str, Rest]:
+        write_rest = workers.write_rest._function
+        return {path: write_rest(path, newer, epoch=assigned.epoch, **place) for path, newer in replaced.items()}
+
+    while True:
+        try:
+            replaced = Replacements(table.holders, rewrite).of(fragments)
+            return table.commit(fragments, assigned.run_id, assigned.epoch, replaced)
+        except MovedError:
+            table.catch_up(assigned.epoch)
+
+
+def work(config: RunConfig, run_id: str) -> None:
+    """What a run does to its output: the failed rows again, two by two, and the new ones."""
+    for selection in (FAILED, plan.MISSING):
+        assigned = claim.assign(config, run_id, selection, take_over=True)
+        table = assigned.target.table
+        if table is None or assigned.heartbeat is None:
+            continue
+        try:
+            orphans.remove(table, range(assigned.epoch))
+            write(assigned, IDS[:1])  # is never committed
+            rows = [row for file in assigned.files for row in read(assigned.target.storage, file)]
+            for some in (rows[:2], rows[2:]):
+                ids, places = ([row[name] for row in some] for name in (schema.IMAGE_ID, schema.REPLACES))
+                commit(assigned, [write(assigned, ids, places)])
+            orphans.remove(table, range(assigned.epoch + 1))
+        finally:
+            assigned.heartbeat.stop()
+
+
+def read(storage: Storage, uri: str) -> list[dict[str, Any]]:
+    return list(pq.read_table(pa.BufferReader(storage.read(uri))).to_pylist())
+
+
+def older(config: RunConfig, steps: Steps) -> list[BaseException]:
+    """Start `work` on a thread; the list gets what it ends with."""
+    ended: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            work(config, "older")
+        except BaseException as error:
+            ended.append(error)
+        finally:
+            steps.held.set()
+
+    steps.thread = threading.Thread(target=target)
+    steps.thread.start()
+    return ended
+
+
+def watched(patch: pytest.MonkeyPatch, steps: Steps) -> None:
+    for where, name in (
+        *((DeltaTable, "create_write_transaction"), (DeltaTable, "load_as_version")),
+        *((Predictions, "_reopened"), (Predictions, "_catch_up"), (Predictions, "claim")),
+        *((orphans, "_named_and_found"), (Storage, "write"), (Storage, "create"), (Storage, "filesystem")),
+    ):
+        steps.watch(patch, where, name)
+
+
+def check(config: RunConfig, output: str) -> None:
+    """Every row once, and every file that the log names is there."""
+    storage = Storage(config.storage)
+    table = Predictions.open(output, storage)
+    assert table is not None
+    rows = [row["image_id"] for uri in table.files() for row in read(storage, uri)]
+    assert sorted(rows) == IDS
+
+
+def test_a_run_that_is_suspended_at_any_step_and_overtaken_harms_nothing(
+    outputs: tuple[Callable[[int], str], int],
+    settings_of: Callable[[str], RunConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place, stride = outputs
+    count = steps_of_a_whole_run(settings_of(place(0)), monkeypatch)
+    assert count > 60
+    overtaken = 0
+    for hold in range(1, count + 1, stride):
+        config = settings_of(place(hold))
+        first_run(config)
+        steps = Steps(hold)
+        with monkeypatch.context() as patch:
+            watched(patch, steps)
+            ended = older(config, steps)
+            assert steps.held.wait(60)
+            work(config, "newer")
+            check(config, place(hold))
+            steps.go_on.set()
+            assert steps.thread is not None
+            steps.thread.join(60)
+        check(config, place(hold))
+        assert all(isinstance(error, OvertakenError) for error in ended), (hold, ended)
+        overtaken += len(ended)
+    assert overtaken > count // stride // 4
+
+
+def steps_of_a_whole_run(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> int:
+    first_run(config)
+    steps = Steps()
+    with monkeypatch.context() as patch:
+        watched(patch, steps)
+        ended = older(config, steps)
+        assert steps.thread is not None
+        steps.thread.join(60)
+    assert ended == []
+    check(config, config.output.path)
+    return steps.taken
