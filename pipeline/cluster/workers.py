@@ -118,9 +118,11 @@ class Predictor:
         block_rows: int,
         run_id: str,
         output: str,
+        load_engine: Callable[..., engines.Engine] = engines.load,
     ) -> None:
         """Load the model on this actor's device; blocks have up to `block_rows`. What goes wrong is raised by the
-        first call: Ray restarts an actor that fails to start, and prints why each time."""
+        first call: Ray restarts an actor that fails to start, and prints why each time. `load_engine` takes the
+        arguments of `engines.load`."""
         self._config, self._run_id = config, run_id
         self._metrics = metrics.PredictorMetrics(run_id)
         self._failure: LakeLensError | None = None
@@ -129,7 +131,7 @@ class Predictor:
             self._model = resolve(config.model, storage)
             self._model.require(weights_sha256)
             int8 = config.model.precision == quantized.INT8
-            self._engine = engines.load(
+            self._engine = load_engine(
                 self._model,
                 config.model,
                 config.embedding,

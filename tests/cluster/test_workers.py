@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from pipeline import schema
+from pipeline import engines, schema
 from pipeline.cluster.workers import Decoder, Predictor, write_fragments, write_rest
 from pipeline.config import RunConfig
 from pipeline.engines import Engine, Scored
@@ -39,8 +39,8 @@ def pending(paths: list[Path]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema.PENDING)
 
 
-def predictor(settings: RunConfig, model: Model) -> Predictor:
-    return Predictor(settings, model.weights_sha256, "torch", 1, 1.0, 512, "run", "out")
+def predictor(settings: RunConfig, model: Model, load_engine: Callable[..., Engine] = engines.load) -> Predictor:
+    return Predictor(settings, model.weights_sha256, "torch", 1, 1.0, 512, "run", "out", load_engine)
 
 
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 65])
@@ -71,15 +71,24 @@ class Small(Engine):
 
     device, precision = "small", "fp32"
 
-    def __init__(self, engine: Engine, room: int, hopeless: int | None = None) -> None:
-        self._engine, self._room, self._hopeless = engine, room, hopeless
-        self.batches: list[int] = []
+    def __init__(self, engine: Engine, room: int, hopeless: int | None, batches: list[int]) -> None:
+        """It notes the sizes of its batches in `batches`."""
+        self._engine, self._room, self._hopeless, self._batches = engine, room, hopeless, batches
 
     def start(self, pixels: NDArray[np.uint8]) -> Callable[[], Scored]:
-        self.batches.append(len(pixels))
+        self._batches.append(len(pixels))
         if len(pixels) > self._room or self._hopeless in pixels[:, 0, 0, 0]:
             raise OutOfMemory
         return self._engine.start(pixels)
+
+
+def small_engine(
+    *, room: int, hopeless: int | None = None, batches: list[int] | None = None
+) -> Callable[..., Engine]:
+    """Take the place of `engines.load`, with a `Small` engine around the real one."""
+    return lambda *model, **options: Small(
+        engines.load(*model, **options), room, hopeless, [] if batches is None else batches
+    )
 
 
 def without_times(table: pa.Table) -> list[dict[str, Any]]:
@@ -91,15 +100,13 @@ def test_a_batch_that_does_not_fit_is_halved_and_no_row_is_lost(
 ) -> None:
     decoded = Decoder(settings, model.preprocessing, "run")(pending(lakes.folder_of_images(tmp_path, 21)))
     expected = predictor(settings, model)(decoded)
-    tight = predictor(settings, model)
-    small = Small(tight._engine, room=3)
-    tight._engine = small
-    found = tight(decoded)
+    batches: list[int] = []
+    found = predictor(settings, model, small_engine(room=3, batches=batches))(decoded)
     assert without_times(found) == without_times(expected)
     embeddings = [np.array(table.column("embedding").to_pylist()) for table in (found, expected)]
     assert np.allclose(*embeddings, atol=1e-3)
-    assert small.batches[:2] == [8, 4]
-    assert max(small.batches[2:]) <= 3
+    assert batches[:2] == [8, 4]
+    assert max(batches[2:]) <= 3
 
 
 def test_an_image_that_never_fits_becomes_a_failed_row_and_its_neighbours_do_not(
@@ -109,9 +116,7 @@ def test_an_image_that_never_fits_becomes_a_failed_row_and_its_neighbours_do_not
     pixels = np.frombuffer(decoded.column(schema.PIXELS).chunk(0).buffers()[2], np.uint8).reshape(9, -1)
     firsts = pixels[:, 0].tolist()
     hopeless = next(value for value in firsts if firsts.count(value) == 1)
-    tight = predictor(settings, model)
-    tight._engine = Small(tight._engine, room=8, hopeless=hopeless)
-    rows = tight(decoded).to_pylist()
+    rows = predictor(settings, model, small_engine(room=8, hopeless=hopeless))(decoded).to_pylist()
     failed = [(row["stage"], row["error_code"]) for row in rows if row["outcome"] == "failed"]
     assert failed == [("predict", "out_of_memory")]
     assert rows[firsts.index(hopeless)]["outcome"] == "failed"

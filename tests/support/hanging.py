@@ -25,25 +25,33 @@ WORD = "word"
 
 
 class HangingEngine(engines.Engine):
-    """It is in C code, and no other thread of its process can go on."""
+    """A real engine that hangs in C code once it is told to: no other thread of its process can go on."""
 
-    device, precision = "none", "fp32"
+    def __init__(self, engine: engines.Engine) -> None:
+        self.device, self.precision, self.in_flight = engine.device, engine.precision, engine.in_flight
+        self.hangs = False
+        self._engine = engine
 
     def start(self, pixels: NDArray[np.uint8]) -> Callable[[], engines.Scored]:
-        ctypes.PyDLL(None).sleep(HOUR_S)
-        raise AssertionError
+        if self.hangs:
+            ctypes.PyDLL(None).sleep(HOUR_S)
+        return self._engine.start(pixels)
 
 
 class HangingPredictor(Predictor):
     """Its engine hangs at the block `STUCK`; it leaves a file of that name."""
 
     def __init__(self, output: str, **settings: Any) -> None:
-        super().__init__(output=output, **settings)
+        super().__init__(output=output, load_engine=self._load_hanging, **settings)
         self._folder = Path(output).parent
+
+    def _load_hanging(self, *model: Any, **options: Any) -> HangingEngine:
+        self._hanging = HangingEngine(engines.load(*model, **options))
+        return self._hanging
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         if rows["dataset"][0].as_py() == STUCK:
-            self._engine = HangingEngine()
+            self._hanging.hangs = True
             (self._folder / STUCK).touch()
         return super().__call__(rows)
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +24,11 @@ class SleepingEngine(engines.Engine):
     """Makes up a label and a vector, and takes its time."""
 
     device, precision = "sleep", "fp32"
+
+    @classmethod
+    def load(cls, *_model: Any, **_options: Any) -> "SleepingEngine":
+        """Take the place of `engines.load`."""
+        return cls()
 
     def start(self, pixels: NDArray[np.uint8]) -> Callable[[], engines.Scored]:
         time.sleep(len(pixels) * IMAGE_S)
@@ -74,8 +78,7 @@ class TracedPredictor(Predictor):
     """The real one, but for its engine; it notes what it begins and ends to predict."""
 
     def __init__(self, output: str, **settings: Any) -> None:
-        with patch("pipeline.engines.load", lambda *words, **names: SleepingEngine()):
-            super().__init__(output=output, **settings)
+        super().__init__(output=output, load_engine=SleepingEngine.load, **settings)
         self._trace = Trace(output, "predictor")
 
     def __call__(self, rows: pa.Table) -> pa.Table:
