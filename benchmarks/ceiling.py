@@ -1,0 +1,90 @@
+"""What the predictor stage loses: `python -m benchmarks.ceiling [BLOCK_ROWS] [RATE,RATE,...] [SECONDS]`.
+
+A decoder hands over ready pixels at once to the real predictor, whose device has a fixed rate in images/s. Prints
+one JSON line for each rate: the share of time in which the device works, measured in the second half of the run,
+and the images/s that it delivers.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from benchmarks import fixed_rate_device
+from benchmarks.driver import settings_of
+from pipeline import run, schema
+from pipeline.cluster import connection, node_resources, pools
+from pipeline.cluster.started import Started
+from pipeline.planning import claim
+
+SIDE = 224
+"""Height and width of the images, in pixels."""
+OBJECT_STORE_BYTES = 4_000_000_000
+
+
+class ReadyDecoder:
+    """Pending rows -> the same rows with the same random pixels again and again."""
+
+    def __init__(self, block_rows: int, run_id: str) -> None:
+        images = np.random.default_rng(1).integers(0, 255, (block_rows, SIDE * SIDE * 3), np.uint8)
+        self._pixels = pa.array([image.tobytes() for image in images], schema.PIXELS_TYPE)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        for field in schema.DECODED:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+        return rows.append_column(schema.PIXELS, self._pixels.slice(0, rows.num_rows))
+
+
+def measure(block_rows: int, rate: float, seconds: float, folder: Path) -> dict[str, float]:
+    """Keep a device of `rate` images/s busy for some `seconds`, and return the figures."""
+    run_id, log = uuid4().hex, folder / "log"
+    settings = settings_of(folder, int(rate * seconds))
+    assignment = claim.assign(settings, run_id)
+    assert assignment.heartbeat is not None
+    with connection.connected(None), Started(run_id) as started:
+        sizes = pools.sized(settings.workers, node_resources.alive(), "GPU")
+        rows = run.pending(assignment, block_rows)
+        fed = pools.pooled(rows, ReadyDecoder, sizes.decoders, block_rows=block_rows, run_id=run_id)
+        scored = fixed_rate_device.predicted(fed, sizes.predictors, settings, assignment, block_rows, rate, log)
+        count = sum(rows for _, rows in started.blocks(scored))
+    assignment.heartbeat.stop()
+    busy = fixed_rate_device.busy_share(log)
+    return {
+        "block": block_rows,
+        "device_images_per_s": rate,
+        "busy": round(busy, 3),
+        "delivered": round(rate * busy),
+        "rows": count,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("block_rows", type=int, nargs="?", default=512, help="rows of a block")
+    parser.add_argument("rates", nargs="?", default="500,1000,2000,4000", help="of devices, in images/s")
+    parser.add_argument("seconds", type=float, nargs="?", default=12.0, help="work for each device")
+    options = parser.parse_args()
+    ray.init(
+        address="local",
+        num_gpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=OBJECT_STORE_BYTES,
+    )
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    try:
+        for rate in map(float, options.rates.split(",")):
+            with TemporaryDirectory(prefix="lakelens-ceiling-") as folder:
+                print(json.dumps(measure(options.block_rows, rate, options.seconds, Path(folder))), flush=True)
+    finally:
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
