@@ -33,7 +33,8 @@ from pipeline.output.prediction_rows import Outputs
 from pipeline.output.table import Predictions
 from pipeline.planning.account import Progress
 from pipeline.planning.claim import Assignment
-from pipeline.storage.filesystems import Storage, join
+from pipeline.storage.filesystems import Storage
+from pipeline.storage.uris import join
 from tests.support import seaweed
 
 RATE = 500.0

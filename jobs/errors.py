@@ -8,7 +8,8 @@ from jobs import console
 from jobs.options import Anonymous, EndpointUrl, Output
 from pipeline.config import StorageConfig
 from pipeline.output import failed_rows
-from pipeline.storage.filesystems import Storage, shown
+from pipeline.storage.filesystems import Storage
+from pipeline.storage.uris import redacted
 
 
 def main(
@@ -26,7 +27,7 @@ def main(
         console.say("No row has failed.")
     else:
         rows = [
-            (f.dataset, f"{f.rows:,}", f.stage, f.error_code, "  ".join(map(shown, f.examples))) for f in found
+            (f.dataset, f"{f.rows:,}", f.stage, f.error_code, "  ".join(map(redacted, f.examples))) for f in found
         ]
         console.show_table(("dataset", "rows", "stage", "code", "examples"), rows, figures=("rows",))
     if export is not None:

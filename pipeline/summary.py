@@ -13,7 +13,8 @@ from pipeline.output.documents import Document, parsed
 from pipeline.planning.account import Account, Counts
 from pipeline.planning.listing_report import Listing
 from pipeline.stage_seconds import Seconds
-from pipeline.storage.filesystems import Storage, join
+from pipeline.storage.filesystems import Storage
+from pipeline.storage.uris import join
 
 FILE = "summary.json"
 

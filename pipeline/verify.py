@@ -23,7 +23,8 @@ from pipeline.output.fragment import is_of_failed
 from pipeline.output.table import RUNS, Predictions
 from pipeline.planning import manifest, relation
 from pipeline.storage import data_uris, sql, temporary_folders
-from pipeline.storage.filesystems import Storage, absolute, join
+from pipeline.storage.filesystems import Storage
+from pipeline.storage.uris import absolute, join
 
 BATCH = 32
 """Images that are decoded and computed at once."""

@@ -17,7 +17,7 @@ from ray.job_submission import JobSubmissionClient
 
 from pipeline.cluster import connection, handshake
 from pipeline.errors import BusyError, ClusterError, ConfigError
-from pipeline.storage.filesystems import shown
+from pipeline.storage.uris import redacted
 
 HEADERS = "RAY_JOB_HEADERS"
 """Ray's own variable: headers for every request, as a JSON object."""
@@ -34,13 +34,13 @@ def client(address: str, ca_file: str | None = None) -> JobSubmissionClient:
         parts, port = urlsplit(""), 0
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ClusterError(
-            f"Jobs are submitted to the address of a dashboard, http://host:8265, not {shown(address)}."
+            f"Jobs are submitted to the address of a dashboard, http://host:8265, not {redacted(address)}."
         )
     headers, verify = _headers(), _certificates(ca_file)
     if parts.scheme not in getproxies() or proxy_bypass(parts.hostname):
-        connection.require_answer(parts.hostname, port, f"the Ray dashboard at {shown(address)}")
+        connection.require_answer(parts.hostname, port, f"the Ray dashboard at {redacted(address)}")
     if "authorization" not in {name.lower() for name in headers or {}}:
-        handshake.require_token(f"the Ray dashboard at {shown(address)}")
+        handshake.require_token(f"the Ray dashboard at {redacted(address)}")
     logging.getLogger("ray.dashboard").setLevel(logging.WARNING)  # it tells of every package and socket
     logging.getLogger("ray._private.runtime_env").setLevel(logging.WARNING)
     with explained(address):
@@ -50,7 +50,7 @@ def client(address: str, ca_file: str | None = None) -> JobSubmissionClient:
 @contextmanager
 def explained(address: str, job_id: str | None = None) -> Iterator[None]:
     """Whatever the client raises, as one sentence."""
-    address = shown(address)
+    address = redacted(address)
     try:
         yield
     except AuthenticationError as error:

@@ -8,6 +8,7 @@ from ray.runtime_env import RuntimeEnv
 
 from pipeline.config import read_yaml
 from pipeline.errors import ConfigError
+from pipeline.storage.uris import has_secret
 
 STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 STOP_S = 60
@@ -18,8 +19,6 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 """Names of variables that are not sent; those of files that hold secrets are."""
-_IN_URL = re.compile(r"://[^/@\s]+@|[?&](sig|X-Amz-Signature|X-Goog-Signature)=", re.IGNORECASE)
-"""A password, a token or a signature in a URL."""
 
 
 def read(path: str) -> dict[str, Any]:
@@ -57,5 +56,5 @@ def _require_no_secret(path: str, found: dict[str, Any], variables: dict[str, An
             f"{path}: {secret} looks like a secret, and the dashboard shows a job's variables; set it in the "
             f"environment of the cluster's nodes, and give --require {secret}."
         )
-    if _IN_URL.search(str(found)):
+    if has_secret(str(found)):
         raise ConfigError(f"{path}: a URL has a password or a signature in it, and the dashboard shows it.")

@@ -26,7 +26,7 @@ from pipeline.cluster import dashboard
 from pipeline.cluster.runtime_environment import STOP_S, STOP_VARIABLE
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, ConfigError
-from pipeline.storage.filesystems import scheme
+from pipeline.storage.uris import is_relative
 
 ENDED = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 130}
 """Exit codes of jobs that have ended, where Ray does not know that of the process."""
@@ -153,7 +153,7 @@ def _require_shared_paths(config: RunConfig) -> None:
     if Path(config.model.name).is_dir():
         paths.append(("model.name", config.model.name))
     for key, path in paths:
-        if scheme(path) == "file" and not path.startswith(("/", "file:")):
+        if is_relative(path):
             raise ConfigError(
                 f"{key} = {path} is relative to this machine's folder; give a job a URI, or an absolute path that "
                 "every node of the cluster has."

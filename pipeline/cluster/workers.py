@@ -33,7 +33,8 @@ from pipeline.output.prediction_rows import Outputs, parquet_bytes
 from pipeline.preprocessing import Preprocessing
 from pipeline.stage_seconds import Seconds
 from pipeline.storage import data_uris
-from pipeline.storage.filesystems import Storage, failure, join, shown
+from pipeline.storage.filesystems import Storage, failure
+from pipeline.storage.uris import DATA_PATTERN, is_data, join, redacted
 
 WRITES = 8
 """Fragments of one group of blocks that are written at once: a lake can have many small datasets."""
@@ -49,7 +50,7 @@ def read_pending(files: pa.Table, storage: Storage) -> Iterator[pa.Table]:
     for uri in files.column(schema.URI).to_pylist():
         data = storage.read(uri)
         if data is None:
-            raise StorageError(f"{shown(uri)}, a part of this run's plan, is gone; run again.")
+            raise StorageError(f"{redacted(uri)}, a part of this run's plan, is gone; run again.")
         rows = pq.ParquetFile(pa.BufferReader(data))
         yield from map(rows.read_row_group, range(rows.num_row_groups))
 
@@ -252,16 +253,16 @@ def _facts(report: Report | RowError, digest: str | None) -> tuple[Any, ...]:
 def _kept_uris(rows: pa.Table) -> pa.ChunkedArray:
     """The uris as the output keeps them: a hash for an image that is written out in its uri."""
     uris = rows.column(schema.URI)
-    written_out = pc.match_substring_regex(uris, "^(?i:data:)")
+    written_out = pc.match_substring_regex(uris, DATA_PATTERN)
     if not pc.any(written_out).as_py():
         return uris
-    kept = [data_uris.hashed(uri) if data_uris.is_data(uri) else uri for uri in uris.to_pylist()]
+    kept = [data_uris.hashed(uri) if is_data(uri) else uri for uri in uris.to_pylist()]
     return pa.chunked_array([pa.array(kept, pa.string())])
 
 
 def _examples(group: pa.Table) -> tuple[str, ...]:
     failed = group.filter(pc.is_valid(group["error_code"])).slice(0, EXAMPLES)
-    return tuple(f"{shown(row[schema.URI])}: {row['error_code']}" for row in failed.to_pylist())
+    return tuple(f"{redacted(row[schema.URI])}: {row['error_code']}" for row in failed.to_pylist())
 
 
 def _refused(group: pa.Table) -> int:

@@ -18,10 +18,11 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import ErrorCode, RowError, Stage, StorageError
 from pipeline.images.manifest_bytes import CarriedBytes
 from pipeline.images.pacing import GivenUpError, Pace, ThrottledError, Turn
-from pipeline.storage import aws, data_uris
+from pipeline.storage import data_uris
 from pipeline.storage.error_codes import RETRYABLE, classify
-from pipeline.storage.filesystems import Storage, scheme
+from pipeline.storage.filesystems import Storage
 from pipeline.storage.s3_objects import Objects
+from pipeline.storage.uris import is_data, is_local, is_s3, row_uri, store_of
 
 LOOK_AHEAD = 32
 """Images that are fetched, or wait to be decoded, at once."""
@@ -112,18 +113,18 @@ class Fetcher:
                 future.cancel()
 
     def _begun(self, request: Request, given_up: threading.Event) -> "Future[Fetched]":
-        found, kind = None, scheme(request.uri)
+        found, local = None, is_local(request.uri)
         if request.carried_in is not None:
             # One after the other: rows of a Parquet file are cheap to read only in their order.
             read = partial(self._read_carried, request)
-            local = scheme(request.carried_in) == "file"
-            found = _tried(read) if local else _paced(read, self._turn(request.carried_in, given_up))
-        elif kind == "data":
+            manifest = request.carried_in
+            found = _tried(read) if is_local(manifest) else _paced(read, self._turn(manifest, given_up))
+        elif is_data(request.uri):
             found = _tried(partial(self._read, request))
-        elif kind == "file" and self._files_are_quick:
+        elif local and self._files_are_quick:
             found = self._timed(request)
         if found is None:
-            if kind == "file":
+            if local:
                 return self._threads.submit(self._timed, request)
             return self._threads.submit(_paced, partial(self._read, request), self._turn(request.uri, given_up))
         done: Future[Fetched] = Future()
@@ -131,7 +132,7 @@ class Fetcher:
         return done
 
     def _turn(self, uri: str, given_up: threading.Event) -> Turn:
-        return Turn(self._pace(_store(uri)), next(self._numbers), given_up)
+        return Turn(self._pace(store_of(uri)), next(self._numbers), given_up)
 
     def _timed(self, request: Request) -> Fetched:
         """Some file systems are a cache away, others, mounted from afar, a network: the last read says which."""
@@ -148,9 +149,9 @@ class Fetcher:
         if length == 0:
             raise _error(ErrorCode.EMPTY, _MESSAGES[ErrorCode.EMPTY])
         most = self._max_bytes + 1 if length is None else length
-        if data_uris.is_data(request.uri):
+        if is_data(request.uri):
             return self._checked(data_uris.content(request.uri)[start : start + most], length)
-        if scheme(request.uri) in aws.SCHEMES:
+        if is_s3(request.uri):
             return self._checked(self._read_s3(request.uri, start, start + most), length)
         fs, path = self._opened(request.uri)
         if not isinstance(fs, LocalFileSystem):
@@ -180,7 +181,7 @@ class Fetcher:
         assert request.carried_in is not None
         assert request.row is not None
         found = self._carried.read(request.carried_in, request.column, request.row)
-        if found is None and _is_only_a_row(request):
+        if found is None and request.uri == row_uri(request.carried_in, request.row):
             raise _error(ErrorCode.EMPTY, "the manifest row has neither bytes nor a uri")
         return None if found is None else self._checked(found, None)
 
@@ -220,18 +221,6 @@ def _paced(read: Callable[[], bytes | None], turn: Turn) -> Any:
     """Like `_tried`, of a store that may throttle. Raises: GivenUpError."""
     found = _tried(lambda: turn.served(read))
     return found and Fetched(found.data, turn.asked)
-
-
-def _store(uri: str) -> str:
-    """What throttles as one: a host or a bucket, behind the archive that an image may be in."""
-    outermost = uri if scheme(uri) in (*aws.SCHEMES, "http", "https") else uri.rpartition("::")[2]
-    return "/".join(outermost.split("/", 3)[:3])
-
-
-def _is_only_a_row(request: Request) -> bool:
-    """Whether the uri was made of the manifest's, without a signature, and the row's number: it leads nowhere."""
-    plain = (request.carried_in or "").partition("?")[0]
-    return request.uri.startswith(plain) and request.uri.endswith(f"#row={request.row}")
 
 
 def _size_of_file(path: str) -> int:

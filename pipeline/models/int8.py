@@ -15,7 +15,8 @@ from uuid import uuid4
 from pipeline.errors import ModelError
 from pipeline.models.comparison import Agreement
 from pipeline.storage.caches import cache_folder, made_at_once
-from pipeline.storage.filesystems import Storage, join
+from pipeline.storage.filesystems import Storage
+from pipeline.storage.uris import join
 
 INT8 = "int8"
 """The precision that has a model of its own."""

@@ -17,7 +17,8 @@ from pipeline.errors import ModelError
 from pipeline.models import model_files
 from pipeline.models.model_files import read_json, weights_of
 from pipeline.preprocessing import NESTED, OWN, SHARED, Preprocessing, read_preprocessing
-from pipeline.storage.filesystems import Storage, scheme
+from pipeline.storage.filesystems import Storage
+from pipeline.storage.uris import is_local
 
 MODEL_TYPES = ("vit", "deit", "vit_msn", "dinov2", "dinov2_with_registers", "beit", "data2vec-vision")
 """Hugging Face model types whose last hidden state starts with a CLS token."""
@@ -50,7 +51,7 @@ class Model:
 
     def pinned(self, config: ModelConfig) -> ModelConfig:
         """The same model for other processes: an absolute folder, or the exact commit on the hub."""
-        if scheme(config.name) != "file":
+        if not is_local(config.name):
             return config
         local = Path(config.name).expanduser().is_dir()
         return config.model_copy(update={"name": str(self.folder)} if local else {"revision": self.revision})

@@ -15,7 +15,8 @@ from pipeline.models import hub
 from pipeline.preprocessing import OWN, SHARED
 from pipeline.storage.caches import cache_folder, made_at_once, set_environment
 from pipeline.storage.error_codes import classify
-from pipeline.storage.filesystems import Storage, expanded, failure, join, scheme
+from pipeline.storage.filesystems import Storage, failure
+from pipeline.storage.uris import expanded, is_local, join
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 INDEX = "model.safetensors.index.json"
@@ -26,7 +27,7 @@ def fetch(config: ModelConfig, storage: Storage) -> tuple[Path, str]:
     """The model's folder on this machine, and the revision that it is. Raises: ModelError, StorageError."""
     set_environment()  # before anything imports what the hub, or a model, is read with
     name = config.name
-    if scheme(name) != "file":
+    if not is_local(name):
         return _download(name, storage), "-"
     path = expanded(name)
     if path.is_dir():

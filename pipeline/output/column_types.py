@@ -16,8 +16,8 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.errors import ManifestError
-from pipeline.storage.filesystems import shown
 from pipeline.storage.sql import quoted
+from pipeline.storage.uris import redacted
 
 TEXT = "VARCHAR"
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
@@ -118,7 +118,9 @@ def misfits(
     ).fetchone()
     assert found is not None
     pairs = zip(changes, found[::2], found[1::2], strict=True)
-    return {name: "binary data" if example is None else shown(example) for name, example, count in pairs if count}
+    return {
+        name: "binary data" if example is None else redacted(example) for name, example, count in pairs if count
+    }
 
 
 def kinds(fields: Sequence[pa.Field]) -> dict[str, str]:

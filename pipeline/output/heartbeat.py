@@ -16,7 +16,8 @@ from typing import Any
 
 from pipeline.errors import LakeLensError, StorageError
 from pipeline.output.documents import Document, parsed
-from pipeline.storage.filesystems import Storage, join
+from pipeline.storage.filesystems import Storage
+from pipeline.storage.uris import join
 
 FILE = "heartbeat.json"
 INTERVAL_S = 5.0

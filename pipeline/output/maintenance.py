@@ -20,7 +20,8 @@ from pipeline.errors import TableError
 from pipeline.output import heartbeat, orphans, space
 from pipeline.output.prediction_rows import ROW_GROUP_ROWS
 from pipeline.output.table import RUNS, Predictions, paths
-from pipeline.storage.filesystems import Storage, failure, join
+from pipeline.storage.filesystems import Storage, failure
+from pipeline.storage.uris import join
 
 TARGET_MB = 128
 """Size of a compacted file: some 60,000 rows of 768 dimensions; a file whose rows are replaced is read whole."""

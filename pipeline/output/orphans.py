@@ -7,7 +7,8 @@ from datetime import datetime
 from pipeline.errors import TableError
 from pipeline.output.fragment import epoch_of
 from pipeline.output.table import Predictions, paths
-from pipeline.storage.filesystems import failure, join, modified
+from pipeline.storage.filesystems import failure, modified
+from pipeline.storage.uris import join
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from pipeline.errors import SpaceError, StorageError
 from pipeline.output.documents import Document, parsed
-from pipeline.storage.filesystems import Storage, join
+from pipeline.storage.filesystems import Storage
+from pipeline.storage.uris import join
 
 FILE = "space.json"
 FORMAT = 2

@@ -20,7 +20,8 @@ from pipeline.output import delta_log
 from pipeline.output.actions import Change
 from pipeline.output.delta_log import APPLICATION
 from pipeline.output.fragment import FOLDER, Fragment
-from pipeline.storage.filesystems import Storage, absolute, delta_uri, join
+from pipeline.storage.filesystems import Storage
+from pipeline.storage.uris import absolute, delta_uri, join
 
 RUNS = "runs"
 """Of an output: the folder with a folder for each run."""

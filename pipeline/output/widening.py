@@ -26,7 +26,8 @@ from pipeline.output.maintenance import WIDENED, who
 from pipeline.output.prediction_rows import ROW_GROUP_ROWS, parquet_writer
 from pipeline.output.table import RUNS, Predictions
 from pipeline.storage import sql, temporary_folders
-from pipeline.storage.filesystems import Storage, failure, join
+from pipeline.storage.filesystems import Storage, failure
+from pipeline.storage.uris import join
 
 WRITES = 4
 """Files that are rewritten at once; of each `ROW_GROUP_ROWS` rows are in memory."""

@@ -19,7 +19,8 @@ from pipeline.output.table import RUNS, Predictions
 from pipeline.planning.account import Account
 from pipeline.planning.listing_report import Listing
 from pipeline.planning.plan import MISSING, Plan, Selection, plan
-from pipeline.storage.filesystems import Storage, absolute, join
+from pipeline.storage.filesystems import Storage
+from pipeline.storage.uris import absolute, join
 
 CLAIM_ATTEMPTS = 5
 """Plans made because the table moved between planning and claiming, before giving up."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.storage.filesystems import scheme, shown
+from pipeline.storage.uris import is_http, printable, redacted
 
 HIDDEN, NO_ENDING = "hidden", "without ending"
 SPECIAL = "neither file nor folder"
@@ -133,9 +133,7 @@ def ending(name: str) -> str:
 def named(uri: str) -> str:
     """A name as messages show it, whole and on one line; bytes that are not UTF-8 are escaped."""
     text = as_text(uri)
-    if scheme(text) in ("http", "https"):
-        return shown(text)  # without a signature
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return redacted(text) if is_http(text) else printable(text)
 
 
 def is_text(name: str) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import duckdb
 
@@ -21,7 +20,8 @@ from pipeline.planning.listing_report import Listing, merged
 from pipeline.planning.manifest_files import ManifestFiles, Source
 from pipeline.planning.relation import relation
 from pipeline.storage import sql
-from pipeline.storage.filesystems import Storage, failure, scheme, shown
+from pipeline.storage.filesystems import Storage, failure
+from pipeline.storage.uris import is_http, redacted, without_query
 
 Result = TypeVar("Result")
 
@@ -92,7 +92,7 @@ def sources(config: ManifestConfig, storage: Storage, scratch: Path) -> list[Sou
         except Exception as error:
             raise failure(error, path) from error
         if not matches:
-            raise ManifestError(f"The manifest {shown(path)} does not exist; check manifest.path.")
+            raise ManifestError(f"The manifest {redacted(path)} does not exist; check manifest.path.")
         if folder:
             listing = str(scratch / f"listing-{number}.parquet")
             listed = write_listing(path, listing, storage, dataset=config.dataset)
@@ -109,7 +109,7 @@ def _matches(fs: Any, path: str, uri: str) -> list[str]:
     """
     if _exists(fs, path):
         return [path]
-    if scheme(uri) in ("http", "https") or not re.search(r"[*?\[]", path):
+    if is_http(uri) or not re.search(r"[*?\[]", path):
         return []
     named = path[: re.search(r"[*?]|$", path).start()]  # type: ignore[union-attr]
     folder = named[: named.rfind("/") + 1]
@@ -128,11 +128,10 @@ def _exists(fs: Any, path: str) -> bool:
 
 
 def _format(path: str) -> str:
-    plain = urlsplit(path).path if scheme(path) in ("http", "https") else path
     for name, suffixes in FORMATS.items():
-        if plain.lower().endswith(suffixes):
+        if without_query(path).lower().endswith(suffixes):
             return name
     raise ManifestError(
-        f"{shown(path)} is not a manifest: its name must end in .parquet, .pq, "
+        f"{redacted(path)} is not a manifest: its name must end in .parquet, .pq, "
         ".csv, .tsv, .jsonl or .ndjson (.gz may follow the last four)."
     )

@@ -16,8 +16,9 @@ from pipeline.errors import ManifestError
 from pipeline.planning import parquet_copy
 from pipeline.planning.listing_report import Listing
 from pipeline.planning.parquet_copy import Rewritten, Wanted, Writer
-from pipeline.storage.filesystems import Storage, scheme, shown
+from pipeline.storage.filesystems import Storage
 from pipeline.storage.sql import literal, quoted
+from pipeline.storage.uris import is_http, redacted
 
 OPENED = 16
 """Parquet files whose footers are read at once."""
@@ -54,7 +55,7 @@ class ManifestFile:
     @property
     def name(self) -> str:
         """Its URI, for messages."""
-        return shown(self.source.uri)
+        return redacted(self.source.uri)
 
     def find(self, name: str | None) -> columns.Path | None:
         """The column of that name; in JSON lines a dot leads into an object."""
@@ -156,7 +157,7 @@ class ManifestFiles:
             return ManifestFile(source, number, done.schema, done.rows, done)
         file = ManifestFile(source, number, own, rows)
         taken = any(columns.find(own, name) for name in _TAKEN)
-        if not (taken or self._suspect or scheme(source.uri) in ("http", "https")):
+        if not (taken or self._suspect or is_http(source.uri)):
             return file
         done = parquet_copy.parquet(writer, self._storage, self._left_out(file))
         return ManifestFile(source, number, own, rows, done)
@@ -196,7 +197,7 @@ class ManifestFiles:
         for name in file.schema.names:
             if name.casefold().startswith(PREFIX):
                 raise ManifestError(
-                    f"The manifest {file.name} has a column {shown(name)!r}; rename it, LakeLens uses it."
+                    f"The manifest {file.name} has a column {redacted(name)!r}; rename it, LakeLens uses it."
                 )
         for path in filter(None, map(file.find, self._asked)):
             if file.source.format == "parquet" and (alike := columns.twins(file.schema, path)):
@@ -266,6 +267,6 @@ def _lacking(file: ManifestFile, key: str, name: str) -> ManifestError:
     meant = columns.near(name, file.schema.names)
     hint = f"; did you mean {meant!r}?" if meant and meant != name else "."
     what = "binary column" if path is not None else "column"
-    names = [shown(name) for name in file.schema.names[:NAMED]]
+    names = [redacted(name) for name in file.schema.names[:NAMED]]
     have = ", ".join([*names, "…"] if len(file.schema.names) > NAMED else names) or "none"
     return ManifestError(f"The manifest {file.name} has no {what} {name!r} ({key}); it has {have}{hint}")

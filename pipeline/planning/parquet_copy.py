@@ -19,7 +19,8 @@ from pipeline.errors import LakeLensError, ManifestError, StorageError
 from pipeline.planning import csv_rows, json_rows, text
 from pipeline.planning.text import BATCH_ROWS, Rows
 from pipeline.schema import ORDINAL, ROW_BITS, SOURCE, UNREADABLE
-from pipeline.storage.filesystems import Storage, failure, shown
+from pipeline.storage.filesystems import Storage, failure
+from pipeline.storage.uris import redacted
 
 LINES_NAMED = 20
 """Values of one column of a file whose lines are named; further ones are only counted."""
@@ -103,7 +104,7 @@ class Writer:
             return
         for row in bad:
             self._named[name] = self._named.get(name, 0) + 1
-            where = f" ({place(row)} of {shown(self.uri)})" if self._named[name] <= LINES_NAMED else ""
+            where = f" ({place(row)} of {redacted(self.uri)})" if self._named[name] <= LINES_NAMED else ""
             invalid.setdefault(row, f"{name} is not UTF-8{where}")
 
     def _append(self, rows: pa.Table, size: int, reasons: list[str | None] | None) -> None:
@@ -180,7 +181,7 @@ def parquet_file(uri: str, storage: Storage) -> Iterator[pq.ParquetFile]:
         raise
     except (pa.ArrowException, EOFError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise ManifestError(f"Cannot read the manifest {shown(uri)}: {reason}.") from error
+        raise ManifestError(f"Cannot read the manifest {redacted(uri)}: {reason}.") from error
     except Exception as error:
         raise failure(error, uri) from error
 

@@ -25,7 +25,8 @@ from pipeline.output.table import Predictions
 from pipeline.planning import manifest, relation
 from pipeline.planning.account import Account, Counts
 from pipeline.storage import sql, temporary_folders
-from pipeline.storage.filesystems import Storage, failure, join
+from pipeline.storage.filesystems import Storage, failure
+from pipeline.storage.uris import join
 
 PENDING_FILE_ROWS = 262_144
 """Rows of one pending file, and of what is in memory while it is written: some tens of MB."""

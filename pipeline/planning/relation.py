@@ -15,9 +15,9 @@ from pipeline.errors import ConfigError, ManifestError
 from pipeline.planning.manifest_files import KEYS, ManifestFile, ManifestFiles, is_binary
 from pipeline.planning.parquet_copy import EXACT
 from pipeline.schema import ORDINAL, ROW_BITS, SOURCE, UNREADABLE
-from pipeline.storage import data_uris, sql
-from pipeline.storage.filesystems import shown
+from pipeline.storage import data_uris, sql, uris
 from pipeline.storage.sql import literal, quoted
+from pipeline.storage.uris import redacted
 
 MAX_DATASET_BYTES = 200
 """Longest percent-encoded dataset name: it is a folder name, and file systems stop at 255 bytes."""
@@ -25,8 +25,6 @@ MAX_DATASET_BYTES = 200
 _RAW = {name: f"_lakelens_raw_{name}" for name in (*KEYS, schema.OFFSET, schema.LENGTH)}
 """What a manifest says, as text, before it is resolved and checked."""
 _NO_TEXT = "CAST(NULL AS VARCHAR)"
-_SIGNATURE = re.compile(r"(?<=://)(?P<place>[^\s'\"?]*)\?[^\s'\"]*")
-"""The query of a URL, which may be a secret."""
 _PLAIN_TYPES = re.compile(
     r"BOOLEAN|TINYINT|SMALLINT|INTEGER|BIGINT|FLOAT|DOUBLE|VARCHAR|BLOB|DATE|TIMESTAMP|DECIMAL\(.*\)"
     r"|TIMESTAMP WITH TIME ZONE"
@@ -57,8 +55,8 @@ def relation(manifest: ManifestFiles, connection: duckdb.DuckDBPyConnection) -> 
 
 def unreadable(error: duckdb.Error, config: ManifestConfig) -> ManifestError:
     """DuckDB's complaint about a manifest file, as one sentence."""
-    first = _SIGNATURE.sub(r"\g<place>", str(error).strip().splitlines()[0].rstrip("."))
-    return ManifestError(f"Cannot read the manifest {', '.join(map(shown, config.path))}: {first}.")
+    first = uris.without_queries(str(error).strip().splitlines()[0].rstrip("."))
+    return ManifestError(f"Cannot read the manifest {', '.join(map(redacted, config.path))}: {first}.")
 
 
 def _table(manifest: ManifestFiles, group: list[ManifestFile]) -> str:
@@ -100,7 +98,7 @@ def _require_fit(
     try:
         connection.execute(f"SELECT 1 FROM {table} WHERE CAST(({manifest.where}\n) AS BOOLEAN) LIMIT 0")
     except duckdb.Error as error:
-        said = _SIGNATURE.sub(r"\g<place>", str(error).strip().splitlines()[0].rstrip("."))
+        said = uris.without_queries(str(error).strip().splitlines()[0].rstrip("."))
         raise ConfigError(f"--where {manifest.where} does not fit the manifest {file.name}: {said}.") from error
 
 
@@ -210,15 +208,16 @@ def _kept(file: ManifestFile, name: str, kind: str) -> str:
 _WHOLE = r"\d+(\.0+)?"
 _ROW = f"{ORDINAL} & {(1 << ROW_BITS) - 1}"
 _PLAIN_SOURCE = (
-    f"CASE WHEN regexp_matches({SOURCE}, '^(?i:https?)://') THEN regexp_replace({SOURCE}, '[?#].*$', '') "
+    f"CASE WHEN regexp_matches({SOURCE}, '{uris.HTTP_PATTERN}') "
+    f"THEN regexp_replace({SOURCE}, '{uris.QUERY_PATTERN}', '') "
     f"ELSE {SOURCE} END"
 )
 """A manifest's URL without its signature."""
 _URI = _RAW[schema.URI]
 _RESOLVED_URI = (
     f"CASE WHEN coalesce({_URI}, '') = '' AND {schema.ROW} IS NOT NULL "
-    f"THEN {_PLAIN_SOURCE} || '#row=' || {schema.ROW} "
-    f"WHEN regexp_matches({_URI}, '^([A-Za-z][A-Za-z0-9+.-]+://|/|(?i:file:/)|(?i:data:)[^,]*,)') OR {_URI} = '' "
+    f"THEN {_PLAIN_SOURCE} || '{uris.ROW_MARK}' || {schema.ROW} "
+    f"WHEN regexp_matches({_URI}, '{uris.ABSOLUTE_PATTERN}') OR {_URI} = '' "
     f"THEN {_URI} ELSE regexp_replace({_PLAIN_SOURCE}, '[^/]*$', '') || {_URI} END"
 )
 _FIRST = f"TRY_CAST({_RAW[schema.OFFSET]} AS HUGEINT)"
@@ -227,7 +226,8 @@ _DEFAULT_ID = (
     "CASE WHEN regexp_matches(uri, '^(?i:data:)[^,]*,') THEN 'data:' || coalesce(nullif(regexp_extract(uri, "
     rf"'^(?i:data:)\s*({_TYPE}/{_TYPE})\s*[;,]', 1), ''), '{data_uris.DEFAULT_TYPE}') "
     "|| ';sha256=' || sha256(uri) ELSE uri END "
-    f"|| coalesce('#bytes=' || {_FIRST} || '-' || ({_FIRST} + TRY_CAST({_RAW[schema.LENGTH]} AS HUGEINT) - 1), '')"
+    f"|| coalesce('{uris.BYTES_MARK}' || {_FIRST} || '-' "
+    f"|| ({_FIRST} + TRY_CAST({_RAW[schema.LENGTH]} AS HUGEINT) - 1), '')"
 )
 """That of a data: URI is what `data_uris.hashed` gives."""
 _PROBLEM = f"""CASE

@@ -11,7 +11,8 @@ from typing import IO, Any, TextIO, cast
 import pyarrow as pa
 
 from pipeline.errors import LakeLensError, ManifestError
-from pipeline.storage.filesystems import Storage, failure, shown
+from pipeline.storage.filesystems import Storage, failure
+from pipeline.storage.uris import redacted
 
 BATCH_ROWS = 65_536
 """Rows of JSON or Parquet that are in memory at once,"""
@@ -65,7 +66,7 @@ def opened(uri: str, storage: Storage, newline: str) -> Iterator[TextIO]:
     except LakeLensError:
         raise
     except (TextError, *_DAMAGED) as error:
-        raise ManifestError(f"Cannot read the manifest {shown(uri)}: {_reason(error)}.") from error
+        raise ManifestError(f"Cannot read the manifest {redacted(uri)}: {_reason(error)}.") from error
     except Exception as error:
         raise failure(error, uri) from error
 

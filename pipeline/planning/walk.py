@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import ErrorCode
 from pipeline.planning.listing_report import HIDDEN, LOOP, SPECIAL, Tally, is_hidden, named
-from pipeline.storage import aws
+from pipeline.storage import uris
 from pipeline.storage.error_codes import classify
 from pipeline.storage.filesystems import failure
 
@@ -176,7 +176,7 @@ def _scan(fs: Any, folder: _Folder) -> Iterator[_Entry]:
 
 def _is_s3(fs: Any) -> bool:
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
-    return any(name in aws.SCHEMES for name in protocols)
+    return any(name in uris.S3 for name in protocols)
 
 
 def _below_prefix(fs: Any, root: str, tally: Tally) -> Iterator[File]:

@@ -2,11 +2,12 @@
 
 Read in this order:
 
-- `filesystems`: a URI to an fsspec filesystem, and the options of the same store for delta-rs.
+- `uris`: what a URI names, how it becomes absolute, and what messages show of it. `data_uris`: images written out
+  in their URI.
+- `filesystems`: opens the filesystem of a URI, and reads and writes single objects.
 - `aws`: endpoint, region and credentials of S3, the same for every client. `certificates`: the ones of
   `AWS_CA_BUNDLE`, for clients that ignore that variable.
-- `s3_objects`: the fast path for single S3 objects. `http`: byte ranges over HTTP. `data_uris`: images written
-  out in their URI.
+- `s3_objects`: the fast path for single S3 objects. `http`: byte ranges over HTTP.
 - `error_codes`: a store's exception to the code of a row error.
 - `sql`: quoting for DuckDB, and stores that DuckDB reads from.
 - `temporary_folders`, `caches`: folders on this machine.

@@ -16,7 +16,6 @@ import botocore.session
 from pipeline.config import StorageConfig
 from pipeline.storage import certificates
 
-SCHEMES = ("s3", "s3a")
 RETRIES = {"total_max_attempts": 4, "mode": "standard"}
 """botocore's retry policy for each request: exponential backoff with jitter, a few seconds in all."""
 ONCE = {"total_max_attempts": 1, "mode": "standard"}

@@ -16,11 +16,6 @@ DEFAULT_TYPE = "text/plain"
 """The media type of a URI that names none."""
 
 
-def is_data(uri: str) -> bool:
-    """Whether a URI is a `data:` URI, or the text that stands for one."""
-    return uri[:5].lower() == "data:"
-
-
 def content(uri: str) -> bytes:
     """The bytes that a `data:` URI holds. Raises: ValueError for a malformed one."""
     head, comma, text = uri[5:].partition(",")

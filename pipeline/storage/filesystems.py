@@ -1,11 +1,7 @@
-"""URI -> fsspec filesystem, and what delta-rs needs to open the same store.
-
-A URI without a scheme is a local path. It does not know what the files mean.
-"""
+"""Open the filesystem of a URI, and read and write single objects. It does not know what the files mean."""
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes, urlsplit
 from uuid import uuid4
 
 import fsspec
@@ -23,19 +18,14 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline import __version__
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, StorageError
-from pipeline.storage import aws, data_uris
+from pipeline.storage import aws
 from pipeline.storage.error_codes import answer, classify
+from pipeline.storage.uris import absolute, is_http, is_local, is_s3, redacted, scheme
 
 DELETES = 16
 """Objects that are deleted at once."""
 
-SHOWN_CHARS = 200
-"""How much of a URI a message shows."""
-
 _LOCAL = LocalFileSystem()
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
-_FILE = re.compile(r"file:(?://(?:localhost)?)?(/.*)", re.IGNORECASE | re.DOTALL)
-"""As Hadoop (`file:/a`), pathlib (`file:///a`) and RFC 8089 (`file://localhost/a`) write it."""
 
 
 @dataclass(frozen=True)
@@ -54,26 +44,24 @@ class Storage:
 
     def filesystem(self, uri: str) -> tuple[Any, str]:
         """The fsspec filesystem of a URI and the path inside it. Raises: StorageError."""
-        named = scheme(uri)
         try:
-            if named in ("http", "https"):
+            if is_http(uri):
                 from pipeline.storage.http import TIMEOUT, RangedHTTP  # aiohttp: 0.3 s, for those who read by HTTP
 
                 headers = {"User-Agent": self.config.user_agent or f"LakeLens/{__version__}"}
                 return RangedHTTP(client_kwargs={"timeout": TIMEOUT}, headers=headers), uri
-            if named == "file" and (path := absolute(uri)).startswith(
-                "/"
-            ):  # a path, as it is: fsspec takes ten times as long, and would cut it at ::
+            if is_local(uri):  # fsspec takes ten times as long, and would cut the path at ::
+                path = absolute(uri)
                 return _LOCAL, LocalFileSystem._strip_protocol(path)
-            if named not in aws.SCHEMES:
+            if not is_s3(uri):
                 return fsspec.core.url_to_fs(uri)  # type: ignore[no-any-return]
-            fs = fsspec.filesystem(named, **aws.s3fs_options(self.config, patient=self.patient))
+            fs = fsspec.filesystem(scheme(uri), **aws.s3fs_options(self.config, patient=self.patient))
             if not self.patient:
                 fs.retries = 1  # s3fs's own, on top of botocore's
             return fs, fs._strip_protocol(uri)  # whatever is in the key
         except Exception as error:  # fsspec imports and constructs whatever the scheme names
             raise StorageError(
-                f"Cannot open {shown(uri)}: no store of the scheme {scheme(uri)!r} can be opened here; "
+                f"Cannot open {redacted(uri)}: no store of the scheme {scheme(uri)!r} can be opened here; "
                 "its package may be missing."
             ) from error
 
@@ -146,70 +134,7 @@ class Storage:
 
     def delta_options(self, uri: str) -> dict[str, str]:
         """What delta-rs needs to open the same store."""
-        return aws.delta_options(self.config) if scheme(uri) in aws.SCHEMES else {}
-
-
-def delta_uri(uri: str) -> str:
-    """A URI as delta-rs takes it: it cuts at # and ? where fsspec takes them literally.
-
-    Raises: StorageError for a percent sign in an object store's key, which delta-rs decodes here and not there.
-    """
-    if scheme(uri) == "file":
-        return uri
-    if "%" in uri:
-        raise StorageError(f"Cannot keep a table at {uri}: use an output.path without a percent sign.")
-    name, _, rest = uri.partition("://")
-    bucket, slash, key = rest.partition("/")
-    return f"{name}://{bucket}{slash}{quote(key)}"
-
-
-def scheme(uri: str) -> str:
-    """The scheme of a URI in lower case; "file" for a path."""
-    if data_uris.is_data(uri):
-        return "data"
-    return uri.split("://", 1)[0].lower() if _SCHEME.match(uri) else "file"
-
-
-def absolute(uri: str) -> str:
-    """A URI that means the same in every process: a relative path and a `file:` URI become absolute paths."""
-    local = _FILE.fullmatch(uri)
-    if local:
-        return _existing(local[1])
-    if _SCHEME.match(uri) or data_uris.is_data(uri):
-        return uri
-    return str(expanded(uri).absolute())
-
-
-def expanded(path: str) -> Path:
-    """A local path whose `~` is a home folder. Raises: StorageError if there is no such home."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise StorageError(
-            f"Cannot open {path}: there is no home folder for its ~; write the whole path."
-        ) from error
-
-
-def _existing(path: str) -> str:
-    """The path as it stands; percent-decoded if only that one exists: some programs encode, others do not."""
-    if "%" not in path or os.path.lexists(path):
-        return path
-    decoded = os.fsdecode(unquote_to_bytes(path))
-    return decoded if os.path.lexists(decoded) else path
-
-
-def shown(uri: str) -> str:
-    """A URI for messages and tables: without a signature or password, on one line, and not too long."""
-    if data_uris.is_data(uri):
-        uri = data_uris.hashed(uri)
-    if scheme(uri) in ("http", "https"):
-        try:
-            parts = urlsplit(uri)
-            uri = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        except ValueError:
-            uri = uri.partition("?")[0]
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in uri[:SHOWN_CHARS])
-    return text if len(uri) <= SHOWN_CHARS else f"{text}…"
+        return aws.delta_options(self.config) if is_s3(uri) else {}
 
 
 def modified(info: dict[str, Any]) -> datetime | None:
@@ -220,11 +145,6 @@ def modified(info: dict[str, Any]) -> datetime | None:
     if isinstance(found, str):
         found = datetime.fromisoformat(found)
     return found if isinstance(found, datetime) else None
-
-
-def join(base: str, *parts: str) -> str:
-    """A URI below another one."""
-    return "/".join([base.rstrip("/"), *parts])
 
 
 _REASONS = {
@@ -242,9 +162,9 @@ def failure(error: BaseException, uri: str) -> StorageError:
     if isinstance(error, StorageError):
         return error
     reason = _REASONS.get(classify(error), "the store refused")
-    if isinstance(error, OSError) and error.strerror and scheme(uri) == "file":
+    if isinstance(error, OSError) and error.strerror and is_local(uri):
         reason = error.strerror[0].lower() + error.strerror[1:]
-    return StorageError(f"Cannot open {shown(uri)}: {reason}.")
+    return StorageError(f"Cannot open {redacted(uri)}: {reason}.")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import obstore
 from obstore.store import S3Store
 
 from pipeline.config import StorageConfig
-from pipeline.storage import aws
+from pipeline.storage import aws, uris
 from pipeline.storage.error_codes import RefusedError, throttle
 
 TRANSFER_TIMEOUT = timedelta(minutes=10)
@@ -50,7 +50,7 @@ class Objects:
 
         Raises: RefusedError for what the store answers, TimeoutError, ConnectionError; what `otherwise` raises.
         """
-        name, _, key = uri.partition("://")[2].partition("/")
+        name, key = uris.split(uri)
         if not _BUCKET.fullmatch(name) or not is_plain(key):
             return otherwise()
         return self._bucket(name).read(key, start, end, otherwise)

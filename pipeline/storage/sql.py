@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 import duckdb
 
-from pipeline.storage.filesystems import Storage, absolute, scheme
+from pipeline.storage.filesystems import Storage
+from pipeline.storage.uris import is_local, scheme
 
 
 def literal(value: str) -> str:
@@ -30,7 +31,7 @@ def files(uris: Iterable[str]) -> str:
 
 def register_stores(connection: duckdb.DuckDBPyConnection, uris: Iterable[str], storage: Storage) -> None:
     """Let DuckDB read these URIs through the same fsspec filesystems as everything else."""
-    for uri in {scheme(uri): uri for uri in map(absolute, uris) if scheme(uri) != "file"}.values():
+    for uri in {scheme(uri): uri for uri in uris if not is_local(uri)}.values():
         fs, _ = storage.filesystem(uri)
         names = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
         if names[0] not in connection.list_filesystems():

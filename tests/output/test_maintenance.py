@@ -13,7 +13,7 @@ from pipeline.output import maintenance, orphans
 from pipeline.output.fragment import FOLDER
 from pipeline.output.heartbeat import Heartbeat
 from pipeline.output.table import Predictions
-from pipeline.storage.filesystems import join
+from pipeline.storage.uris import join
 from tests.support.making import STORAGE, write_fragment
 
 DATASETS = ("007", "a b%/=ü", "c")

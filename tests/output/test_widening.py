@@ -31,7 +31,7 @@ from pipeline.output.heartbeat import Heartbeat
 from pipeline.output.prediction_rows import parquet_bytes
 from pipeline.output.table import Predictions
 from pipeline.output.widening import widen
-from pipeline.storage.filesystems import join
+from pipeline.storage.uris import join
 from tests.support import seaweed
 from tests.support.making import STORAGE, prediction_rows
 

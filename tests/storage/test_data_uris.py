@@ -15,7 +15,8 @@ from pipeline.errors import ErrorCode, RowError
 from pipeline.images.fetch import Fetcher, Request
 from pipeline.preprocessing import read_preprocessing
 from pipeline.storage import data_uris
-from pipeline.storage.filesystems import absolute, failure, scheme, shown
+from pipeline.storage.filesystems import failure
+from pipeline.storage.uris import absolute, redacted, scheme
 from tests.support.making import STORAGE, encoded, photo
 
 PNG = encoded(photo(40, 30))
@@ -82,7 +83,7 @@ def test_ranges_and_limits_hold_for_data_uris_as_for_others() -> None:
 def test_a_hash_of_the_whole_text_stands_for_a_data_uri(uri: str, kind: str) -> None:
     expected = f"data:{kind};sha256={hashlib.sha256(uri.encode()).hexdigest()}"
     assert data_uris.hashed(uri) == expected
-    assert data_uris.hashed(expected) == shown(uri) == shown(expected) == expected
+    assert data_uris.hashed(expected) == redacted(uri) == redacted(expected) == expected
 
 
 def test_no_message_shows_a_whole_image() -> None:

@@ -1,4 +1,4 @@
-"""URIs, and files on local disk that are there at once or not at all."""
+"""Files by their URIs, and files on local disk that are there at once or not at all."""
 
 import os
 import pickle
@@ -12,7 +12,8 @@ import pytest
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, StorageError
 from pipeline.storage.error_codes import classify
-from pipeline.storage.filesystems import Storage, absolute, failure, join, scheme, shown
+from pipeline.storage.filesystems import Storage, failure
+from pipeline.storage.uris import absolute, join
 
 STORAGE = Storage()
 
@@ -20,51 +21,6 @@ STORAGE = Storage()
 def answer(status: int, code: str = "") -> boto.ClientError:
     response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return boto.ClientError(response, "GetObject")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [
-        ("s3://lake/a", "s3"),
-        ("S3://lake/a", "s3"),
-        ("file:///a", "file"),
-        ("memory://a", "memory"),
-        ("zip://a::s3://lake/b.zip", "zip"),
-        ("/a/b", "file"),
-        ("a/b", "file"),
-        ("shot:1.jpg", "file"),
-        ("a/s3://b", "file"),
-        ("C://x", "file"),
-        ("file:/a", "file"),
-        ("data:image/png;base64,AA", "data"),
-        ("", "file"),
-    ],
-)
-def test_the_scheme_of_a_uri(uri: str, expected: str) -> None:
-    assert scheme(uri) == expected
-
-
-def test_a_relative_path_is_resolved_here_and_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert absolute("a/b") == f"{tmp_path}/a/b"
-    assert absolute("~/a") == "/home/someone/a"
-    assert absolute("/a b%20") == "/a b%20"
-    assert absolute("s3://lake/../a") == "s3://lake/../a"
-
-
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [
-        ("s3://lake/a b?c", "s3://lake/a b?c"),
-        ("https://me:secret@host:80/a.jpg?X-Amz-Signature=secret#x", "https://host:80/a.jpg"),
-        ("http://[::1/a?secret", "http://[::1/a"),
-        ("/a\n\x1b[2J\u202eb", r"/a\n\x1b[2J\u202eb"),
-        ("/" + "a" * 300, "/" + "a" * 199 + "…"),
-    ],
-)
-def test_what_is_shown_of_a_uri_is_one_line_without_secrets(uri: str, expected: str) -> None:
-    assert shown(uri) == expected
 
 
 @pytest.mark.parametrize("form", ["file:{}", "file://{}", "file://localhost{}", "FILE:{}"])
@@ -88,19 +44,9 @@ def test_of_a_file_uri_the_name_as_it_stands_comes_first(tmp_path: Path) -> None
     assert (tmp_path / "new%20folder" / "a").exists()
 
 
-def test_a_file_uri_without_a_slash_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert absolute("file:a") == f"{tmp_path}/file:a"
-
-
 def test_no_sentence_shows_a_signature() -> None:
     for error in (FileNotFoundError(), PermissionError(), TimeoutError()):
         assert "secret" not in str(failure(error, "https://bucket/m.parquet?X-Amz-Signature=secret"))
-
-
-def test_joining_puts_one_slash_between() -> None:
-    assert join("s3://lake", "a", "b.json") == join("s3://lake/", "a", "b.json") == "s3://lake/a/b.json"
-    assert join("/a") == "/a"
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -311,8 +257,3 @@ def test_opening_a_store_is_cheap_enough_to_be_done_for_every_row(monkeypatch: p
     for number in range(100):
         STORAGE.filesystem(f"s3://bucket/{number}")
     assert made == []
-
-
-def test_a_home_folder_that_is_not_there_is_told() -> None:
-    with pytest.raises(StorageError, match="no home folder"):
-        absolute("~nobody-of-this-name/out")

@@ -14,7 +14,8 @@ from PIL import Image
 from pipeline import schema
 from pipeline.output.fragment import FOLDER, Fragment, fragment_path
 from pipeline.output.prediction_rows import parquet_bytes
-from pipeline.storage.filesystems import Storage, join
+from pipeline.storage.filesystems import Storage
+from pipeline.storage.uris import join
 
 STORAGE = Storage()
 
