@@ -1,12 +1,12 @@
 """YAML -> one frozen, validated `RunConfig`.
 
-Unknown keys fail and name the nearest valid one; names carry their units. It reads no data and no
-environment: credentials are not configuration and have no key here.
+Unknown keys fail and name the nearest valid one; names carry their units. The descriptions become docs/config.md
+(`python -m docs.config_page`). It reads no data and no environment: credentials have no key here.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
@@ -21,8 +21,10 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline import schema, suggestions
+from pipeline import schema, suggestions, yaml_files
 from pipeline.errors import ConfigError
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -38,24 +40,34 @@ def _as_strings(value: object) -> object:
 
 
 class ManifestColumns(_Section):
-    """What the manifest calls its columns; null where a column of that name means something else."""
+    """Names of the manifest's columns."""
 
-    image_id: str | None = schema.IMAGE_ID
-    uri: str | None = schema.URI
-    dataset: str | None = schema.DATASET
-    version: str | None = schema.VERSION
-    offset: str | None = schema.OFFSET
-    length: str | None = schema.LENGTH
-    bytes: str | None = schema.BYTES
+    image_id: str | None = Field(default=schema.IMAGE_ID, description="Column of the key.")
+    uri: str | None = Field(default=schema.URI, description="Column of the image's address.")
+    dataset: str | None = Field(default=schema.DATASET, description="Column of the dataset's name.")
+    version: str | None = Field(
+        default=schema.VERSION,
+        description="Column of an etag or a modification time. A change makes the image due.",
+    )
+    offset: str | None = Field(default=schema.OFFSET, description="Column of a byte range's first byte.")
+    length: str | None = Field(default=schema.LENGTH, description="Column of a byte range's length.")
+    bytes: str | None = Field(default=schema.BYTES, description="Column of the image itself (binary, Parquet).")
 
 
 class ManifestConfig(_Section):
-    """Where the input rows are: manifest files, globs of them, or folders of images."""
+    """Which images there are."""
 
-    path: Annotated[tuple[str, ...], BeforeValidator(_as_strings), Field(min_length=1)]
-    columns: ManifestColumns = ManifestColumns()
-    keep: Annotated[tuple[str, ...], BeforeValidator(_as_strings)] = ()
-    dataset: str = Field(default="images", min_length=1)
+    path: Annotated[tuple[str, ...], BeforeValidator(_as_strings)] = Field(
+        min_length=1, description="A manifest file, a glob, a folder of images, or a list of them."
+    )
+    columns: ManifestColumns = Field(
+        default=ManifestColumns(),
+        description="Names of the manifest's columns. Null ignores a column of that name.",
+    )
+    keep: Annotated[tuple[str, ...], BeforeValidator(_as_strings)] = Field(
+        default=(), description="Manifest columns to carry into the output."
+    )
+    dataset: str = Field(default="images", min_length=1, description="Dataset of the rows that name none.")
 
     @model_validator(mode="after")
     def _kept_columns_have_room(self) -> Self:
@@ -69,58 +81,91 @@ class ManifestConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """Which image classifier, and how it is computed."""
+    """Which model, and how it is computed."""
 
-    name: str = "google/vit-base-patch16-224"
-    revision: str = "main"
-    engine: Literal["auto", "openvino", "torch", "xla"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
-    compile: bool = False
+    name: str = Field(
+        default="google/vit-base-patch16-224",
+        description="A Hugging Face id, a local folder, or a folder on any fsspec store.",
+    )
+    revision: str = Field(
+        default="main", description="Branch, tag or commit on the hub. A commit needs no request."
+    )
+    engine: Literal["auto", "openvino", "torch", "xla"] = Field(
+        default="auto", description="`auto` is xla on TPUs, torch on GPUs and openvino on CPUs."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
+        default="auto",
+        description="`auto` is bf16 where the device has it, fp16 on older GPUs, otherwise fp32.",
+    )
+    compile: bool = Field(
+        default=False,
+        description="Use torch.compile: minutes of start-up, then faster. Needs engine torch and a C++ compiler.",
+    )
 
 
 class LabelsConfig(_Section):
-    """What is kept of the class scores."""
+    """Which class scores are kept."""
 
-    top_k: int = Field(default=5, ge=1)
+    top_k: int = Field(default=5, ge=1, description="How many labels of each image are kept, best first.")
 
 
 class EmbeddingConfig(_Section):
-    """Which vector of the last hidden state is the embedding."""
+    """Which vector is the embedding."""
 
-    pooling: Literal["cls", "mean"] = "cls"
-    normalize: bool = True
+    pooling: Literal["cls", "mean"] = Field(
+        default="cls", description="The CLS vector of the last hidden state, or the mean of its patch vectors."
+    )
+    normalize: bool = Field(
+        default=True, description="Scale vectors to length 1; `embedding_norm` keeps the length."
+    )
 
 
 class FetchConfig(_Section):
-    """How the bytes of images are fetched. A store that says *slow down* is waited for, until it has served no
-    request for `patience_s` seconds."""
+    """How images are read from stores."""
 
-    patience_s: float = Field(default=60.0, ge=0, allow_inf_nan=False)
+    patience_s: float = Field(
+        default=60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Give up on a store that throttles once it has served no request for this many seconds.",
+    )
 
 
 class DecodeConfig(_Section):
-    """Limits and policies for image files."""
+    """Limits for image files."""
 
-    fast: bool = False
-    max_pixels: int = Field(default=100_000_000, ge=1)
-    max_side: int = Field(default=65_535, ge=1)
-    max_bytes: int = Field(default=50_000_000, ge=1)
-    timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
-    truncated: Literal["error", "pad"] = "error"
+    fast: bool = Field(
+        default=False,
+        description="Let libjpeg decode large JPEGs at a smaller scale. It is another embedding space.",
+    )
+    max_pixels: int = Field(default=100_000_000, ge=1, description="An image with more pixels fails.")
+    max_side: int = Field(default=65_535, ge=1, description="An image with a longer side, in pixels, fails.")
+    max_bytes: int = Field(default=50_000_000, ge=1, description="A larger file fails.")
+    timeout_s: Seconds = Field(
+        default=30.0,
+        description="Seconds of wall time for one image, after which it fails.",
+    )
+    truncated: Literal["error", "pad"] = Field(
+        default="error", description="A file that ends early fails, or `pad` fills up its missing pixels."
+    )
 
 
 class BatchingConfig(_Section):
     """Bounds of the adaptive batch size."""
 
-    max_batch_size: int = Field(default=512, ge=1)
+    max_batch_size: int = Field(
+        default=512,
+        ge=1,
+        description="Most images in a forward pass. The size adapts, and never exceeds a block (8 to 512 rows).",
+    )
 
 
 class PoolConfig(_Section):
-    """Bounds of an autoscaling actor pool."""
+    """Sizes of `workers.decoders` or of `workers.predictors`."""
 
-    min_size: int = Field(default=1, ge=1)
-    max_size: int = Field(ge=1)
-    initial_size: int | None = Field(default=None, ge=1)
+    min_size: int = Field(default=1, ge=1, description="Fewest actors.")
+    max_size: int = Field(ge=1, description="Most actors.")
+    initial_size: int | None = Field(default=None, ge=1, description="Actors at the start. Default: `min_size`.")
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
@@ -136,49 +181,68 @@ Pool = Annotated[
 
 
 class WorkersConfig(_Section):
-    """How many actors decode and predict; `auto` fits them to the cluster. `device` is what predictors compute on,
-    `auto` the best that a node has when the run starts. A run in which nothing was finished for `wait_s` seconds,
-    while actors wait for a place, ends."""
+    """Actors and their devices."""
 
-    decoders: Pool = "auto"
-    predictors: Pool = "auto"
-    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    gpus_per_predictor: float = Field(default=1.0, ge=0.01, le=1)
-    wait_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
+    decoders: Pool = Field(default="auto", description="Actors that fetch and decode; `auto` is one for each CPU.")
+    predictors: Pool = Field(
+        default="auto",
+        description="Actors that run the model; `auto` is one for each GPU or TPU chip, otherwise one a node.",
+    )
+    device: Literal["auto", "cpu", "gpu", "tpu"] = Field(
+        default="auto",
+        description="What predictors run on; `auto` is the best that a node has when the run starts.",
+    )
+    gpus_per_predictor: float = Field(
+        default=1.0, ge=0.01, le=1, description="With 0.5, two predictors share a GPU."
+    )
+    wait_s: Seconds = Field(
+        default=600.0,
+        description="End a run that finishes no row for this many seconds while actors wait for resources.",
+    )
 
 
 class PlanningConfig(_Section):
-    """What finding the pending rows may take. Beyond it DuckDB spills to the temporary folder."""
+    """How pending rows are found."""
 
-    memory_gb: float = Field(default=1.0, ge=0.1, allow_inf_nan=False)
+    memory_gb: float = Field(
+        default=1.0,
+        ge=0.1,
+        allow_inf_nan=False,
+        description="Memory for finding the pending rows. Beyond it, DuckDB spills to the temporary folder.",
+    )
 
 
 class FailuresConfig(_Section):
-    """When a run that fails wholesale is stopped."""
+    """When to stop a run that fails wholesale."""
 
-    max_rate: float = Field(default=0.5, ge=0, le=1)
-    min_rows: int = Field(default=1000, ge=1)
+    max_rate: float = Field(default=0.5, ge=0, le=1, description="Stop if a larger share of the rows fails.")
+    min_rows: int = Field(default=1000, ge=1, description="Rows after which `max_rate` is judged.")
 
 
 class OutputConfig(_Section):
-    """Where the predictions go, and how often they become visible."""
+    """Where the output goes."""
 
-    path: str = Field(min_length=1)
-    rows_per_file: int = Field(default=32_768, ge=1)
-    commit_interval_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    path: str = Field(min_length=1, description="Folder of the output. `{space}` becomes `<model>-<fingerprint>`.")
+    rows_per_file: int = Field(default=32_768, ge=1, description="Most rows in one Parquet file.")
+    commit_interval_s: Seconds = Field(
+        default=30.0,
+        description="Seconds between commits. A killed run loses at most this much work.",
+    )
 
 
 class StorageConfig(_Section):
-    """How object stores are reached. Secrets come from the environment only."""
+    """How stores are reached. Credentials come from the environment only."""
 
-    endpoint_url: str | None = None
-    region: str | None = None
-    anonymous: bool = False
-    user_agent: str | None = None
+    endpoint_url: str | None = Field(default=None, description="Endpoint of an S3-compatible store.")
+    region: str | None = Field(default=None, description="Region of the S3 buckets. Default: `AWS_REGION`.")
+    anonymous: bool = Field(default=False, description="Read public buckets without credentials.")
+    user_agent: str | None = Field(
+        default=None, description="User-Agent of HTTP requests. Default: `LakeLens/<version>`."
+    )
 
 
 class RunConfig(_Section):
-    """Everything a run depends on."""
+    """Everything that a run depends on."""
 
     manifest: ManifestConfig
     model: ModelConfig = ModelConfig()
@@ -214,22 +278,12 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
 
     Raises: ConfigError, with the file and the key, and the nearest valid key for a typo.
     """
-    return parse(read_yaml(path, "the config"), overrides, source=str(path))
-
-
-def read_yaml(path: str | Path, what: str) -> Any:
-    """What a YAML file holds. Raises: ConfigError, which says what the file was to be."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"Cannot read {what} {path}: {reason}.") from error
-    return _yaml(text, f"{what} {path}")
+    return parse(yaml_files.read_yaml(path, "the config"), overrides, source=str(path))
 
 
 def parse_text(text: str, overrides: Iterable[str] = (), *, source: str) -> RunConfig:
     """Validate the text of a YAML file. Raises: ConfigError."""
-    return parse(_yaml(text, f"the config {source}"), overrides, source=source)
+    return parse(yaml_files.parse_yaml(text, f"the config {source}"), overrides, source=source)
 
 
 def parse(raw: object, overrides: Iterable[str] = (), *, source: str = "the config") -> RunConfig:
@@ -237,44 +291,9 @@ def parse(raw: object, overrides: Iterable[str] = (), *, source: str = "the conf
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{source} must be a YAML mapping with at least `manifest` and `output`.")
     values = dict(raw)
-    for override in overrides:
-        _apply(values, override)
+    for assignment in overrides:
+        yaml_files.override(values, assignment, RunConfig)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{source}: {suggestions.sentence(error, RunConfig)}") from error
-
-
-def _yaml(text: str, source: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"Cannot parse {source} as YAML{where}: {getattr(error, 'problem', error)}.") from error
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override!r} must look like key.subkey=value.")
-    *parents, last = key.split(".")
-    section = values
-    for parent in parents:
-        inner = section.get(parent)
-        section[parent] = dict(inner) if isinstance(inner, Mapping) else {}
-        section = section[parent]
-    section[last] = _text_or_yaml(text, key) if _takes_text([*parents, last]) else _yaml(text, f"--set {key}")
-
-
-def _text_or_yaml(text: str, key: str) -> Any:
-    """A value for a key that takes strings: `*.parquet`, `{space}` and 007 stand for themselves."""
-    if text[:1] not in ("[", '"', "'") and text not in ("null", "~"):
-        return text
-    return _yaml(text, f"--set {key}")
-
-
-def _takes_text(path: list[str]) -> bool:
-    *parents, name = path
-    field = suggestions.fields(RunConfig, parents).get(name)
-    return field is not None and (field.annotation is str or str in get_args(field.annotation))

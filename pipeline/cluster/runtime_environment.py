@@ -6,9 +6,9 @@ from typing import Any
 
 from ray.runtime_env import RuntimeEnv
 
-from pipeline.config import read_yaml
 from pipeline.errors import ConfigError
 from pipeline.storage.uris import has_secret
+from pipeline.yaml_files import read_yaml
 
 STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 STOP_S = 60

@@ -84,18 +84,6 @@ def test_deltalake_reads_every_row() -> None:
     assert set(rows["dataset"].to_pylist()) == DATASETS
 
 
-def test_the_config_in_the_docs_names_every_key_with_its_default() -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", PAGES["config.md"], flags=re.DOTALL)
-    written = config.parse(yaml.safe_load(block))
-    defaults = config.parse(
-        {"manifest": {"path": written.manifest.path[0]}, "output": {"path": written.output.path}}
-    )
-    assert written == defaults
-    shown = yaml.safe_load(block)
-    for section, keys in defaults.model_dump().items():
-        assert shown[section].keys() == keys.keys(), section
-
-
 def test_the_config_in_the_readme_is_valid() -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGES["README.md"], flags=re.DOTALL)
     config.parse(yaml.safe_load(block))

@@ -1,0 +1,103 @@
+"""Outputs of labelled and failed rows, written without Ray, a model or an image."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from pipeline import schema
+from pipeline.output import maintenance
+from pipeline.output.fragment import FOLDER, Fragment, fragment_path
+from pipeline.output.prediction_rows import parquet_bytes
+from pipeline.output.table import Predictions
+from pipeline.storage.filesystems import join
+from tests.support.making import STORAGE, write_fragment
+
+DIM = 8
+OK_ROWS, FAILED_ROWS = 6, 2
+"""Of each dataset."""
+
+LAKES = {
+    "mixed": ("007", "2024-01-01", "street a b"),
+    "numbers": ("007", "42"),
+    "dates": ("2024-01-01", "2024-01-02"),
+}
+"""Dataset names: readers that guess types guess them from these."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """`path` is the output's, `vectors` are its embeddings by `image_id`."""
+
+    path: Path
+    datasets: tuple[str, ...]
+    vectors: dict[str, list[float]]
+
+    @property
+    def rows(self) -> int:
+        return len(self.datasets) * (OK_ROWS + FAILED_ROWS)
+
+    @property
+    def ok_rows(self) -> int:
+        return len(self.datasets) * OK_ROWS
+
+
+def ok_rows(ids: Sequence[str], vectors: Sequence[Sequence[float]], **constants: Any) -> pa.Table:
+    """Rows of a fragment that have two labels and a vector each."""
+    top = [{"label": "cat", "score": 0.75, "index": 0}, {"label": "dog", "score": 0.25, "index": 1}]
+    always = {"uri": "u", "label": "cat", "score": 0.75, "labels": top, "embedding_norm": 2.0}
+    always |= {"width": 640, "height": 480, "content_sha256": "0" * 64, "attempts": 1}
+    always |= {"run_id": "r", "finished_at": datetime(2024, 1, 1, tzinfo=UTC)} | constants
+    rows = [
+        {schema.IMAGE_ID: id_, "embedding": list(vector), **always}
+        for id_, vector in zip(ids, vectors, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=schema.fragment(schema.PREDICTIONS))
+
+
+def write_output(path: Path, datasets: Sequence[str]) -> Output:
+    """An output of two commits for each dataset, of which the first is compacted, with a checkpoint in its log.
+
+    Each dataset has `OK_ROWS` rows with a vector and `FAILED_ROWS` without.
+    """
+    table = Predictions.create(str(path), STORAGE, [])
+    epoch = table.claim("one", [])
+    assert epoch is not None
+    rng, vectors = np.random.default_rng(0), dict[str, list[float]]()
+    for half in range(2):
+        fragments = []
+        for name in datasets:
+            ids = [f"{name}/{half}{number}.jpg" for number in range(OK_ROWS // 2)]
+            of_ids = _unit_vectors(rng, len(ids))
+            vectors |= dict(zip(ids, of_ids, strict=True))
+            fragments.append(_written(path, name, ok_rows(ids, of_ids), epoch))
+            fragments.append(write_fragment(str(path), name, [f"{name}/{half}bad.jpg"], epoch))
+        table.commit(fragments, "one", epoch)
+    list(maintenance.compact(str(path), STORAGE, datasets=[datasets[0]]))
+    DeltaTable(str(path / FOLDER)).create_checkpoint()
+    return Output(path, tuple(datasets), vectors)
+
+
+def placed(output: Output, path: Path) -> Output:
+    """A copy of an output in another place."""
+    shutil.copytree(output.path, path)
+    return Output(path, output.datasets, output.vectors)
+
+
+def _unit_vectors(rng: np.random.Generator, count: int) -> list[list[float]]:
+    raw = rng.normal(size=(count, DIM))
+    unit = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    return [[float(value) for value in row] for row in unit.astype(np.float16).astype(np.float32)]
+
+
+def _written(path: Path, dataset: str, rows: pa.Table, epoch: int) -> Fragment:
+    data = parquet_bytes(rows)
+    name = fragment_path(dataset, schema.OK, epoch)
+    STORAGE.write(join(str(path), FOLDER, name), data)
+    return Fragment(name, dataset, schema.OK, rows.num_rows, len(data))
