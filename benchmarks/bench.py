@@ -25,9 +25,10 @@ import transformers
 from PIL import Image
 
 from benchmarks import documented, feed, plot, steady, store
-from pipeline import config, engines
+from pipeline import config
 from pipeline.config import RunConfig
 from pipeline.demo.lake import make_lake
+from pipeline.engines import choice, loading
 from pipeline.engines.batching import BatchSizer, in_micro_batches
 from pipeline.images.decode import decode
 from pipeline.models.model import resolve
@@ -155,11 +156,11 @@ def _bare_engine(settings: RunConfig, images: list[Path]) -> Callable[[], float]
     pixels = np.stack(
         [decode(path.read_bytes(), model.preprocessing, settings.decode).pixels for path in images[:RESIDENT]]
     )
-    engine = engines.load(
+    engine = loading.load_engine(
         model,
         settings.model,
         settings.embedding,
-        engine=engines.choose(settings.model, gpus=torch.cuda.is_available()),
+        engine=choice.choose(settings.model, gpus=torch.cuda.is_available()),
         top_k=settings.labels.top_k,
         threads=os.cpu_count() or 1,
     )

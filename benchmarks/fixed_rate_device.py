@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from ray.data import Dataset
 
-from pipeline import engines
 from pipeline.cluster import pools
 from pipeline.cluster.pools import Pool
 from pipeline.cluster.workers import Predictor
 from pipeline.config import RunConfig
+from pipeline.engines.base import Engine, Scored
 from pipeline.planning.claim import Assignment
 
 DIM, TOP_K = 768, 5
 """Shape of the results that the device makes up: a ViT-B's embedding, and the default number of labels."""
 
 
-class FixedRateEngine(engines.Engine):
+class FixedRateEngine(Engine):
     """A device that takes `image_s` seconds an image. It logs begin and end of each batch in epoch seconds."""
 
     device, precision, in_flight = "simulated", "fp32", 2
@@ -33,18 +33,18 @@ class FixedRateEngine(engines.Engine):
     def __init__(self, *_model: Any, image_s: float, log: Path, **_options: Any) -> None:
         self._image_s, self._log, self._free_s = image_s, log, 0.0
 
-    def start(self, pixels: NDArray[np.uint8]) -> Callable[[], engines.Scored]:
+    def start(self, pixels: NDArray[np.uint8]) -> Callable[[], Scored]:
         begin_s, images = max(time.time(), self._free_s), len(pixels)
         self._free_s = end_s = begin_s + images * self._image_s
         with self._log.open("a") as log:
             log.write(f"{begin_s} {end_s}\n")
 
-        def wait() -> engines.Scored:
+        def wait() -> Scored:
             time.sleep(max(0.0, end_s - time.time()))
             indices = np.tile(np.arange(TOP_K, dtype=np.int32), (images, 1))
             scores = np.full((images, TOP_K), 1 / TOP_K, np.float32)
             vectors = np.random.default_rng(0).standard_normal((images, DIM)).astype(np.float32)
-            return engines.Scored(indices, scores, vectors)
+            return Scored(indices, scores, vectors)
 
         return wait
 

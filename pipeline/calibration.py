@@ -7,10 +7,11 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from pipeline import engines, schema
+from pipeline import schema
 from pipeline.cluster.started import Started
 from pipeline.cluster.workers import Decoder, images_of
 from pipeline.config import RunConfig
+from pipeline.engines import loading
 from pipeline.engines.base import Engine
 from pipeline.errors import AgreementError, EngineError
 from pipeline.models import comparison, int8
@@ -52,8 +53,8 @@ def _made(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
         )
     checked = images[IMAGES:] if len(images) >= IMAGES + CHECKED else images
     with temporary_folders.folder() as made:
-        engines.write_int8(model, config.embedding.pooling, images[:IMAGES], made)
-        engine = engines.load(
+        loading.write_int8(model, config.embedding.pooling, images[:IMAGES], made)
+        engine = loading.load_engine(
             model,
             config.model,
             config.embedding,
@@ -62,7 +63,7 @@ def _made(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
             threads=os.cpu_count() or 1,
             graph=made / "graph.xml",
         )
-        reference = engines.load_reference(model, config.embedding, comparison.TOP)
+        reference = loading.load_reference(model, config.embedding, comparison.TOP)
         names = [""] * len(checked)
         found = comparison.compare(names, _judged(engine, checked), _judged(reference, checked))[-1]
         missed = Limits().missed(found)

@@ -17,7 +17,7 @@ from uuid import uuid4
 import ray
 from ray.data import Dataset
 
-from pipeline import calibration, engines, schema
+from pipeline import calibration, schema
 from pipeline.cluster import connection, node_resources, pools
 from pipeline.cluster.commit import GATHER_SHARE, Committer, Newer, gather
 from pipeline.cluster.metrics import DriverMetrics
@@ -25,6 +25,7 @@ from pipeline.cluster.pools import Pools
 from pipeline.cluster.started import Block, Blocks, Started
 from pipeline.cluster.workers import Decoder, Predictor, read_pending, write_fragments, write_rest
 from pipeline.config import RunConfig
+from pipeline.engines import choice
 from pipeline.engines.batching import block_rows
 from pipeline.errors import AccountError, FailureRateError, LakeLensError, OvertakenError, TableError
 from pipeline.models.int8 import INT8
@@ -141,8 +142,8 @@ class _Run:
             with connection.connected(address), connection.explained(), self.started:
                 now, workers = node_resources.alive(), self.config.workers
                 gpus, tpus = pools.offers(workers, now, "GPU"), pools.offers(workers, now, "TPU")
-                engine = engines.choose(self.config.model, gpus=gpus, tpus=tpus)
-                sizes = pools.sized(workers, now, engines.ACCELERATORS[engine])
+                engine = choice.choose(self.config.model, gpus=gpus, tpus=tpus)
+                sizes = pools.sized(workers, now, choice.ACCELERATORS[engine])
                 if self.config.model.precision == INT8:
                     output, files = self.assignment.target.output, self.assignment.files
                     calibration.ensure(self.config, output, files, self.started)

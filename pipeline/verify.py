@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import config, engines, schema
+from pipeline import config, schema
 from pipeline.cluster.workers import Decoder, images_of
 from pipeline.config import RunConfig
+from pipeline.engines import loading
 from pipeline.engines.base import Engine
 from pipeline.errors import SpaceError, TableError
 from pipeline.models import comparison, int8
@@ -58,7 +59,7 @@ def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verd
     id_format = _format_of(output, storage, model.space(settings.embedding, settings.decode, recipe))
     located = _located(rows, settings, id_format)
     decoder = Decoder(settings, model.preprocessing, "verify")
-    engine = engines.load_reference(model, settings.embedding, comparison.TOP)
+    engine = loading.load_reference(model, settings.embedding, comparison.TOP)
     batches = [_judged(located.slice(at, BATCH), decoder, engine) for at in range(0, located.num_rows, BATCH)]
     names = [name for batch in batches for name in batch.datasets]
     if not names:

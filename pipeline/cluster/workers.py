@@ -18,9 +18,11 @@ import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
-from pipeline import engines, schema, stage_seconds
+from pipeline import schema, stage_seconds
 from pipeline.cluster import metrics
 from pipeline.config import RunConfig
+from pipeline.engines import loading
+from pipeline.engines.base import Engine, Scored
 from pipeline.engines.batch_size_cache import Shelf
 from pipeline.engines.batching import BatchSizer, in_micro_batches
 from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, RowError, StorageError
@@ -119,11 +121,11 @@ class Predictor:
         block_rows: int,
         run_id: str,
         output: str,
-        load_engine: Callable[..., engines.Engine] = engines.load,
+        load_engine: Callable[..., Engine] = loading.load_engine,
     ) -> None:
         """Load the model on this actor's device; blocks have up to `block_rows`. What goes wrong is raised by the
         first call: Ray restarts an actor that fails to start, and prints why each time. `load_engine` takes the
-        arguments of `engines.load`."""
+        arguments of `loading.load_engine`."""
         self._config, self._run_id = config, run_id
         self._metrics = metrics.PredictorMetrics(run_id)
         self._failure: LakeLensError | None = None
@@ -173,10 +175,10 @@ class Predictor:
                 outputs.add_failed(ErrorCode.OUT_OF_MEMORY, "the device cannot hold even this one image")
         return outputs.table(self._run_id)
 
-    def _scored(self, pixels: NDArray[np.uint8]) -> Iterator[engines.Scored | None]:
+    def _scored(self, pixels: NDArray[np.uint8]) -> Iterator[Scored | None]:
         """All of them in order, in micro-batches; None for one image that does not fit."""
 
-        def start(first: int, end: int) -> Callable[[], engines.Scored]:
+        def start(first: int, end: int) -> Callable[[], Scored]:
             return self._engine.start(pixels[first:end])
 
         return in_micro_batches(len(pixels), self._sizer, start, self._engine.in_flight)

@@ -11,10 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from pipeline import engines, schema
+from pipeline import schema
 from pipeline.cluster.workers import Decoder, Predictor, write_fragments, write_rest
 from pipeline.config import RunConfig
-from pipeline.engines import Engine, Scored
+from pipeline.engines import loading
+from pipeline.engines.base import Engine, Scored
 from pipeline.errors import EngineError, ModelError, MovedError, OutOfMemory
 from pipeline.models.model import Model, resolve
 from pipeline.output.fragment import Rest
@@ -39,7 +40,9 @@ def pending(paths: list[Path]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema.PENDING)
 
 
-def predictor(settings: RunConfig, model: Model, load_engine: Callable[..., Engine] = engines.load) -> Predictor:
+def predictor(
+    settings: RunConfig, model: Model, load_engine: Callable[..., Engine] = loading.load_engine
+) -> Predictor:
     return Predictor(settings, model.weights_sha256, "torch", 1, 1.0, 512, "run", "out", load_engine)
 
 
@@ -85,9 +88,9 @@ class Small(Engine):
 def small_engine(
     *, room: int, hopeless: int | None = None, batches: list[int] | None = None
 ) -> Callable[..., Engine]:
-    """Take the place of `engines.load`, with a `Small` engine around the real one."""
+    """Take the place of `loading.load_engine`, with a `Small` engine around the real one."""
     return lambda *model, **options: Small(
-        engines.load(*model, **options), room, hopeless, [] if batches is None else batches
+        loading.load_engine(*model, **options), room, hopeless, [] if batches is None else batches
     )
 
 

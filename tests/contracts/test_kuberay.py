@@ -22,12 +22,13 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from typer.main import get_command
 
 from jobs.__main__ import COMMANDS, _app
-from pipeline import __version__, config, engines
+from pipeline import __version__, config
 from pipeline.cluster import pools
 from pipeline.cluster.node_resources import Node, Resources
 from pipeline.cluster.pools import Pools
 from pipeline.cluster.submission import STOP_S
 from pipeline.config import PoolConfig, RunConfig
+from pipeline.engines import choice
 from pipeline.images import fetch
 from pipeline.images.sandbox_child import memory_limit
 from tests.support import kuberay
@@ -94,7 +95,7 @@ class Manifest:
         return Resources((node,) * int(pods))
 
     def pools(self, resources: Resources) -> Pools:
-        return pools.sized(self.run.workers, resources, engines.ACCELERATORS[self.run.model.engine])
+        return pools.sized(self.run.workers, resources, choice.ACCELERATORS[self.run.model.engine])
 
 
 def only(pod: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import engines
 from pipeline.config import EmbeddingConfig, ModelConfig
+from pipeline.engines import loading
 from pipeline.models.model import MODEL_TYPES, resolve
 from pipeline.storage.filesystems import Storage
 from tests.support import lakes
@@ -36,7 +36,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_gives_what_torch_does_whatever_the_batch_is_padded_to(model_type: str, lake: Path) -> None:
     config = ModelConfig(name=str(lake / model_type), precision="fp32")
     model = resolve(config, Storage())
-    torch = engines.load(model, config, EmbeddingConfig(), engine="torch", top_k=5, threads=1)
+    torch = loading.load_engine(model, config, EmbeddingConfig(), engine="torch", top_k=5, threads=1)
     pixels = np.load(lake / "pixels.npy")
     for number, batch in enumerate((pixels[:3], pixels[3:7])):
         found, expected = np.load(lake / f"{model_type}@fp32.{number}.npz"), torch.predict(batch)

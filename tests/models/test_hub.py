@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import engines
 from pipeline.config import EmbeddingConfig, ModelConfig
+from pipeline.engines import loading
 from pipeline.models.model import resolve
 from pipeline.storage.filesystems import Storage
 from tests.support import lakes
@@ -229,8 +229,8 @@ def test_cuda_gives_the_vectors_of_the_cpu(precision: str, tmp_path: Path) -> No
     config = ModelConfig.model_validate({"name": str(lakes.tiny_vit(tmp_path)), "precision": precision})
     model = resolve(config, Storage())
     pixels = np.random.default_rng(0).integers(0, 256, (5, lakes.SIZE, lakes.SIZE, 3), dtype=np.uint8)
-    loaded = engines.load(model, config, EmbeddingConfig(), engine="torch", top_k=3, threads=1)
-    cpu = engines.load(model, config, EmbeddingConfig(), engine="openvino", top_k=3, threads=1)
+    loaded = loading.load_engine(model, config, EmbeddingConfig(), engine="torch", top_k=3, threads=1)
+    cpu = loading.load_engine(model, config, EmbeddingConfig(), engine="openvino", top_k=3, threads=1)
     a, b = loaded.predict(pixels).embeddings, cpu.predict(pixels).embeddings
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert (cosine > 0.99).all()

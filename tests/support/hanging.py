@@ -11,9 +11,10 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from pipeline import engines
 from pipeline.cluster.workers import Decoder, Predictor, write_fragments
 from pipeline.config import RunConfig
+from pipeline.engines import loading
+from pipeline.engines.base import Engine, Scored
 from pipeline.output.fragment import Fragment
 from pipeline.storage.filesystems import Storage
 
@@ -24,15 +25,15 @@ WORD = "word"
 """The name of a file beside the output. The write of a held block waits for it."""
 
 
-class HangingEngine(engines.Engine):
+class HangingEngine(Engine):
     """A real engine that hangs in C code once it is told to: no other thread of its process can go on."""
 
-    def __init__(self, engine: engines.Engine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.device, self.precision, self.in_flight = engine.device, engine.precision, engine.in_flight
         self.hangs = False
         self._engine = engine
 
-    def start(self, pixels: NDArray[np.uint8]) -> Callable[[], engines.Scored]:
+    def start(self, pixels: NDArray[np.uint8]) -> Callable[[], Scored]:
         if self.hangs:
             ctypes.PyDLL(None).sleep(HOUR_S)
         return self._engine.start(pixels)
@@ -46,7 +47,7 @@ class HangingPredictor(Predictor):
         self._folder = Path(output).parent
 
     def _load_hanging(self, *model: Any, **options: Any) -> HangingEngine:
-        self._hanging = HangingEngine(engines.load(*model, **options))
+        self._hanging = HangingEngine(loading.load_engine(*model, **options))
         return self._hanging
 
     def __call__(self, rows: pa.Table) -> pa.Table:

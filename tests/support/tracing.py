@@ -12,28 +12,28 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from pipeline import engines
 from pipeline.cluster.workers import Decoder, Predictor
 from pipeline.config import RunConfig
+from pipeline.engines.base import Engine, Scored
 
 IMAGE_S = 0.01
 """Seconds that the device takes for an image."""
 
 
-class SleepingEngine(engines.Engine):
+class SleepingEngine(Engine):
     """Makes up a label and a vector, and takes its time."""
 
     device, precision = "sleep", "fp32"
 
     @classmethod
     def load(cls, *_model: Any, **_options: Any) -> "SleepingEngine":
-        """Take the place of `engines.load`."""
+        """Take the place of `loading.load_engine`."""
         return cls()
 
-    def start(self, pixels: NDArray[np.uint8]) -> Callable[[], engines.Scored]:
+    def start(self, pixels: NDArray[np.uint8]) -> Callable[[], Scored]:
         time.sleep(len(pixels) * IMAGE_S)
         found = np.zeros((len(pixels), 1), np.int32)
-        scored = engines.Scored(found, found.astype(np.float32), np.ones((len(pixels), 8), np.float32))
+        scored = Scored(found, found.astype(np.float32), np.ones((len(pixels), 8), np.float32))
         return lambda: scored
 
 

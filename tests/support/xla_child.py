@@ -4,8 +4,8 @@ import sys
 
 import numpy as np
 
-from pipeline import engines
 from pipeline.config import EmbeddingConfig, ModelConfig
+from pipeline.engines import loading
 from pipeline.errors import EngineError
 from pipeline.models.model import resolve
 from pipeline.storage.filesystems import Storage
@@ -18,7 +18,7 @@ def main() -> None:
         name, precision = argument.split("@")
         config = ModelConfig(name=name, engine="xla", precision=precision)  # type: ignore[arg-type]
         try:
-            engine = engines.load(
+            engine = loading.load_engine(
                 resolve(config, Storage()), config, EmbeddingConfig(), engine="xla", top_k=5, threads=1
             )
         except EngineError as error:
