@@ -31,6 +31,7 @@ from pipeline.demo.lake import make_lake
 from pipeline.engines import choice, loading
 from pipeline.engines.batching import BatchSizer, in_micro_batches
 from pipeline.images.decode import decode
+from pipeline.images.options import DecodeOptions
 from pipeline.models.model import resolve
 from pipeline.planning.account import Progress
 from pipeline.run import run
@@ -153,8 +154,9 @@ def emptied(settings: RunConfig) -> RunConfig:
 def _bare_engine(settings: RunConfig, images: list[Path]) -> Callable[[], float]:
     """The engine alone, in the micro-batches that it likes best, on pixels that are in memory."""
     model = resolve(settings.model, Storage())
+    options = DecodeOptions.from_config(settings.decode)
     pixels = np.stack(
-        [decode(path.read_bytes(), model.preprocessing, settings.decode).pixels for path in images[:RESIDENT]]
+        [decode(path.read_bytes(), model.preprocessing, options).pixels for path in images[:RESIDENT]]
     )
     engine = loading.load_engine(
         model,

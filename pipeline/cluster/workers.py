@@ -27,6 +27,7 @@ from pipeline.engines.batch_size_cache import Shelf
 from pipeline.engines.batching import BatchSizer, in_micro_batches
 from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, RowError, StorageError
 from pipeline.images.fetch import Fetcher, Request
+from pipeline.images.options import DecodeOptions
 from pipeline.images.sandbox import IsolatedDecoder, Report
 from pipeline.models import int8 as quantized
 from pipeline.models.model import resolve
@@ -64,7 +65,7 @@ class Decoder:
         self._metrics = metrics.DecoderMetrics(run_id)
         self._bytes_column = config.manifest.columns.bytes or schema.BYTES  # nothing is carried where it is null
         self._fetch = Fetcher(Storage(config.storage), config.decode.max_bytes, config.fetch.patience_s)
-        self._decoder = IsolatedDecoder(steps, config.decode)
+        self._decoder = IsolatedDecoder(steps, DecodeOptions.from_config(config.decode))
         self.steps = steps
 
     def __call__(self, rows: pa.Table) -> pa.Table:

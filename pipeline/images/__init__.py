@@ -4,8 +4,9 @@ Read in this order:
 
 - `fetch`: URIs to bytes. `pacing`: fewer requests to a store that throttles. `manifest_bytes`: images that the
   manifest itself holds.
-- `decode`: bytes to pixels. `resize`: pixels of any size to the model's input. `salvage`: complete images that
-  a decoder refuses. `variants`, `headers`: why a file cannot be decoded.
-- `sandbox`: decoding in a child process, so that one bad file costs only itself. `sandbox_child`: that process.
-  `sandbox_protocol`: what the two send each other.
+- `options`: limits and policies of decoding. `decode`: bytes to pixels. `resize`: pixels of any size to the
+  model's input. `salvage`: complete images that a decoder refuses. `variants`, `headers`: why a file cannot be
+  decoded.
+- `sandbox`: decoding in a child process, so that one bad file costs only itself. `sandbox_child`: that process,
+  which imports little, because every actor starts one. `sandbox_protocol`: what the two send each other.
 """

@@ -16,10 +16,10 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
-from pipeline.config import DecodeConfig
 from pipeline.errors import ErrorCode, RowError, Stage
 from pipeline.images import salvage, variants
 from pipeline.images.headers import ends_early, is_image
+from pipeline.images.options import DecodeOptions
 from pipeline.images.resize import Pixels, fit, size_of
 from pipeline.preprocessing import Preprocessing
 
@@ -71,57 +71,57 @@ class Decoded:
     notes: tuple[str, ...]
 
 
-def decode(data: bytes, steps: Preprocessing, config: DecodeConfig) -> Decoded:
+def decode(data: bytes, steps: Preprocessing, options: DecodeOptions) -> Decoded:
     """Decode one image to the model's input size. Raises: RowError with stage `decode`."""
     try:
-        return _decoded(data, steps, config, [])
+        return _decoded(data, steps, options, [])
     except RowError:
         raise
     except Exception as error:  # Pillow's plug-ins raise anything on malformed files
         with suppress(Exception):
-            if (mended := _mended(data, config)) is not None:
-                return _decoded(mended[0], steps, config, [mended[1]])
-        raise _failure(error, data, config) from error
+            if (mended := _mended(data, options)) is not None:
+                return _decoded(mended[0], steps, options, [mended[1]])
+        raise _failure(error, data, options) from error
 
 
-def _decoded(data: bytes, steps: Preprocessing, config: DecodeConfig, notes: list[str]) -> Decoded:
-    image = _open(data, config)
+def _decoded(data: bytes, steps: Preprocessing, options: DecodeOptions, notes: list[str]) -> Decoded:
+    image = _open(data, options)
     size = image.size
     if _is_turned_tiff(image):
         notes.append("exif_orientation")  # Pillow's plug-in turns it as it is loaded
-    if config.fast:
+    if options.fast:
         _draft(image, steps, notes)
-    upright, turned = _upright(image, _loaded(image, data, config, notes), notes)
+    upright, turned = _upright(image, _loaded(image, data, options, notes), notes)
     width, height = size[::-1] if turned else size
-    _require_room(upright, steps, config)
+    _require_room(upright, steps, options)
     pixels = fit(upright if isinstance(upright, np.ndarray) else _rgb(upright, notes), steps)
     _note_frames(image, notes)
     return Decoded(pixels, width, height, tuple(notes))
 
 
-def _mended(data: bytes, config: DecodeConfig) -> tuple[bytes, str] | None:
+def _mended(data: bytes, options: DecodeOptions) -> tuple[bytes, str] | None:
     """A file that has all its pixels in the way in which they can be decoded, and a note of it."""
     if (lean := salvage.without_long_text(data)) is not None:
         return lean, salvage.LONG_TEXT_LEFT_OUT
-    if (ended := salvage.with_end(data)) is not None and _is_whole_jpeg(ended, config):
+    if (ended := salvage.with_end(data)) is not None and _is_whole_jpeg(ended, options):
         return ended, salvage.NO_END_MARKER
     return None
 
 
-def _is_whole_jpeg(data: bytes, config: DecodeConfig) -> bool:
+def _is_whole_jpeg(data: bytes, options: DecodeOptions) -> bool:
     """Whether libjpeg decodes it without a warning, which it gives where it makes pixels up."""
     with suppress(Exception):
-        image = _open(data, config)  # within the limits
+        image = _open(data, options)  # within the limits
         simplejpeg.decode_jpeg(data, "CMYK" if image.mode == "CMYK" else "GRAY")
         return True
     return False
 
 
-def _failure(error: Exception, data: bytes, config: DecodeConfig) -> RowError:
+def _failure(error: Exception, data: bytes, options: DecodeOptions) -> RowError:
     """The row error of whatever Pillow raised."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return _error(
-            ErrorCode.TOO_MANY_PIXELS, f"it has more than decode.max_pixels = {config.max_pixels} pixels"
+            ErrorCode.TOO_MANY_PIXELS, f"it has more than decode.max_pixels = {options.max_pixels} pixels"
         )
     if isinstance(error, MemoryError):
         return _error(ErrorCode.OUT_OF_MEMORY, "decoding it needs more memory than there is")
@@ -143,20 +143,20 @@ def _unsupported(data: bytes, what: str) -> RowError:
     return _error(ErrorCode.UNSUPPORTED_FORMAT, f"the file is {what}")
 
 
-def _open(data: bytes, config: DecodeConfig) -> Image.Image:
+def _open(data: bytes, options: DecodeOptions) -> Image.Image:
     """The image with only its header read, within the limits."""
-    Image.MAX_IMAGE_PIXELS = config.max_pixels
+    Image.MAX_IMAGE_PIXELS = options.max_pixels
     image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if max(image.size) > config.max_side:
-        raise _error(ErrorCode.TOO_MANY_PIXELS, f"it has more than decode.max_side = {config.max_side} a side")
+    if max(image.size) > options.max_side:
+        raise _error(ErrorCode.TOO_MANY_PIXELS, f"it has more than decode.max_side = {options.max_side} a side")
     return image
 
 
-def _require_room(image: Image.Image | Pixels, steps: Preprocessing, config: DecodeConfig) -> None:
+def _require_room(image: Image.Image | Pixels, steps: Preprocessing, options: DecodeOptions) -> None:
     """A thin image can grow beyond all bounds when its shorter side is made the model's."""
     size = image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
     height, width = size_of(size, steps)
-    if width * height > config.max_pixels:
+    if width * height > options.max_pixels:
         raise _error(ErrorCode.TOO_MANY_PIXELS, f"resized as the model asks it has {width}x{height} pixels")
 
 
@@ -169,7 +169,7 @@ def _draft(image: Image.Image, steps: Preprocessing, notes: list[str]) -> None:
         notes.append("dct_scaled")
 
 
-def _loaded(image: Image.Image, data: bytes, config: DecodeConfig, notes: list[str]) -> Image.Image | Pixels:
+def _loaded(image: Image.Image, data: bytes, options: DecodeOptions, notes: list[str]) -> Image.Image | Pixels:
     """The image with its pixels, or only the pixels, RGBX uint8 (height, width, 4), of a plain JPEG."""
     if image.format == "JPEG" and image.mode == "RGB" and "dct_scaled" not in notes:
         with suppress(ValueError):  # what libjpeg only warns of is for Pillow to judge
@@ -180,7 +180,11 @@ def _loaded(image: Image.Image, data: bytes, config: DecodeConfig, notes: list[s
     try:
         image.load()
     except Exception as error:
-        if config.truncated == "error" or not (_is_truncation(error) or ends_early(data)) or _mended(data, config):
+        if (
+            options.truncated == "error"
+            or not (_is_truncation(error) or ends_early(data))
+            or _mended(data, options)
+        ):
             raise
         ImageFile.LOAD_TRUNCATED_IMAGES = True
         try:

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import DecodeConfig
 from pipeline.errors import ClusterError, ErrorCode, RowError, Stage
+from pipeline.images.options import DecodeOptions
 from pipeline.images.sandbox_protocol import FILE, NUMBER, SLOTS, Task, receive
 from pipeline.preprocessing import Preprocessing
 
@@ -87,11 +87,11 @@ class _Work:
 class IsolatedDecoder:
     """`decode.decode` in a child process that may die. Not safe for threads."""
 
-    def __init__(self, steps: Preprocessing, config: DecodeConfig) -> None:
+    def __init__(self, steps: Preprocessing, options: DecodeOptions) -> None:
         """Start the child; it gets ready while the caller goes on."""
         self._server: _Server | None = None
         self._worker: _Worker | None = None
-        self._task = Task(steps, config)
+        self._task = Task(steps, options)
         shape = (SLOTS, steps.height, steps.width, 3)
         self._memory = [_shared(int(np.prod(shape))), *(_shared(0) for _ in range(SLOTS))]
         self._pixels = np.frombuffer(mmap(self._memory[0], 0), np.uint8).reshape(shape)
@@ -160,7 +160,7 @@ class IsolatedDecoder:
     def _fork(self) -> "_Worker":
         for _ in range(STARTS):
             self._server = self._server or _Server(self._task, self._memory)
-            worker = self._server.fork(self._task.config.timeout_s + GRACE_S)
+            worker = self._server.fork(self._task.options.timeout_s + GRACE_S)
             if worker is not None:
                 return worker
             self._server.close()
@@ -185,7 +185,7 @@ class IsolatedDecoder:
         """What the death of a worker says of the file that it was at; None if nothing yet."""
         file.deaths += 1
         if died_of == signal.SIGALRM:
-            limit = f"decode.timeout_s = {self._task.config.timeout_s:g} seconds"
+            limit = f"decode.timeout_s = {self._task.options.timeout_s:g} seconds"
             return RowError(Stage.DECODE, ErrorCode.DECODE_TIMEOUT, f"decoding it takes more than {limit}")
         if file.deaths < DEATHS:
             return None

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import DecodeConfig
 from pipeline.errors import RowError
 from pipeline.images.decode import PEAK_BYTES_PER_PIXEL, decode
+from pipeline.images.options import DecodeOptions
 from pipeline.images.sandbox_protocol import FILE, NUMBER, SLOTS, Task, receive
 
 PR_SET_PDEATHSIG = 1
@@ -33,9 +33,9 @@ SPARE_BYTES = 256 << 20
 """What a worker may allocate besides one image's bytes and pixels."""
 
 
-def memory_limit(config: DecodeConfig) -> int:
+def memory_limit(options: DecodeOptions) -> int:
     """Bytes that a worker may allocate: enough for every image within the configured limits, and no more."""
-    return SPARE_BYTES + 2 * config.max_bytes + PEAK_BYTES_PER_PIXEL * config.max_pixels
+    return SPARE_BYTES + 2 * options.max_bytes + PEAK_BYTES_PER_PIXEL * options.max_pixels
 
 
 def main() -> None:
@@ -99,7 +99,7 @@ def _end_with_parent() -> Callable[[], None]:
 def _work(connection: socket.socket, files: list[int], pixels: NDArray[np.uint8], task: Task) -> None:
     """Decode what comes until the other side is gone; never returns."""
     try:
-        _limit_memory(memory_limit(task.config))
+        _limit_memory(memory_limit(task.options))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders complain of files there
         while True:
             slot, length = FILE.unpack(receive(connection, FILE.size))
@@ -113,9 +113,9 @@ def _work(connection: socket.socket, files: list[int], pixels: NDArray[np.uint8]
 
 def _answer(data: bytes, target: NDArray[np.uint8], task: Task) -> dict[str, Any]:
     # No handler is installed: the signal ends the process even in the middle of C code.
-    signal.setitimer(signal.ITIMER_REAL, task.config.timeout_s)
+    signal.setitimer(signal.ITIMER_REAL, task.options.timeout_s)
     try:
-        image = decode(data, task.steps, task.config)
+        image = decode(data, task.steps, task.options)
         target[:] = image.pixels
     except RowError as error:
         return {"code": error.code, "message": error.message}

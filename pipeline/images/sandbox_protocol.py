@@ -4,7 +4,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from pipeline.config import DecodeConfig
+from pipeline.images.options import DecodeOptions
 from pipeline.preprocessing import Preprocessing
 
 SLOTS = 4
@@ -19,7 +19,7 @@ class Task:
     """How a server's workers decode."""
 
     steps: Preprocessing
-    config: DecodeConfig
+    options: DecodeOptions
 
 
 def receive(connection: socket.socket, size: int) -> bytes:

@@ -3,6 +3,7 @@
 Read in this order:
 
 - `model`: weights, preprocessing, labels, and the fingerprint of the embedding space.
+- `processor`: the settings of a model's image processor, read as `Preprocessing`.
 - `model_files`: the files of a model, brought to this machine. `hub`: from the Hugging Face hub.
 - `int8`: the int8 model of an output. `comparison`: how well two sets of predictions agree.
 """

@@ -16,7 +16,8 @@ from pipeline.config import DecodeConfig, EmbeddingConfig, ModelConfig
 from pipeline.errors import ModelError
 from pipeline.models import model_files
 from pipeline.models.model_files import read_json, weights_of
-from pipeline.preprocessing import NESTED, OWN, SHARED, Preprocessing, read_preprocessing
+from pipeline.models.processor import NESTED, OWN, SHARED, read_preprocessing
+from pipeline.preprocessing import Preprocessing
 from pipeline.storage.filesystems import Storage
 from pipeline.storage.uris import is_local
 

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.config import ModelConfig
 from pipeline.errors import ErrorCode, ModelError
 from pipeline.models import hub
-from pipeline.preprocessing import OWN, SHARED
+from pipeline.models.processor import OWN, SHARED
 from pipeline.storage.caches import cache_folder, made_at_once, set_environment
 from pipeline.storage.error_codes import classify
 from pipeline.storage.filesystems import Storage, failure

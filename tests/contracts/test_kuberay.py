@@ -30,6 +30,7 @@ from pipeline.cluster.submission import STOP_S
 from pipeline.config import PoolConfig, RunConfig
 from pipeline.engines import choice
 from pipeline.images import fetch
+from pipeline.images.options import DecodeOptions
 from pipeline.images.sandbox_child import memory_limit
 from tests.support import kuberay
 
@@ -364,7 +365,7 @@ def test_the_memory_of_a_pod_is_enough_for_its_worst_minute(manifest: Manifest) 
     limits = only(manifest.worker)["resources"]["limits"]
     decode = manifest.run.decode
     fetched = max(fetch.WINDOW_BYTES, 2 * decode.max_bytes)
-    one = fetched + memory_limit(decode)
+    one = fetched + memory_limit(DecodeOptions.from_config(decode))
     predictors = quantity(limits.get(ACCELERATORS.get(manifest.kind, ""), "1"))
     store = int(manifest.workers["rayStartParams"]["object-store-memory"])
     need = quantity(limits["cpu"]) * one + predictors * PREDICTOR_BYTES + store

@@ -12,17 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from pipeline.config import DecodeConfig
 from pipeline.errors import ErrorCode, RowError, Stage
 from pipeline.images.decode import Decoded, decode
-from pipeline.preprocessing import read_preprocessing
-from tests.support.making import encoded, photo
+from pipeline.models.processor import read_preprocessing
+from tests.support.making import decode_options, encoded, photo
 
 STEPS = read_preprocessing({"image_processor_type": "ViTImageProcessor", "size": 32}, "m")
 
 
 def decoded(data: bytes, **settings: Any) -> Decoded:
-    return decode(data, STEPS, DecodeConfig(**settings))
+    return decode(data, STEPS, decode_options(**settings))
 
 
 def colour(found: Decoded) -> tuple[int, ...]:
@@ -261,9 +260,9 @@ def test_a_thin_image_that_would_grow_over_the_limit_is_refused() -> None:
     )
     data = encoded(Image.new("RGB", (1, 5000)))
     with pytest.raises(RowError) as caught:
-        decode(data, steps, DecodeConfig(max_pixels=100_000))
+        decode(data, steps, decode_options(max_pixels=100_000))
     assert caught.value.code is ErrorCode.TOO_MANY_PIXELS
-    assert decode(data, steps, DecodeConfig(max_pixels=10_000_000)).pixels.shape == (32, 32, 3)
+    assert decode(data, steps, decode_options(max_pixels=10_000_000)).pixels.shape == (32, 32, 3)
 
 
 def test_the_same_bytes_give_the_same_pixels() -> None:

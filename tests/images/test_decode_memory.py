@@ -14,19 +14,19 @@ SIDE = 4000
 MEASURE = """
 import sys
 from pathlib import Path
-from pipeline.config import DecodeConfig
 from pipeline.images.decode import decode
-from pipeline.preprocessing import read_preprocessing
+from pipeline.models.processor import read_preprocessing
+from tests.support.making import decode_options
 
 def peak():  # VmHWM, in kB
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 steps = read_preprocessing({"image_processor_type": "ViTImageProcessor", "size": 224}, "m")
 small, large = (Path(path).read_bytes() for path in sys.argv[1:])
-decode(small, steps, DecodeConfig())
+decode(small, steps, decode_options())
 Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
 before = peak()
-decode(large, steps, DecodeConfig())
+decode(large, steps, decode_options())
 print(peak() - before)
 """
 FILES = {

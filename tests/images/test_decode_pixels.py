@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from pipeline.config import DecodeConfig
 from pipeline.images.decode import decode
-from pipeline.preprocessing import read_preprocessing
-from tests.support.making import encoded, photo
+from pipeline.models.processor import read_preprocessing
+from tests.support.making import decode_options, encoded, photo
 
 PROCESSORS: dict[str, dict[str, Any]] = {
     "vit": {"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "width": 224}},
@@ -47,7 +46,7 @@ def hugging_face(image: Image.Image, raw: dict[str, Any], folder: Path, **option
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_size_filter_and_crop_are_those_of_hugging_face(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
     image = photo(*size)
-    ours = decode(encoded(image), read_preprocessing(PROCESSORS[name], name), DecodeConfig())
+    ours = decode(encoded(image), read_preprocessing(PROCESSORS[name], name), decode_options())
     theirs = hugging_face(image, PROCESSORS[name], tmp_path, do_rescale=False, do_normalize=False)
     assert ours.pixels.dtype == np.uint8
     assert ours.pixels.shape == theirs.shape
@@ -59,7 +58,7 @@ def test_size_filter_and_crop_are_those_of_hugging_face(tmp_path: Path, name: st
 def test_scale_and_bias_make_the_input_of_hugging_face(tmp_path: Path, name: str) -> None:
     image = photo(120, 90)
     steps = read_preprocessing(PROCESSORS[name], name)
-    ours = decode(encoded(image), steps, DecodeConfig()).pixels * np.array(steps.scale) + np.array(steps.bias)
+    ours = decode(encoded(image), steps, decode_options()).pixels * np.array(steps.scale) + np.array(steps.bias)
     theirs = hugging_face(image, PROCESSORS[name], tmp_path)
     assert (np.abs(ours - theirs) <= np.array(steps.scale) * 1.001).all()
 
@@ -82,7 +81,7 @@ def test_every_format_gives_the_pixels_that_pillow_and_hugging_face_see(
     tmp_path: Path, format_: str, options: dict[str, Any]
 ) -> None:
     data = encoded(photo(150, 100), format_, **options)
-    ours = decode(data, read_preprocessing(PROCESSORS["dinov2"], "m"), DecodeConfig())
+    ours = decode(data, read_preprocessing(PROCESSORS["dinov2"], "m"), decode_options())
     opened = Image.open(io.BytesIO(data)).convert("RGB")
     theirs = hugging_face(opened, PROCESSORS["dinov2"], tmp_path, do_rescale=False, do_normalize=False)
     assert np.abs(ours.pixels.astype(int) - theirs.astype(int)).max() <= 1
@@ -93,7 +92,7 @@ def test_every_format_gives_the_pixels_that_pillow_and_hugging_face_see(
 def test_opaque_images_of_any_mode_are_those_of_hugging_face(tmp_path: Path, mode: str) -> None:
     image = photo(90, 60).convert(mode)
     data = encoded(image, "TIFF" if mode == "CMYK" else "PNG")
-    ours = decode(data, read_preprocessing(PROCESSORS["vit-old"], "m"), DecodeConfig())
+    ours = decode(data, read_preprocessing(PROCESSORS["vit-old"], "m"), decode_options())
     theirs = hugging_face(
         image.convert("RGB"), PROCESSORS["vit-old"], tmp_path, do_rescale=False, do_normalize=False
     )
@@ -105,7 +104,7 @@ def test_opaque_images_of_any_mode_are_those_of_hugging_face(tmp_path: Path, mod
 def test_fast_decoding_is_close_and_noted(name: str, size: tuple[int, int]) -> None:
     data = encoded(photo(*size), "JPEG", quality=95)
     steps = read_preprocessing(PROCESSORS[name], name)
-    exact, fast = (decode(data, steps, DecodeConfig(fast=fast)) for fast in (False, True))
+    exact, fast = (decode(data, steps, decode_options(fast=fast)) for fast in (False, True))
     assert exact.notes == ()
     assert fast.notes == ("dct_scaled",)
     assert np.abs(exact.pixels.astype(int) - fast.pixels.astype(int)).mean() < 3
@@ -114,7 +113,7 @@ def test_fast_decoding_is_close_and_noted(name: str, size: tuple[int, int]) -> N
 @pytest.mark.parametrize("fast", [False, True])
 def test_the_size_is_that_of_the_original_however_it_was_decoded(fast: bool) -> None:
     data = encoded(photo(1600, 1200), "JPEG")
-    found = decode(data, read_preprocessing(PROCESSORS["vit-old"], "m"), DecodeConfig(fast=fast))
+    found = decode(data, read_preprocessing(PROCESSORS["vit-old"], "m"), decode_options(fast=fast))
     assert (found.width, found.height) == (1600, 1200)
 
 
@@ -124,6 +123,6 @@ def test_fast_decoding_changes_nothing_where_there_is_nothing_to_scale(
 ) -> None:
     data = encoded(photo(*size), format_)
     steps = read_preprocessing(PROCESSORS["vit-old"], "m")
-    exact, fast = (decode(data, steps, DecodeConfig(fast=fast)) for fast in (False, True))
+    exact, fast = (decode(data, steps, decode_options(fast=fast)) for fast in (False, True))
     assert fast.notes == exact.notes == ()
     np.testing.assert_array_equal(fast.pixels, exact.pixels)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from pipeline.config import DecodeConfig
 from pipeline.errors import RowError, Stage
 from pipeline.images.decode import decode
-from pipeline.preprocessing import read_preprocessing
+from pipeline.models.processor import read_preprocessing
+from tests.support.making import decode_options
 from tests.support.odd import Odd, everything
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow says what is odd about them, too
@@ -18,11 +18,11 @@ CORPUS = everything()
 def test_an_odd_file_has_the_outcome_that_a_person_expects(odd: Odd) -> None:
     if odd.code is not None:
         with pytest.raises(RowError) as caught:
-            decode(odd.data, STEPS, DecodeConfig())
+            decode(odd.data, STEPS, decode_options())
         assert (caught.value.stage, caught.value.code) == (Stage.DECODE, odd.code)
         assert " at 0x" not in caught.value.message
         return
-    found = decode(odd.data, STEPS, DecodeConfig())
+    found = decode(odd.data, STEPS, decode_options())
     assert ((found.width, found.height), found.notes) == (odd.size, odd.notes)
     assert found.pixels.shape == (32, 32, 3)
     if odd.colour is not None:

@@ -10,12 +10,11 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from pipeline.config import DecodeConfig
 from pipeline.errors import ErrorCode, RowError
 from pipeline.images import salvage
 from pipeline.images.decode import Decoded, decode
-from pipeline.preprocessing import read_preprocessing
-from tests.support.making import encoded, photo
+from pipeline.models.processor import read_preprocessing
+from tests.support.making import decode_options, encoded, photo
 from tests.support.odd import MAGIC, chunk
 
 STEPS = read_preprocessing({"image_processor_type": "ViTImageProcessor", "size": 32}, "m")
@@ -23,7 +22,7 @@ LONG = 2_000_000
 
 
 def decoded(data: bytes, **settings: Any) -> Decoded:
-    return decode(data, STEPS, DecodeConfig(**settings))
+    return decode(data, STEPS, decode_options(**settings))
 
 
 def same(found: Decoded, data: bytes) -> bool:

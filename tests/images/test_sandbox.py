@@ -12,19 +12,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.config import DecodeConfig
 from pipeline.errors import ErrorCode, RowError, Stage
 from pipeline.images import sandbox
 from pipeline.images.decode import decode
 from pipeline.images.sandbox import IsolatedDecoder, Report
 from pipeline.images.sandbox_child import memory_limit
 from pipeline.images.sandbox_protocol import SLOTS
-from pipeline.preprocessing import read_preprocessing
-from tests.support.making import encoded, photo
+from pipeline.models.processor import read_preprocessing
+from tests.support.making import decode_options, encoded, photo
 
 STEPS = read_preprocessing({"image_processor_type": "ViTImageProcessor", "size": 32}, "m")
 GOOD = [encoded(photo(60 + i, 40, seed=i), "JPEG" if i % 2 else "PNG") for i in range(12)]
-EXPECTED = np.stack([decode(data, STEPS, DecodeConfig()).pixels for data in GOOD])
+EXPECTED = np.stack([decode(data, STEPS, decode_options()).pixels for data in GOOD])
 HOSTILE = {
     "exit 0": ErrorCode.DECODE_CRASHED,
     "exit 1": ErrorCode.DECODE_CRASHED,
@@ -44,7 +43,7 @@ def _hostile_plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def decoder() -> Iterator[IsolatedDecoder]:
-    made = IsolatedDecoder(STEPS, DecodeConfig(timeout_s=1.0, max_pixels=10_000_000))
+    made = IsolatedDecoder(STEPS, decode_options(timeout_s=1.0, max_pixels=10_000_000))
     yield made
     made.close()
 
@@ -125,7 +124,7 @@ def test_a_worker_that_is_stopped_from_outside_is_killed_and_its_file_timed_out(
 
 
 def test_a_leak_of_earlier_files_is_not_held_against_a_later_one() -> None:
-    config = DecodeConfig(max_pixels=1_000_000, max_bytes=1_000_000)
+    config = decode_options(max_pixels=1_000_000, max_bytes=1_000_000)
     leaking = IsolatedDecoder(STEPS, config)
     each = memory_limit(config) // 3 >> 20
     reports, _ = run(leaking, [hostile(f"leak {each}")] * 8)
@@ -164,7 +163,7 @@ def are_gone(*pids: int) -> bool:
 
 
 def test_no_process_outlives_its_decoder() -> None:
-    decoder = IsolatedDecoder(STEPS, DecodeConfig())
+    decoder = IsolatedDecoder(STEPS, decode_options())
     run(decoder, GOOD[:1])
     pids = workers_of(decoder)
     decoder.close()
@@ -173,7 +172,7 @@ def test_no_process_outlives_its_decoder() -> None:
 
 HANGING = """
 from tests.images.test_sandbox import *
-decoder = IsolatedDecoder(STEPS, DecodeConfig(timeout_s=3600))
+decoder = IsolatedDecoder(STEPS, decode_options(timeout_s=3600))
 run(decoder, GOOD[:1])
 print(*workers_of(decoder), flush=True)
 run(decoder, [hostile("sleep")])

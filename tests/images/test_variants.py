@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import DecodeConfig
 from pipeline.errors import ErrorCode, RowError
 from pipeline.images import decode as decoding
 from pipeline.images.decode import decode
 from pipeline.images.sandbox import IsolatedDecoder, Report
-from pipeline.preprocessing import read_preprocessing
-from tests.support.making import encoded, photo
+from pipeline.models.processor import read_preprocessing
+from tests.support.making import decode_options, encoded, photo
 from tests.support.odd import MAGIC, chunk
 
 STEPS = read_preprocessing({"image_processor_type": "ViTImageProcessor", "size": 32}, "m")
@@ -27,7 +26,7 @@ needs_heif = pytest.mark.skipif(
 
 def error_of(data: bytes) -> RowError:
     with pytest.raises(RowError) as caught:
-        decode(data, STEPS, DecodeConfig())
+        decode(data, STEPS, decode_options())
     return caught.value
 
 
@@ -193,14 +192,14 @@ def test_a_heic_is_decoded_in_the_sandbox() -> None:
     image = photo(200, 150)
     data = encoded(image, "HEIF", quality=95)
     pixels = np.empty((3, 32, 32, 3), np.uint8)
-    decoder = IsolatedDecoder(STEPS, DecodeConfig(max_pixels=1_000_000))
+    decoder = IsolatedDecoder(STEPS, decode_options(max_pixels=1_000_000))
     try:
         found = decoder.decode([data, data[:1000], encoded(Image.new("RGB", (2000, 2000)), "HEIF")], pixels)
     finally:
         decoder.close()
     assert found[0] == Report(200, 150, ())
     assert [one.code for one in found[1:] if isinstance(one, RowError)] == [TRUNCATED, ErrorCode.TOO_MANY_PIXELS]
-    plain = decode(encoded(image), STEPS, DecodeConfig()).pixels
+    plain = decode(encoded(image), STEPS, decode_options()).pixels
     assert np.abs(pixels[0].astype(int) - plain.astype(int)).max() <= 4
 
 

@@ -13,7 +13,7 @@ from pipeline.cluster.workers import Decoder
 from pipeline.config import parse
 from pipeline.errors import ErrorCode, RowError
 from pipeline.images.fetch import Fetcher, Request
-from pipeline.preprocessing import read_preprocessing
+from pipeline.models.processor import read_preprocessing
 from pipeline.storage import data_uris
 from pipeline.storage.filesystems import failure
 from pipeline.storage.uris import absolute, redacted, scheme

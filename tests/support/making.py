@@ -12,6 +12,8 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline import schema
+from pipeline.config import DecodeConfig
+from pipeline.images.options import DecodeOptions
 from pipeline.output.fragment import FOLDER, Fragment, fragment_path
 from pipeline.output.prediction_rows import parquet_bytes
 from pipeline.storage.filesystems import Storage
@@ -33,6 +35,11 @@ def encoded(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format_, **options)
     return buffer.getvalue()
+
+
+def decode_options(**settings: Any) -> DecodeOptions:
+    """Limits and policies of decoding: the defaults of a config, and what is given."""
+    return DecodeOptions.from_config(DecodeConfig(**settings))
 
 
 def save_images(folder: Path, names: Sequence[str]) -> None:

@@ -8,7 +8,8 @@ import pytest
 from transformers import AutoImageProcessor
 
 from pipeline.errors import ModelError
-from pipeline.preprocessing import RESAMPLING, Preprocessing, read_preprocessing
+from pipeline.models.processor import RESAMPLING, read_preprocessing
+from pipeline.preprocessing import Preprocessing
 
 FAMILIES = ("ViT", "DeiT", "Beit", "Bit")
 
