@@ -16,7 +16,8 @@ from pathlib import Path
 import duckdb
 
 from pipeline.config import ManifestConfig, PlanningConfig
-from pipeline.output.fragment import FOLDER, Fragment, fragment_path
+from pipeline.output.fragment import Fragment
+from pipeline.output.layout import PREDICTIONS, fragment_path
 from pipeline.output.table import Predictions
 from pipeline.planning.plan import plan
 from pipeline.storage.filesystems import Storage
@@ -47,7 +48,7 @@ def make(folder: Path, millions: int, done: float, kind: str) -> None:
     for first in range(0, int(done * millions * MILLION), ROWS_PER_FILE):
         rows = min(ROWS_PER_FILE, int(done * millions * MILLION) - first)
         path = fragment_path("all", "ok", epoch)
-        file = folder / "out" / FOLDER / path
+        file = folder / "out" / PREDICTIONS / path
         file.parent.mkdir(parents=True, exist_ok=True)
         connection.execute(
             f"COPY (SELECT {URI} AS image_id, md5((i + 7)::VARCHAR) AS version, 1::INTEGER AS attempts, "

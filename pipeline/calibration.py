@@ -17,6 +17,7 @@ from pipeline.errors import AgreementError, EngineError
 from pipeline.models import comparison, int8
 from pipeline.models.comparison import Judged, Limits
 from pipeline.models.model import Model, resolve
+from pipeline.output.layout import Layout
 from pipeline.storage import sql, temporary_folders
 from pipeline.storage.filesystems import Storage
 
@@ -36,7 +37,7 @@ def ensure(config: RunConfig, output: str, files: tuple[str, ...], started: Star
 
     Raises: EngineError if there are too few images, AgreementError if it is too far from float32; StorageError.
     """
-    if int8.find(output, Storage(config.storage)) is None:
+    if int8.find(Layout(output).int8_model, Storage(config.storage)) is None:
         started.result(_made.remote(config, output, files))
 
 
@@ -72,7 +73,7 @@ def _made(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
                 f"The int8 model of {model.name} is too far from float32: {missed} on {len(checked)} images; use "
                 "another precision."
             )
-        int8.store(output, storage, made, IMAGES, found)
+        int8.store(Layout(output).int8_model, storage, made, IMAGES, found)
 
 
 def _images(config: RunConfig, storage: Storage, files: tuple[str, ...], model: Model) -> NDArray[np.uint8]:

@@ -10,13 +10,11 @@ from pydantic import Field
 
 from pipeline import __version__
 from pipeline.output.documents import Document, parsed
+from pipeline.output.layout import RunFolder
 from pipeline.planning.account import Account, Counts
 from pipeline.planning.listing_report import Listing
 from pipeline.stage_seconds import Seconds
 from pipeline.storage.filesystems import Storage
-from pipeline.storage.uris import join
-
-FILE = "summary.json"
 
 
 class Accounted(Document):
@@ -55,7 +53,7 @@ class Record(Document):
 
     def write(self, folder: str, storage: Storage) -> None:
         """Write it into a run's folder. Raises: StorageError."""
-        storage.write_json(join(folder, FILE), self.model_dump())
+        storage.write_json(RunFolder(folder).summary, self.model_dump())
 
 
 def read(folder: str, storage: Storage) -> Record | None:
@@ -63,7 +61,7 @@ def read(folder: str, storage: Storage) -> Record | None:
 
     Raises: StorageError, also for one that is damaged.
     """
-    uri = join(folder, FILE)
+    uri = RunFolder(folder).summary
     data = storage.read(uri)
     return None if data is None else parsed(Record, data, uri)
 

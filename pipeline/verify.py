@@ -21,11 +21,12 @@ from pipeline.models.comparison import Agreement, Judged
 from pipeline.models.model import resolve
 from pipeline.output import space
 from pipeline.output.fragment import is_of_failed
-from pipeline.output.table import RUNS, Predictions
+from pipeline.output.layout import SPACE, Layout
+from pipeline.output.table import Predictions
 from pipeline.planning import manifest, relation
 from pipeline.storage import data_uris, sql, temporary_folders
 from pipeline.storage.filesystems import Storage
-from pipeline.storage.uris import absolute, join
+from pipeline.storage.uris import absolute
 
 BATCH = 32
 """Images that are decoded and computed at once."""
@@ -101,7 +102,7 @@ def _sampled(table: Predictions, storage: Storage, sample: int, seed: int) -> tu
 
 def _settings(output: str, storage: Storage, run_id: str) -> RunConfig:
     """The config of a run. Raises: TableError if it is gone."""
-    where = join(output, RUNS, run_id, "config.yaml")
+    where = Layout(output).run(run_id).config
     text = storage.read(where)
     if text is None:
         raise TableError(f"{where}, which says where the images and the model are, is gone.")
@@ -115,7 +116,7 @@ def _format_of(output: str, storage: Storage, description: dict[str, Any]) -> in
     if found is None or held != description["fingerprint"]:
         raise SpaceError(
             f"The model {description['model']} is not the one that made {output}: its fingerprint is "
-            f"{description['fingerprint']}, and {space.FILE} says {held}."
+            f"{description['fingerprint']}, and {SPACE} says {held}."
         )
     return found.format
 

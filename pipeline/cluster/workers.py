@@ -31,13 +31,14 @@ from pipeline.images.options import DecodeOptions
 from pipeline.images.sandbox import IsolatedDecoder, Report
 from pipeline.models import int8 as quantized
 from pipeline.models.model import resolve
-from pipeline.output.fragment import FOLDER, Fragment, Rest, folders_of, fragment_path
+from pipeline.output.fragment import Fragment, Rest
+from pipeline.output.layout import Layout, fragment_path, partition_of
 from pipeline.output.prediction_rows import Outputs, parquet_bytes
 from pipeline.preprocessing import Preprocessing
 from pipeline.stage_seconds import Seconds
 from pipeline.storage import data_uris
 from pipeline.storage.filesystems import Storage, failure
-from pipeline.storage.uris import DATA_PATTERN, is_data, join, redacted
+from pipeline.storage.uris import DATA_PATTERN, is_data, redacted
 
 WRITES = 8
 """Fragments of one group of blocks that are written at once: a lake can have many small datasets."""
@@ -143,7 +144,7 @@ class Predictor:
                 top_k=config.labels.top_k,
                 threads=threads,
                 share=share,
-                graph=quantized.fetch(output, storage) if int8 else None,
+                graph=quantized.fetch(Layout(output).int8_model, storage) if int8 else None,
             )
             kind = (engine, self._engine.device, self._engine.precision, str(block_rows))
             self._shelf = Shelf(weights_sha256, self._model.architecture_sha256, *kind)
@@ -201,7 +202,7 @@ def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int
         mine = rows.filter(mine)
         data = parquet_bytes(mine.select(schema.fragment(mine.schema).names))
         path = fragment_path(dataset, outcome, epoch)
-        storage.write(join(output, FOLDER, path), data)
+        storage.write(Layout(output).fragment(path), data)
         return Fragment(
             path, dataset, outcome, mine.num_rows, len(data), _examples(mine), _refused(mine), _replaces(mine)
         )
@@ -218,18 +219,18 @@ def write_rest(path: str, newer: Sequence[str], *, output: str, storage: Storage
     Nothing is written if it has none of them, or no others. Raises: MovedError if one of the files is gone,
     StorageError.
     """
-    ids = pa.chunked_array([_ids(join(output, FOLDER, other), storage) for other in newer], pa.string())
-    data = storage.read(join(output, FOLDER, path))
+    ids = pa.chunked_array([_ids(Layout(output).fragment(other), storage) for other in newer], pa.string())
+    data = storage.read(Layout(output).fragment(path))
     if data is None:
-        raise MovedError(f"{join(output, FOLDER, path)} is gone.")
+        raise MovedError(f"{Layout(output).fragment(path)} is gone.")
     rows = pq.read_table(pa.BufferReader(data), partitioning=None)
     others = rows.filter(pc.invert(pc.is_in(rows[schema.IMAGE_ID], ids)))
     removed = rows.num_rows - others.num_rows
     if not removed or not others.num_rows:
         return Rest(removed, None)
-    dataset, outcome = folders_of(path)
+    dataset, outcome = partition_of(path)
     data, path = parquet_bytes(others), fragment_path(dataset, outcome, epoch)
-    storage.write(join(output, FOLDER, path), data)
+    storage.write(Layout(output).fragment(path), data)
     return Rest(removed, Fragment(path, dataset, outcome, others.num_rows, len(data)))
 
 

@@ -1,7 +1,7 @@
 """The int8 model of an output: made once, kept below it, and used by every later run.
 
-    <output>/model/int8.json             which files, their hash, and how well the model agrees with float32
-    <output>/model/<id>/graph.{xml,bin}
+    <folder>/int8.json             which files, their hash, and how well the model agrees with float32
+    <folder>/<id>/graph.{xml,bin}
 
 It does not know how a model is quantised.
 """
@@ -22,7 +22,7 @@ INT8 = "int8"
 """The precision that has a model of its own."""
 RECIPE = "nncf-transformer-int8-portable-minmax-0.5"
 """Part of the fingerprint: another one for every change of what `engines.quantize` does."""
-FOLDER, FILE = "model", "int8.json"
+FILE = "int8.json"
 PARTS = ("graph.xml", "graph.bin")
 
 
@@ -42,9 +42,9 @@ def recipe(precision: str) -> str | None:
     return RECIPE if precision == INT8 else None
 
 
-def find(output: str, storage: Storage) -> Quantized | None:
+def find(folder: str, storage: Storage) -> Quantized | None:
     """What the output has; None if nothing yet. Raises: StorageError, ModelError if it makes no sense."""
-    where = join(output, FOLDER, FILE)
+    where = join(folder, FILE)
     text = storage.read(where)
     if text is None:
         return None
@@ -54,30 +54,30 @@ def find(output: str, storage: Storage) -> Quantized | None:
         raise ModelError(f"{where} does not describe an int8 model.") from error
 
 
-def store(output: str, storage: Storage, graph: Path, images: int, agreement: Agreement) -> None:
+def store(folder: str, storage: Storage, graph: Path, images: int, agreement: Agreement) -> None:
     """Keep a graph's files; if another run was first, its model stays. Raises: StorageError."""
     made = Quantized(uuid4().hex, _sha256(graph), images, agreement.cosine_mean, agreement.top1)
     for part in PARTS:
-        storage.upload(graph / part, join(output, FOLDER, made.id, part))
-    storage.create(join(output, FOLDER, FILE), json.dumps(asdict(made), indent=2).encode() + b"\n")
+        storage.upload(graph / part, join(folder, made.id, part))
+    storage.create(join(folder, FILE), json.dumps(asdict(made), indent=2).encode() + b"\n")
 
 
-def fetch(output: str, storage: Storage) -> Path:
+def fetch(folder: str, storage: Storage) -> Path:
     """The graph on this machine, from the cache or the output. Raises: ModelError if it is gone or damaged."""
-    known = find(output, storage)
+    known = find(folder, storage)
     if known is None:
-        raise ModelError(f"{join(output, FOLDER)} holds no int8 model.")
+        raise ModelError(f"{folder} holds no int8 model.")
     target = cache_folder() / "openvino" / f"int8-{known.sha256[:16]}"
     if target.exists():
         return target / PARTS[0]
     with made_at_once(target) as scratch:
         for part in PARTS:
-            data = storage.read(join(output, FOLDER, known.id, part))
+            data = storage.read(join(folder, known.id, part))
             if data is None:
-                raise ModelError(f"{join(output, FOLDER, known.id, part)} is gone.")
+                raise ModelError(f"{join(folder, known.id, part)} is gone.")
             (scratch / part).write_bytes(data)
         if _sha256(scratch) != known.sha256:
-            raise ModelError(f"The int8 model below {join(output, FOLDER)} is damaged: its hash is another.")
+            raise ModelError(f"The int8 model below {folder} is damaged: its hash is another.")
     return target / PARTS[0]
 
 

@@ -2,6 +2,7 @@
 
 Read in this order:
 
+- `layout`: every path below an output.
 - `space`: `space.json`, the one embedding space of an output. `documents`: how its JSON files are read.
 - `prediction_rows`: decoded and scored rows to output rows. `fragment`: one Parquet file of them.
 - `table`: the Delta table: epochs, claims, commits. `actions`: one commit. `delta_log`: one entry of the log.

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+from pipeline.output.layout import Layout
 from pipeline.storage.filesystems import Storage
-from pipeline.storage.uris import join
 
 APPLICATION = "lakelens"
 """The Delta application transaction whose version is the epoch."""
@@ -29,9 +29,9 @@ class Entry:
         }
 
 
-def read(table_uri: str, version: int, storage: Storage) -> Entry | None:
+def read(layout: Layout, version: int, storage: Storage) -> Entry | None:
     """A version's entry; None if there is none, or none any more. Raises: StorageError."""
-    data = storage.read(join(table_uri, "_delta_log", f"{version:020}.json"))
+    data = storage.read(layout.log_entry(version))
     if data is None:
         return None
     actions = [json.loads(line) for line in data.splitlines() if line.strip()]

@@ -16,10 +16,9 @@ from typing import Any
 
 from pipeline.errors import LakeLensError, StorageError
 from pipeline.output.documents import Document, parsed
+from pipeline.output.layout import RunFolder
 from pipeline.storage.filesystems import Storage
-from pipeline.storage.uris import join
 
-FILE = "heartbeat.json"
 INTERVAL_S = 5.0
 SILENCE_S = 6 * INTERVAL_S
 """A run whose heartbeat stays the same for so long is dead: longer than a store's own retries take."""
@@ -70,7 +69,7 @@ class Sign(Document):
 
 def read(folder: str, storage: Storage) -> Sign:
     """The heartbeat in a run's folder. Raises: StorageError, also for one that is damaged."""
-    uri = join(folder, FILE)
+    uri = RunFolder(folder).heartbeat
     data = storage.read(uri)
     return Sign() if data is None else parsed(Sign, data, uri, "delete it if that run has ended")
 
@@ -80,7 +79,7 @@ class Heartbeat:
 
     def __init__(self, folder: str, run_id: str, storage: Storage) -> None:
         """Write the first one. Raises: StorageError, also for a store that cannot keep two runs apart."""
-        self._uri, self._storage = join(folder, FILE), storage
+        self._uri, self._storage = RunFolder(folder).heartbeat, storage
         self._sign = Sign(run_id=run_id, host=socket.gethostname(), process=_process())
         self._stopped = threading.Event()
         self._require_conditional_writes()

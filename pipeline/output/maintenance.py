@@ -18,8 +18,9 @@ from deltalake.exceptions import DeltaError
 from pipeline import schema
 from pipeline.errors import TableError
 from pipeline.output import heartbeat, orphans, space
+from pipeline.output.layout import PENDING, Layout
 from pipeline.output.prediction_rows import ROW_GROUP_ROWS
-from pipeline.output.table import RUNS, Predictions, paths
+from pipeline.output.table import Predictions, paths
 from pipeline.storage.filesystems import Storage, failure
 from pipeline.storage.uris import join
 
@@ -86,7 +87,7 @@ def compact(
         raise TableError(f"{output} has no dataset {unknown[0]!r}; it has {', '.join(known)}.")
     for dataset in datasets or known:
         before, after = _compacted(table, dataset, target_mb * 10**6)
-        gone = [join(table.uri, path) for path in before - after]
+        gone = [table.layout.fragment(path) for path in before - after]
         if not keep_replaced:
             storage.delete_all(gone)
         yield Compacted(dataset, len(before), len(after))
@@ -125,7 +126,7 @@ def vacuum(
     space.read(output, storage)  # a newer format may have other rules
     table = Predictions.existing(output, storage)
     owner = table.owner()
-    alive = owner is not None and heartbeat.is_alive(join(output, RUNS, owner), storage)
+    alive = owner is not None and heartbeat.is_alive(table.layout.run(owner).uri, storage)
     epoch = table.epoch
     if not alive and not dry_run:
         claimed = table.claim(f"vacuum-{uuid4().hex[:6]}", [], {"by": f"lakelens vacuum, {who()}"})
@@ -134,21 +135,22 @@ def vacuum(
     ended = range(epoch if alive else epoch + 1)
     oldest = datetime.now(UTC) - timedelta(days=older_than_days)
     garbage = orphans.of(table, ended, strays_before=oldest)
-    plans = _plans(output, storage, owner if alive else None)
+    plans = _plans(table.layout, storage, owner if alive else None)
     if not dry_run:
-        storage.delete_all([*(join(table.uri, file.path) for file in garbage), *plans])
+        storage.delete_all([*(table.layout.fragment(file.path) for file in garbage), *plans])
         _forget_log(table)
     return Vacuumed(len(garbage), sum(file.size for file in garbage), len(plans))
 
 
-def _plans(output: str, storage: Storage, owner: str | None) -> list[str]:
+def _plans(layout: Layout, storage: Storage, owner: str | None) -> list[str]:
     """The pending rows that runs have planned, but for those of the owner."""
-    fs, root = storage.filesystem(join(output, RUNS))
+    fs, root = storage.filesystem(layout.runs)
     try:
-        found = fs.glob(f"{root}/*/pending/*.parquet") if fs.exists(root) else []
+        found = fs.glob(f"{root}/*/{PENDING}/*.parquet") if fs.exists(root) else []
     except Exception as error:
-        raise failure(error, output) from error
-    return [join(output, RUNS, *path.split("/")[-3:]) for path in found if path.split("/")[-3] != owner]
+        raise failure(error, layout.output) from error
+    files = [path.split("/")[-3:] for path in found]
+    return [join(layout.run(run_id).pending, name) for run_id, _, name in files if run_id != owner]
 
 
 def _forget_log(table: Predictions) -> None:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipeline.errors import TableError
-from pipeline.output.fragment import epoch_of
+from pipeline.output.layout import DELTA_LOG, epoch_of
 from pipeline.output.table import Predictions, paths
 from pipeline.storage.filesystems import failure, modified
-from pipeline.storage.uris import join
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def remove(table: Predictions, epochs: range) -> int:
 
     Call it only for epochs whose writers have stopped or can no longer commit. Raises: StorageError, TableError.
     """
-    orphans = [join(table.uri, file.path) for file in of(table, epochs)]
+    orphans = [table.layout.fragment(file.path) for file in of(table, epochs)]
     table.storage.delete_all(orphans)
     return len(orphans)
 
@@ -74,4 +73,4 @@ def _named_and_found(table: Predictions) -> tuple[set[str], dict[str, Unnamed]]:
         raise failure(error, table.uri) from error
     found = ((name.removeprefix(root).strip("/"), info) for name, info in infos.items())
     files = (Unnamed(path, int(info.get("size") or 0), modified(info)) for path, info in found)
-    return named, {file.path: file for file in files if not file.path.startswith("_delta_log/")}
+    return named, {file.path: file for file in files if not file.path.startswith(f"{DELTA_LOG}/")}

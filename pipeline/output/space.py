@@ -10,10 +10,9 @@ from pydantic import Field
 
 from pipeline.errors import SpaceError, StorageError
 from pipeline.output.documents import Document, parsed
+from pipeline.output.layout import Layout
 from pipeline.storage.filesystems import Storage
-from pipeline.storage.uris import join
 
-FILE = "space.json"
 FORMAT = 2
 """The newest format of an output that this version knows, and that of new ones.
 
@@ -57,8 +56,9 @@ def read(output: str, storage: Storage) -> Space | None:
 
     Raises: SpaceError, also for a format that this version does not know; StorageError.
     """
-    found = storage.read(join(output, FILE))
-    return None if found is None else _parsed(found, join(output, FILE))
+    uri = Layout(output).space
+    found = storage.read(uri)
+    return None if found is None else _parsed(found, uri)
 
 
 def check(output: str, description: dict[str, Any], storage: Storage) -> Space | None:
@@ -87,7 +87,7 @@ def claim(output: str, description: dict[str, Any], storage: Storage) -> Space:
     """Make the output this space, in the newest format, or find that it is. Raises: SpaceError, StorageError."""
     document = {"format": FORMAT, **description}
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    created = storage.create(join(output, FILE), text.encode())
+    created = storage.create(Layout(output).space, text.encode())
     held = None if created else check(output, description, storage)
     return held or Space.model_validate(document)
 

@@ -19,12 +19,11 @@ from pipeline.errors import MovedError, OvertakenError, StorageError, TableError
 from pipeline.output import delta_log
 from pipeline.output.actions import Change
 from pipeline.output.delta_log import APPLICATION
-from pipeline.output.fragment import FOLDER, Fragment
+from pipeline.output.fragment import Fragment
+from pipeline.output.layout import Layout
 from pipeline.storage.filesystems import Storage
-from pipeline.storage.uris import absolute, delta_uri, join
+from pipeline.storage.uris import absolute, delta_uri
 
-RUNS = "runs"
-"""Of an output: the folder with a folder for each run."""
 COMMIT_ATTEMPTS = 6
 """Tries of one commit against a store that fails; the waits between them double from 0.5 s."""
 
@@ -33,8 +32,8 @@ class Predictions:
     """The table as of one version. It moves forward one version at a time, by its own commits."""
 
     def __init__(self, output: str, storage: Storage, handle: DeltaTable) -> None:
-        self.output = absolute(output)
-        self.uri = join(self.output, FOLDER)
+        self.layout = Layout(absolute(output))
+        self.output, self.uri = self.layout.output, self.layout.predictions
         self.storage = storage
         self._handle = handle
         self._moves: dict[str, tuple[str, ...]] = {}
@@ -42,7 +41,7 @@ class Predictions:
     @classmethod
     def open(cls, output: str, storage: Storage) -> "Predictions | None":
         """The newest version of an output's table; None if it has none. Raises: TableError."""
-        uri = join(absolute(output), FOLDER)
+        uri = Layout(absolute(output)).predictions
         try:
             handle = DeltaTable(delta_uri(uri), storage_options=storage.delta_options(uri))
         except TableNotFoundError:
@@ -62,7 +61,7 @@ class Predictions:
     @classmethod
     def create(cls, output: str, storage: Storage, kept: Sequence[pa.Field]) -> "Predictions":
         """An output's table, made empty if there is none; a racing creator is no error. Raises: TableError."""
-        uri = join(absolute(output), FOLDER)
+        uri = Layout(absolute(output)).predictions
         try:
             handle = DeltaTable.create(
                 delta_uri(uri),
@@ -90,7 +89,7 @@ class Predictions:
 
     def files(self) -> list[str]:
         """The URIs of the visible files."""
-        return [join(self.uri, path) for path in paths(self._handle)]
+        return [self.layout.fragment(path) for path in paths(self._handle)]
 
     def paths(self) -> list[str]:
         """The visible files, relative to the table."""
@@ -98,7 +97,7 @@ class Predictions:
 
     def is_newest(self) -> bool:
         """Whether the log has no later version. Raises: StorageError."""
-        return delta_log.read(self.uri, self.version + 1, self.storage) is None
+        return delta_log.read(self.layout, self.version + 1, self.storage) is None
 
     def owner(self) -> str | None:
         """The run that claimed the newest epoch; None if none did, or so long ago that the log has forgotten it.
@@ -106,7 +105,7 @@ class Predictions:
         Raises: StorageError.
         """
         for version in range(self.version, -1, -1):
-            entry = delta_log.read(self.uri, version, self.storage)
+            entry = delta_log.read(self.layout, version, self.storage)
             if entry is None:
                 return None
             if entry.claimed is not None:
@@ -251,7 +250,7 @@ class Predictions:
 
         Raises: OvertakenError if another run has claimed the table.
         """
-        while (entry := delta_log.read(self.uri, self.version + 1, self.storage)) is not None:
+        while (entry := delta_log.read(self.layout, self.version + 1, self.storage)) is not None:
             if entry.claimed is not None and entry.claimed > epoch:
                 raise OvertakenError(
                     f"The run {entry.info.get('run_id')} has taken over {self.uri}; this run stops, and nothing "

@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 from pipeline.errors import BusyError, ConfigError, MovedError, OvertakenError, TableError
 from pipeline.output import column_types, heartbeat, orphans, space
 from pipeline.output.column_types import Conversion
-from pipeline.output.fragment import Fragment, folders_of, fragment_path
+from pipeline.output.fragment import Fragment
 from pipeline.output.heartbeat import Heartbeat
+from pipeline.output.layout import fragment_path, partition_of
 from pipeline.output.maintenance import WIDENED, who
 from pipeline.output.prediction_rows import ROW_GROUP_ROWS, parquet_writer
-from pipeline.output.table import RUNS, Predictions
+from pipeline.output.table import Predictions
 from pipeline.storage import sql, temporary_folders
 from pipeline.storage.filesystems import Storage, failure
-from pipeline.storage.uris import join
 
 WRITES = 4
 """Files that are rewritten at once; of each `ROW_GROUP_ROWS` rows are in memory."""
@@ -68,9 +68,8 @@ def widen(output: str, storage: Storage, types: Mapping[str, str], *, keep_repla
     _require_idle(table)
     _require_fit(table, changes)
     run_id = f"widen-{uuid4().hex[:6]}"
-    beating = Heartbeat(
-        join(output, RUNS, run_id), run_id, storage
-    )  # before the claim: who loses that must see it
+    # Before the claim: a run that loses the race for the epoch must see this heartbeat.
+    beating = Heartbeat(table.layout.run(run_id).uri, run_id, storage)
     try:
         epoch = table.claim(run_id, [], {"by": f"lakelens compact, {who()}"})
     except BaseException:
@@ -97,7 +96,7 @@ def _clear_up(table: Predictions) -> None:
     owner = table.owner()
     if owner is None:
         return
-    folder = join(table.output, RUNS, owner)
+    folder = table.layout.run(owner).uri
     sign = heartbeat.read(folder, table.storage)
     if sign.status is not None and not sign.cleared_up and not heartbeat.is_alive(folder, table.storage):
         orphans.remove(table, range(table.epoch + 1))
@@ -150,15 +149,15 @@ class _Widening:
     def _discard(self, replaced: Iterable[str]) -> None:
         """Delete the files that stand for these, which nobody has seen."""
         gone = [self._written.pop(path) for path in list(replaced)]
-        self._table.storage.delete_all(join(self._table.uri, fragment.path) for fragment in gone)
+        self._table.storage.delete_all(self._table.layout.fragment(fragment.path) for fragment in gone)
 
     def _rewrite(self, path: str) -> None:
         """Write a visible file with its columns in their new types.
 
         Raises: MovedError if it is gone, StorageError.
         """
-        storage, uri = self._table.storage, join(self._table.uri, path)
-        dataset, outcome = folders_of(path)
+        storage, uri = self._table.storage, self._table.layout.fragment(path)
+        dataset, outcome = partition_of(path)
         new = fragment_path(dataset, outcome, self._epoch)
         fs, inner = storage.filesystem(uri)
         with temporary_folders.folder() as room, contextlib.ExitStack() as opened:
@@ -170,7 +169,7 @@ class _Widening:
             except Exception as error:
                 raise failure(error, uri) from error
             size = (room / "new.parquet").stat().st_size
-            storage.upload(room / "new.parquet", join(self._table.uri, new))
+            storage.upload(room / "new.parquet", self._table.layout.fragment(new))
             self._written[path] = Fragment(new, dataset, outcome, source.metadata.num_rows, size)
 
 
@@ -199,7 +198,7 @@ def _changes(table: Predictions, wanted: Mapping[str, str]) -> Changes:
 def _require_idle(table: Predictions) -> None:
     """Raises: BusyError if a run is at work."""
     owner = table.owner()
-    folder = join(table.output, RUNS, owner or "")
+    folder = table.layout.run(owner or "").uri
     if owner is not None and heartbeat.is_alive(folder, table.storage):
         raise BusyError(
             f"The run {heartbeat.read(folder, table.storage).described} is writing {table.output}; wait for it: "

@@ -15,12 +15,13 @@ from pipeline.models import int8
 from pipeline.models.model import Model, resolve
 from pipeline.output import heartbeat, space
 from pipeline.output.heartbeat import Heartbeat, Sign
-from pipeline.output.table import RUNS, Predictions
+from pipeline.output.layout import SPACE, Layout
+from pipeline.output.table import Predictions
 from pipeline.planning.account import Account
 from pipeline.planning.listing_report import Listing
 from pipeline.planning.plan import MISSING, Plan, Selection, plan
 from pipeline.storage.filesystems import Storage
-from pipeline.storage.uris import absolute, join
+from pipeline.storage.uris import absolute
 
 CLAIM_ATTEMPTS = 5
 """Plans made because the table moved between planning and claiming, before giving up."""
@@ -53,7 +54,7 @@ def target(config: RunConfig) -> Target:
     table = Predictions.open(output, storage)
     if table is not None and held is None:
         raise SpaceError(
-            f"{output} holds predictions but no {space.FILE}, so it cannot be told which space they are of; put "
+            f"{output} holds predictions but no {SPACE}, so it cannot be told which space they are of; put "
             "it back, or choose another output.path."
         )
     return Target(storage, model, description, output, table, held.format if held else space.FORMAT)
@@ -105,7 +106,7 @@ def assign(
             for line in found.lines:
                 say(line)
             if not found.pending and not _is_left_uncleared(where, say):
-                folder = join(where.output, RUNS, run_id)
+                folder = Layout(where.output).run(run_id).uri
                 return Assignment(where, run_id, folder, found.account, selection, listing=found.listing)
             before = _before(where, say, take_over=take_over)
             assigned = _claimed(config, run_id, selection, where, found)
@@ -143,7 +144,7 @@ def _before(where: Target, say: Say, *, take_over: bool) -> Sign:
 def _owner(where: Target) -> str | None:
     """The folder of the run that owns the output."""
     owner = where.table.owner() if where.table is not None else None
-    return None if owner is None else join(where.output, RUNS, owner)
+    return None if owner is None else Layout(where.output).run(owner).uri
 
 
 def _is_alive(folder: str, where: Target, say: Say) -> bool:
@@ -157,8 +158,8 @@ def _claimed(
     config: RunConfig, run_id: str, selection: Selection, where: Target, found: Plan
 ) -> Assignment | None:
     """The plan as this run's own, written down; None if the table has moved."""
-    folder = join(where.output, RUNS, run_id)
-    beating = Heartbeat(folder, run_id, where.storage)  # before the claim: who loses that must see it
+    files = Layout(where.output).run(run_id)
+    beating = Heartbeat(files.uri, run_id, where.storage)  # before the claim: who loses that must see it
     try:
         table = where.table
         if table is None:
@@ -173,12 +174,12 @@ def _claimed(
         if epoch is None:
             beating.discard()
             return None
-        where.storage.write(join(folder, "config.yaml"), config.to_yaml().encode())
+        where.storage.write(files.config, config.to_yaml().encode())
         document = found.account.to_dict() | {"pending": found.pending, "invalid": found.problems}
-        where.storage.write_json(join(folder, "plan.json"), document | found.listing.to_dict())
-        files = tuple(found.write_pending(join(folder, "pending"), where.storage))
+        where.storage.write_json(files.plan, document | found.listing.to_dict())
+        pending = tuple(found.write_pending(files.pending, where.storage))
     except BaseException:
         beating.discard()
         raise
     where = replace(where, table=table)
-    return Assignment(where, run_id, folder, found.account, selection, epoch, found.pending, files, beating)
+    return Assignment(where, run_id, files.uri, found.account, selection, epoch, found.pending, pending, beating)

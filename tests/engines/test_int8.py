@@ -9,6 +9,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import AgreementError, EngineError, ModelError, SpaceError
 from pipeline.models import int8
 from pipeline.models.comparison import Limits
+from pipeline.output.layout import Layout
 from pipeline.run import run
 from pipeline.storage.filesystems import Storage
 from pipeline.verify import verify
@@ -32,12 +33,12 @@ def finished(local_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> R
 @pytest.mark.slow
 def test_the_first_run_makes_the_model_and_later_ones_use_it(finished: RunConfig) -> None:
     output = finished.output.path
-    made = int8.find(output, Storage())
+    made = int8.find(Layout(output).int8_model, Storage())
     assert made is not None
     assert (made.images, made.cosine_mean > 0.997, made.top1 >= 0.9) == (calibration.IMAGES, True, True)
     lakes.folder_of_images(Path(finished.manifest.path[0]), 5, first=COUNT)
     assert run(finished).account.total.ok == 5
-    assert int8.find(output, Storage()) == made
+    assert int8.find(Layout(output).int8_model, Storage()) == made
     overall = verify(output, Storage(), sample=20).agreements[-1]
     assert 0.997 < overall.cosine_mean < 0.99999  # it is int8, and verify compares with float32
 
@@ -53,14 +54,14 @@ def test_int8_is_a_space_of_its_own(finished: RunConfig) -> None:
 def test_a_damaged_model_is_refused(finished: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAKELENS_CACHE", str(tmp_path))
     output = finished.output.path
-    assert int8.fetch(output, Storage()).exists()
+    assert int8.fetch(Layout(output).int8_model, Storage()).exists()
     monkeypatch.setenv("LAKELENS_CACHE", str(tmp_path / "another node"))
     (graph,) = Path(output).glob("model/*/graph.bin")
     kept = graph.read_bytes()
     try:
         graph.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
         with pytest.raises(ModelError, match=r"^The int8 model below .* is damaged: its hash is another\.$"):
-            int8.fetch(output, Storage())
+            int8.fetch(Layout(output).int8_model, Storage())
     finally:
         graph.write_bytes(kept)
 
@@ -73,7 +74,7 @@ def test_a_model_that_is_too_far_from_float32_is_not_stored(
     files = tuple(sorted(map(str, Path(finished.output.path).glob("runs/*/pending/*.parquet"))))
     with pytest.raises(AgreementError, match=r"^The int8 model of .* is too far from float32: mean cosine 0\.99"):
         calibration._made._function(finished, str(tmp_path), files)
-    assert int8.find(str(tmp_path), Storage()) is None
+    assert int8.find(Layout(str(tmp_path)).int8_model, Storage()) is None
 
 
 def test_too_few_images_are_one_sentence(tmp_path: Path) -> None:
@@ -87,11 +88,11 @@ def test_too_few_images_are_one_sentence(tmp_path: Path) -> None:
 
 def test_what_an_output_holds_is_read_or_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model holds no int8 model\.$"):
-        int8.fetch(str(tmp_path), Storage())
+        int8.fetch(Layout(str(tmp_path)).int8_model, Storage())
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "int8.json").write_text("{}")
     with pytest.raises(ModelError, match=r"int8\.json does not describe an int8 model\.$"):
-        int8.find(str(tmp_path), Storage())
+        int8.find(Layout(str(tmp_path)).int8_model, Storage())
 
 
 def test_only_int8_is_quantised() -> None:

@@ -10,8 +10,8 @@ from deltalake import DeltaTable
 
 from pipeline.errors import OvertakenError, TableError
 from pipeline.output import maintenance, orphans
-from pipeline.output.fragment import FOLDER
 from pipeline.output.heartbeat import Heartbeat
+from pipeline.output.layout import PREDICTIONS
 from pipeline.output.table import Predictions
 from pipeline.storage.uris import join
 from tests.support.making import STORAGE, write_fragment
@@ -38,16 +38,16 @@ def running(out: str) -> Predictions:
 
 
 def rows_of(out: str) -> list[str]:
-    table = DeltaTable(f"{out}/{FOLDER}")
+    table = DeltaTable(f"{out}/{PREDICTIONS}")
     return sorted(table.to_pyarrow_table(columns=["image_id"])["image_id"].to_pylist())
 
 
 def on_disk(out: str) -> set[str]:
-    return {str(path) for path in Path(out, FOLDER).glob("*/*/*.parquet")}
+    return {str(path) for path in Path(out, PREDICTIONS).glob("*/*/*.parquet")}
 
 
 def named(out: str) -> set[str]:
-    return set(DeltaTable(f"{out}/{FOLDER}").file_uris())
+    return set(DeltaTable(f"{out}/{PREDICTIONS}").file_uris())
 
 
 def compacted(out: str, **options: object) -> dict[str, tuple[int, int]]:
@@ -74,7 +74,7 @@ def test_only_the_named_dataset_is_compacted_and_an_unknown_one_is_an_error(
 
 
 def test_replaced_files_can_stay_for_older_readers_until_the_vacuum(out: str, running: Predictions) -> None:
-    before = DeltaTable(f"{out}/{FOLDER}")
+    before = DeltaTable(f"{out}/{PREDICTIONS}")
     compacted(out, keep_replaced=True)
     assert len(on_disk(out)) == 15
     assert before.to_pyarrow_table().num_rows == 36
@@ -88,7 +88,7 @@ def test_a_run_commits_beside_a_compaction_and_replaces_rows_that_it_moved(out: 
     compacted(out)
     running.commit([write_fragment(out, "c", ["new"], 1)], "one", 1)
     (holder,) = running.holders(path)
-    assert "c 2-1" in ids_in(f"{out}/{FOLDER}/{holder}")
+    assert "c 2-1" in ids_in(f"{out}/{PREDICTIONS}/{holder}")
     assert len(rows_of(out)) == len(set(rows_of(out))) == 37
 
 
@@ -109,7 +109,7 @@ def test_a_compaction_that_loses_a_race_with_a_replacement_is_made_again(
         handle = newest(table)
         if len(raced) == 1:
             path = "/".join(sorted(file for file in named(out) if "dataset=007" in file)[0].split("/")[-3:])
-            rest = write_fragment(out, "007", ids_in(f"{out}/{FOLDER}/{path}")[1:], 1)
+            rest = write_fragment(out, "007", ids_in(f"{out}/{PREDICTIONS}/{path}")[1:], 1)
             running.commit([], "one", 1, {path: rest})
         raced.append(1)
         return handle
@@ -126,7 +126,7 @@ def test_a_vacuum_deletes_orphans_of_ended_runs_and_plans_and_old_strays_only(
 ) -> None:
     write_fragment(out, "c", ["orphan"], 1)
     stray, young = (
-        Path(out, FOLDER, "dataset=c/outcome=failed", f"part-{name}.parquet") for name in ("old", "new")
+        Path(out, PREDICTIONS, "dataset=c/outcome=failed", f"part-{name}.parquet") for name in ("old", "new")
     )
     for path in (stray, young):
         path.write_bytes(b"x")
@@ -147,9 +147,9 @@ def test_a_compacted_file_whose_rows_have_moved_on_is_deleted_by_the_run(out: st
     compacted(out, datasets=["c"])
     (path,) = ("/".join(file.split("/")[-3:]) for file in named(out) if "dataset=c" in file)
     running.catch_up(1)
-    rest = write_fragment(out, "c", ids_in(f"{out}/{FOLDER}/{path}")[1:], 1)
+    rest = write_fragment(out, "c", ids_in(f"{out}/{PREDICTIONS}/{path}")[1:], 1)
     running.commit([], "one", 1, {path: rest})
-    stray = Path(out, FOLDER, "dataset=c", "outcome=failed", "part-1.parquet")
+    stray = Path(out, PREDICTIONS, "dataset=c", "outcome=failed", "part-1.parquet")
     stray.write_bytes(b"in flight")
     assert orphans.remove(running, range(2)) == 1
     assert on_disk(out) == named(out) | {str(stray)}

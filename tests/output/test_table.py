@@ -13,7 +13,7 @@ from deltalake.exceptions import DeltaError
 from pipeline import schema
 from pipeline.errors import MovedError, OvertakenError, TableError
 from pipeline.output import orphans, table
-from pipeline.output.fragment import FOLDER
+from pipeline.output.layout import PREDICTIONS
 from pipeline.output.table import Predictions
 from tests.support.making import STORAGE, write_fragment
 
@@ -46,14 +46,14 @@ def claimed(out: str, run_id: str = "one") -> tuple[Predictions, int]:
 
 def ids(out: str) -> list[str]:
     """What any reader sees, sorted."""
-    delta = DeltaTable(f"{out}/{FOLDER}")
+    delta = DeltaTable(f"{out}/{PREDICTIONS}")
     return sorted(delta.to_pyarrow_table(columns=["image_id"]).column("image_id").to_pylist())
 
 
 def commit_ids(out: str) -> Counter[str]:
     infos = (
         json.loads(line).get("commitInfo", {})
-        for file in Path(out, FOLDER, "_delta_log").glob("*.json")
+        for file in Path(out, PREDICTIONS, "_delta_log").glob("*.json")
         for line in file.read_text().splitlines()
     )
     return Counter(info["commit_id"] for info in infos if "commit_id" in info)
@@ -86,12 +86,12 @@ def lose_answers(
 
 def maintain(out: str, column: str = "note") -> None:
     """A commit by someone else that knows nothing of LakeLens."""
-    DeltaTable(f"{out}/{FOLDER}").alter.add_columns([Field(column, "string")])
+    DeltaTable(f"{out}/{PREDICTIONS}").alter.add_columns([Field(column, "string")])
 
 
 def append_nothing(out: str) -> None:
     """A commit by someone else that conflicts with none."""
-    delta = DeltaTable(f"{out}/{FOLDER}")
+    delta = DeltaTable(f"{out}/{PREDICTIONS}")
     delta.create_write_transaction([], "append", delta.schema(), list(schema.PARTITIONS))
 
 
@@ -106,7 +106,7 @@ def test_creating_twice_gives_the_same_table(out: str) -> None:
     assert (first.version, second.version) == (0, 0)
     assert (first.epoch, first.files()) == (0, [])
     assert second.kept_columns() == [CAPTION]
-    assert len(list(Path(out, FOLDER, "_delta_log").glob("*.json"))) == 1
+    assert len(list(Path(out, PREDICTIONS, "_delta_log").glob("*.json"))) == 1
 
 
 def test_a_claim_moves_the_epoch_by_one(out: str) -> None:
@@ -199,7 +199,7 @@ def test_a_commit_lands_once_after_a_commit_of_the_same_epoch(out: str) -> None:
 def test_a_transaction_of_another_application_does_not_overtake(out: str) -> None:
     found, epoch = claimed(out)
     properties = CommitProperties(app_transactions=[Transaction("someone-else", 999)])
-    DeltaTable(f"{out}/{FOLDER}").alter.add_columns([Field("note", "string")], commit_properties=properties)
+    DeltaTable(f"{out}/{PREDICTIONS}").alter.add_columns([Field("note", "string")], commit_properties=properties)
     found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
     assert ids(out) == ["1"]
 
@@ -260,7 +260,7 @@ def test_orphans_are_deleted_and_everything_else_is_kept(out: str) -> None:
     named = write_fragment(out, "a", ["1"], epoch)
     orphan = write_fragment(out, "a", ["2"], epoch)
     of_a_later_run = write_fragment(out, "a", ["3"], epoch + 1)
-    folder = Path(out, FOLDER)
+    folder = Path(out, PREDICTIONS)
     foreign = [folder / name for name in ("part-0001.parquet", "1-notours.parquet", "dataset=a/README", "1-x.txt")]
     for path in foreign:
         path.write_bytes(b"x")
@@ -276,8 +276,8 @@ def test_orphans_of_the_own_epoch_stay_while_only_older_ones_are_asked_for(out: 
     found, epoch = claimed(out)
     own, older = write_fragment(out, "a", ["1"], epoch), write_fragment(out, "a", ["2"], 0)
     assert orphans.remove(found, range(epoch)) == 1
-    assert Path(out, FOLDER, own.path).exists()
-    assert not Path(out, FOLDER, older.path).exists()
+    assert Path(out, PREDICTIONS, own.path).exists()
+    assert not Path(out, PREDICTIONS, older.path).exists()
 
 
 @pytest.mark.parametrize("folder", ["my lake", "100%", "grün", "a[b]c", "a+b&c#d"])
@@ -286,14 +286,14 @@ def test_committed_files_below_an_unusual_folder_are_not_taken_for_orphans(tmp_p
     found, epoch = claimed(out)
     fragment = write_fragment(out, "a b%", ["1"], epoch)
     found.commit([fragment], "one", epoch)
-    assert found.files() == [f"{out}/{FOLDER}/{fragment.path}"]
+    assert found.files() == [f"{out}/{PREDICTIONS}/{fragment.path}"]
     assert orphans.remove(found, range(epoch + 1)) == 0
-    assert Path(out, FOLDER, fragment.path).exists()
+    assert Path(out, PREDICTIONS, fragment.path).exists()
 
 
 def test_a_table_that_cannot_be_read_is_one_sentence(out: str) -> None:
     Predictions.create(out, STORAGE, [])
-    (log,) = Path(out, FOLDER, "_delta_log").glob("*.json")
+    (log,) = Path(out, PREDICTIONS, "_delta_log").glob("*.json")
     log.write_text("no json\n")
     with pytest.raises(TableError, match="Cannot use the table") as caught:
         Predictions.open(out, STORAGE)
@@ -304,10 +304,10 @@ def test_a_file_of_the_log_that_is_missing_keeps_everything_else(out: str) -> No
     found, epoch = claimed(out)
     named, orphan = write_fragment(out, "a", ["1"], epoch), write_fragment(out, "a", ["2"], epoch)
     found.commit([named], "one", epoch)
-    Path(out, FOLDER, named.path).unlink()
+    Path(out, PREDICTIONS, named.path).unlink()
     with pytest.raises(TableError, match=r"names dataset=a/.*, which is not there; nothing was deleted\.$"):
         orphans.remove(found, range(epoch + 1))
-    assert Path(out, FOLDER, orphan.path).exists()
+    assert Path(out, PREDICTIONS, orphan.path).exists()
 
 
 def test_a_stale_handle_deletes_no_file_that_the_log_names(out: str) -> None:
@@ -324,7 +324,7 @@ def test_the_scratch_file_of_a_killed_writer_is_deleted(out: str) -> None:
     found, epoch = claimed(out)
     fragment = write_fragment(out, "a", ["1"], epoch)
     found.commit([fragment], "one", epoch)
-    path = Path(out, FOLDER, fragment.path)
+    path = Path(out, PREDICTIONS, fragment.path)
     scratch = path.with_name(f".{path.name}.{'0' * 32}.tmp")
     scratch.write_bytes(b"half")
     assert orphans.remove(found, range(epoch + 1)) == 1
@@ -341,12 +341,12 @@ def test_a_commit_can_put_files_in_the_place_of_others_at_once(out: str) -> None
     assert table.version == before + 1
     assert ids(out) == ["1"]
     assert (table.holders(old.path), table.holders(other.path)) == ([new.path], [])
-    assert sorted(DeltaTable(f"{out}/{FOLDER}", version=before).file_uris()) == sorted(
-        f"{out}/{FOLDER}/{one.path}" for one in (old, other)
+    assert sorted(DeltaTable(f"{out}/{PREDICTIONS}", version=before).file_uris()) == sorted(
+        f"{out}/{PREDICTIONS}/{one.path}" for one in (old, other)
     )
-    assert Path(out, FOLDER, old.path).exists()  # for those who read the version before
+    assert Path(out, PREDICTIONS, old.path).exists()  # for those who read the version before
     assert orphans.remove(table, range(epoch + 1)) == 2
-    assert not Path(out, FOLDER, old.path).exists()
+    assert not Path(out, PREDICTIONS, old.path).exists()
 
 
 def test_rows_that_maintenance_has_moved_are_found_again(out: str) -> None:

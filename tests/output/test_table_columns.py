@@ -12,7 +12,8 @@ from pipeline import schema
 from pipeline.config import ManifestConfig
 from pipeline.errors import LakeLensError, TableError
 from pipeline.output import failed_rows, orphans, widening
-from pipeline.output.fragment import FOLDER, Fragment, fragment_path
+from pipeline.output.fragment import Fragment
+from pipeline.output.layout import PREDICTIONS, fragment_path
 from pipeline.output.prediction_rows import parquet_bytes
 from pipeline.output.table import Predictions
 from pipeline.planning import plan
@@ -53,13 +54,13 @@ def expected() -> list[tuple[str, str]]:
 
 
 def test_deltalake_reads_every_dataset_name_back(out: str) -> None:
-    rows = DeltaTable(f"{out}/{FOLDER}").to_pyarrow_table(columns=["dataset", "image_id"]).to_pylist()
+    rows = DeltaTable(f"{out}/{PREDICTIONS}").to_pyarrow_table(columns=["dataset", "image_id"]).to_pylist()
     assert sorted((row["dataset"], row["image_id"]) for row in rows) == expected()
 
 
 def test_duckdb_reads_every_dataset_name_back_from_a_plain_glob(out: str) -> None:
     rows = duckdb.sql(
-        f"SELECT dataset, image_id FROM read_parquet('{out}/{FOLDER}/*/outcome=failed/*.parquet', "
+        f"SELECT dataset, image_id FROM read_parquet('{out}/{PREDICTIONS}/*/outcome=failed/*.parquet', "
         "hive_partitioning = true, hive_types = {'dataset': VARCHAR})"
     ).fetchall()
     assert sorted(rows) == expected()
@@ -67,7 +68,7 @@ def test_duckdb_reads_every_dataset_name_back_from_a_plain_glob(out: str) -> Non
 
 def test_pyarrow_reads_every_dataset_name_back_from_hive_folders(out: str) -> None:
     folders = pds.partitioning(pa.schema([("dataset", pa.string()), ("outcome", pa.string())]), flavor="hive")
-    dataset = pds.dataset(f"{out}/{FOLDER}", partitioning=folders, format="parquet")
+    dataset = pds.dataset(f"{out}/{PREDICTIONS}", partitioning=folders, format="parquet")
     rows = dataset.to_table(columns=["dataset", "image_id", "outcome"]).to_pylist()
     assert sorted((row["dataset"], row["image_id"]) for row in rows) == expected()
     assert {row["outcome"] for row in rows} == {"failed"}
@@ -76,7 +77,7 @@ def test_pyarrow_reads_every_dataset_name_back_from_hive_folders(out: str) -> No
 def test_the_named_files_are_those_on_disk_and_none_is_an_orphan(out: str) -> None:
     found = Predictions.open(out, STORAGE)
     assert found is not None
-    assert sorted(found.files()) == sorted(map(str, Path(out, FOLDER).rglob("*.parquet")))
+    assert sorted(found.files()) == sorted(map(str, Path(out, PREDICTIONS).rglob("*.parquet")))
     assert orphans.remove(found, range(9)) == 0
     assert len(found.files()) == len(NAMES)
 
@@ -89,15 +90,9 @@ def test_a_dataset_is_one_folder_whatever_its_name(name: str) -> None:
     assert not set(path) & set(" *?[]\\:")
 
 
-def test_a_fragment_path_is_new_for_every_attempt() -> None:
-    paths = {fragment_path("a", "ok", 3) for _ in range(100)}
-    assert len(paths) == 100
-    assert all(path.startswith("dataset=a/outcome=ok/3-") for path in paths)
-
-
 def test_a_new_table_has_the_output_schema_in_hive_folders(tmp_path: Path) -> None:
     Predictions.create(str(tmp_path), STORAGE, [])
-    delta = DeltaTable(f"{tmp_path}/{FOLDER}")
+    delta = DeltaTable(f"{tmp_path}/{PREDICTIONS}")
     assert pa.schema(delta.schema().to_arrow()).equals(schema.PREDICTIONS)
     assert delta.metadata().partition_columns == ["dataset", "outcome"]
 
@@ -116,7 +111,7 @@ def test_kept_columns_are_added_to_a_table_that_lacks_them(tmp_path: Path) -> No
     found, epoch = claimed(out, [CAPTION])
     assert found.kept_columns() == [CAPTION]
     found.commit([write_fragment(out, "a", ["2"], epoch, {"caption": "a cat"})], "run", epoch)
-    rows = DeltaTable(f"{out}/{FOLDER}").to_pyarrow_table(columns=["image_id", "caption"]).to_pylist()
+    rows = DeltaTable(f"{out}/{PREDICTIONS}").to_pyarrow_table(columns=["image_id", "caption"]).to_pylist()
     assert {row["image_id"]: row["caption"] for row in rows} == {"1": None, "2": "a cat"}
 
 
@@ -179,11 +174,11 @@ def test_kept_columns_that_differ_only_in_case_are_one_sentence(tmp_path: Path) 
 def older(out: str, *lacking: str) -> None:
     """A table as a version without some built-in columns made it, with one row and one kept column."""
     columns = pa.schema([field for field in schema.predictions([CAPTION]) if field.name not in lacking])
-    DeltaTable.create(f"{out}/{FOLDER}", schema=columns, partition_by=list(schema.PARTITIONS))
+    DeltaTable.create(f"{out}/{PREDICTIONS}", schema=columns, partition_by=list(schema.PARTITIONS))
     table = Predictions.existing(out, STORAGE)
     path = fragment_path("a", "failed", 1)
     data = parquet_bytes(prediction_rows(["old"], {"caption": "x"}).drop_columns(list(lacking)))
-    STORAGE.write(f"{out}/{FOLDER}/{path}", data)
+    STORAGE.write(f"{out}/{PREDICTIONS}/{path}", data)
     table.commit([Fragment(path, "a", "failed", 1, len(data))], "old", 1)
 
 
@@ -199,7 +194,7 @@ def test_a_table_of_an_older_version_gets_the_columns_that_it_lacks_when_it_is_c
     assert set(found.columns().names) == {*schema.PREDICTIONS.names, "caption"}
     assert found.kept_columns() == [CAPTION]
     found.commit([write_fragment(out, "a", ["new"], epoch, {"caption": "y"}, version="2")], "run", epoch)
-    rows = DeltaTable(f"{out}/{FOLDER}").to_pyarrow_table().sort_by("image_id").to_pylist()
+    rows = DeltaTable(f"{out}/{PREDICTIONS}").to_pyarrow_table().sort_by("image_id").to_pylist()
     assert [[row[name] is None for name in lacking if name != "decode_notes"] for row in rows] == [
         [False for name in lacking if name != "decode_notes"],
         [True for name in lacking if name != "decode_notes"],
@@ -238,7 +233,7 @@ def test_a_table_of_an_older_version_can_be_widened(tmp_path: Path) -> None:
     found, epoch = claimed(out, [rating])
     rows = prediction_rows(["new"], version="2").append_column(rating, [[3]])
     path, data = fragment_path("a", "failed", epoch), parquet_bytes(rows)
-    STORAGE.write(f"{out}/{FOLDER}/{path}", data)
+    STORAGE.write(f"{out}/{PREDICTIONS}/{path}", data)
     found.commit([Fragment(path, "a", "failed", 1, len(data))], "run", epoch)
     assert widening.widen(out, STORAGE, {"rating": "double"}) == 2
     again = Predictions.existing(out, STORAGE)

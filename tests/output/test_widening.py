@@ -26,8 +26,9 @@ from pipeline.errors import (
     TableError,
 )
 from pipeline.output import heartbeat, maintenance, orphans, table, widening
-from pipeline.output.fragment import FOLDER, Fragment, fragment_path
+from pipeline.output.fragment import Fragment
 from pipeline.output.heartbeat import Heartbeat
+from pipeline.output.layout import PREDICTIONS, fragment_path
 from pipeline.output.prediction_rows import parquet_bytes
 from pipeline.output.table import Predictions
 from pipeline.output.widening import widen
@@ -43,7 +44,7 @@ def fragment(out: str, dataset: str, ids: Sequence[str], epoch: int, values: pa.
     rows = prediction_rows(ids)
     rows = rows if values is None else rows.append_column("rating", values)
     path, data = fragment_path(dataset, "failed", epoch), parquet_bytes(rows)
-    STORAGE.write(join(out, FOLDER, path), data)
+    STORAGE.write(join(out, PREDICTIONS, path), data)
     return Fragment(path, dataset, "failed", len(ids), len(data))
 
 
@@ -71,20 +72,20 @@ def running(out: str) -> Predictions:
 
 
 def rows_of(out: str) -> list[tuple[str, Any]]:
-    found = DeltaTable(f"{out}/{FOLDER}").to_pyarrow_table(columns=["image_id", "rating"]).sort_by("image_id")
+    found = DeltaTable(f"{out}/{PREDICTIONS}").to_pyarrow_table(columns=["image_id", "rating"]).sort_by("image_id")
     return list(zip(*(column.to_pylist() for column in found.columns), strict=True))
 
 
 def on_disk(out: str) -> set[str]:
-    return {str(path) for path in Path(out, FOLDER).glob("*/*/*.parquet")}
+    return {str(path) for path in Path(out, PREDICTIONS).glob("*/*/*.parquet")}
 
 
 def named(out: str) -> set[str]:
-    return set(DeltaTable(f"{out}/{FOLDER}").file_uris())
+    return set(DeltaTable(f"{out}/{PREDICTIONS}").file_uris())
 
 
 def actions(out: str, version: int) -> list[dict[str, Any]]:
-    text = Path(out, FOLDER, "_delta_log", f"{version:020}.json").read_text()
+    text = Path(out, PREDICTIONS, "_delta_log", f"{version:020}.json").read_text()
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -93,7 +94,7 @@ def test_a_column_is_widened_in_every_file_by_one_commit(out: str, running: Pred
     assert widen(out, STORAGE, {"rating": "double"}) == 4
     assert rows_of(out) == before
     assert {type(value) for _, value in rows_of(out)} == {float, type(None)}
-    delta = DeltaTable(f"{out}/{FOLDER}")
+    delta = DeltaTable(f"{out}/{PREDICTIONS}")
     assert delta.version() == version + 2  # the claim, and the commit
     kinds = Counter(kind for action in actions(out, version + 2) for kind in action)
     assert kinds == {"commitInfo": 1, "txn": 1, "add": 4, "remove": 4, "metaData": 1}
@@ -108,8 +109,9 @@ def test_a_plain_glob_meets_one_type_after_a_widening(out: str, running: Predict
     schemas = map(pq.read_schema, on_disk(out))
     types = {columns.field("rating").type for columns in schemas if "rating" in columns.names}
     assert types == {pa.float64()}
-    query = f"SELECT count(*), sum(rating) FROM read_parquet('{out}/{FOLDER}/*/*/*.parquet', union_by_name = true)"
-    assert duckdb.sql(query).fetchall() == [(8, 2 * (3.0 + 2**53))]
+    files = f"'{out}/{PREDICTIONS}/*/*/*.parquet', union_by_name = true"
+    found = duckdb.sql(f"SELECT count(*), sum(rating) FROM read_parquet({files})").fetchall()
+    assert found == [(8, 2 * (3.0 + 2**53))]
 
 
 WIDER = {
@@ -134,7 +136,7 @@ def test_every_wider_type_holds_the_same_values(out: str, type_: str) -> None:
     values, arrow, expected = WIDER[type_]
     made(out, values)
     assert widen(out, STORAGE, {"rating": type_}) == 4
-    found = DeltaTable(f"{out}/{FOLDER}").to_pyarrow_table(columns=["rating"])["rating"]
+    found = DeltaTable(f"{out}/{PREDICTIONS}").to_pyarrow_table(columns=["rating"])["rating"]
     assert found.type == arrow
     assert sorted(map(str, found.drop_null().to_pylist())) == sorted(map(str, 2 * expected))
 
@@ -182,7 +184,7 @@ def test_what_is_no_assignment_is_one_sentence(given: str) -> None:
 def test_a_column_that_has_its_type_is_left_alone(out: str, running: Predictions) -> None:
     version = running.version
     assert widen(out, STORAGE, {"rating": "bigint"}) == 0
-    assert DeltaTable(f"{out}/{FOLDER}").version() == version
+    assert DeltaTable(f"{out}/{PREDICTIONS}").version() == version
 
 
 def test_a_table_without_files_is_widened(out: str) -> None:
@@ -344,7 +346,7 @@ def test_a_compaction_and_a_widening_follow_each_other(out: str, running: Predic
 
 
 def test_replaced_files_can_stay_for_readers_of_older_versions(out: str, running: Predictions) -> None:
-    reader = DeltaTable(f"{out}/{FOLDER}")
+    reader = DeltaTable(f"{out}/{PREDICTIONS}")
     assert widen(out, STORAGE, {"rating": "double"}, keep_replaced=True) == 4
     assert len(on_disk(out)) == 8
     assert reader.to_pyarrow_table().num_rows == 8

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import schema
 from pipeline.config import ManifestConfig
-from pipeline.output.fragment import fragment_path
+from pipeline.output.layout import fragment_path
 from pipeline.output.table import Predictions
 from pipeline.planning.account import Counts
 from pipeline.planning.plan import plan

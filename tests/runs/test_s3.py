@@ -16,7 +16,8 @@ from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, FailureRateError, ManifestError, RowError, StorageError
 from pipeline.images.fetch import Fetcher, Request
 from pipeline.output import orphans
-from pipeline.output.fragment import Fragment, fragment_path
+from pipeline.output.fragment import Fragment
+from pipeline.output.layout import fragment_path
 from pipeline.output.table import Predictions
 from pipeline.planning import claim, listing, manifest
 from pipeline.planning.listing_report import Listing

@@ -14,7 +14,8 @@ from PIL import Image
 from pipeline import schema
 from pipeline.config import DecodeConfig
 from pipeline.images.options import DecodeOptions
-from pipeline.output.fragment import FOLDER, Fragment, fragment_path
+from pipeline.output.fragment import Fragment
+from pipeline.output.layout import PREDICTIONS, fragment_path
 from pipeline.output.prediction_rows import parquet_bytes
 from pipeline.storage.filesystems import Storage
 from pipeline.storage.uris import join
@@ -99,5 +100,5 @@ def write_fragment(
     """A real Parquet file below the table, not committed yet."""
     data = parquet_bytes(prediction_rows(ids, kept, code, version))
     path = fragment_path(dataset, schema.FAILED, epoch)
-    STORAGE.write(join(output, FOLDER, path), data)
+    STORAGE.write(join(output, PREDICTIONS, path), data)
     return Fragment(path, dataset, schema.FAILED, len(ids), len(data))

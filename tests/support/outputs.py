@@ -13,10 +13,10 @@ from deltalake import DeltaTable
 
 from pipeline import schema
 from pipeline.output import maintenance
-from pipeline.output.fragment import FOLDER, Fragment, fragment_path
+from pipeline.output.fragment import Fragment
+from pipeline.output.layout import Layout, fragment_path
 from pipeline.output.prediction_rows import parquet_bytes
 from pipeline.output.table import Predictions
-from pipeline.storage.filesystems import join
 from tests.support.making import STORAGE, write_fragment
 
 DIM = 8
@@ -80,7 +80,7 @@ def write_output(path: Path, datasets: Sequence[str]) -> Output:
             fragments.append(write_fragment(str(path), name, [f"{name}/{half}bad.jpg"], epoch))
         table.commit(fragments, "one", epoch)
     list(maintenance.compact(str(path), STORAGE, datasets=[datasets[0]]))
-    DeltaTable(str(path / FOLDER)).create_checkpoint()
+    DeltaTable(Layout(str(path)).predictions).create_checkpoint()
     return Output(path, tuple(datasets), vectors)
 
 
@@ -99,5 +99,5 @@ def _unit_vectors(rng: np.random.Generator, count: int) -> list[list[float]]:
 def _written(path: Path, dataset: str, rows: pa.Table, epoch: int) -> Fragment:
     data = parquet_bytes(rows)
     name = fragment_path(dataset, schema.OK, epoch)
-    STORAGE.write(join(str(path), FOLDER, name), data)
+    STORAGE.write(Layout(str(path)).fragment(name), data)
     return Fragment(name, dataset, schema.OK, rows.num_rows, len(data))
