@@ -10,8 +10,7 @@ from dataclasses import fields
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as ProgressBar
+from rich.progress import BarColumn, Progress as ProgressBar, TextColumn
 from rich.table import Table
 
 from jobs import logs

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline import schema, suggestions, yaml_files
+from pipeline import column_names, suggestions, yaml_files
 from pipeline.errors import ConfigError
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -42,16 +42,18 @@ def _as_strings(value: object) -> object:
 class ManifestColumns(_Section):
     """Names of the manifest's columns."""
 
-    image_id: str | None = Field(default=schema.IMAGE_ID, description="Column of the key.")
-    uri: str | None = Field(default=schema.URI, description="Column of the image's address.")
-    dataset: str | None = Field(default=schema.DATASET, description="Column of the dataset's name.")
+    image_id: str | None = Field(default=column_names.IMAGE_ID, description="Column of the key.")
+    uri: str | None = Field(default=column_names.URI, description="Column of the image's address.")
+    dataset: str | None = Field(default=column_names.DATASET, description="Column of the dataset's name.")
     version: str | None = Field(
-        default=schema.VERSION,
+        default=column_names.VERSION,
         description="Column of an etag or a modification time. A change makes the image due.",
     )
-    offset: str | None = Field(default=schema.OFFSET, description="Column of a byte range's first byte.")
-    length: str | None = Field(default=schema.LENGTH, description="Column of a byte range's length.")
-    bytes: str | None = Field(default=schema.BYTES, description="Column of the image itself (binary, Parquet).")
+    offset: str | None = Field(default=column_names.OFFSET, description="Column of a byte range's first byte.")
+    length: str | None = Field(default=column_names.LENGTH, description="Column of a byte range's length.")
+    bytes: str | None = Field(
+        default=column_names.BYTES, description="Column of the image itself (binary, Parquet)."
+    )
 
 
 class ManifestConfig(_Section):
@@ -71,7 +73,7 @@ class ManifestConfig(_Section):
 
     @model_validator(mode="after")
     def _kept_columns_have_room(self) -> Self:
-        taken = [name for name in self.keep if name.casefold() in schema.RESERVED]
+        taken = [name for name in self.keep if name.casefold() in column_names.RESERVED]
         if taken:
             raise ValueError(f"keep: {taken[0]!r} is a column of the output; rename it in the manifest")
         # SQL and Delta do not tell names apart by their case.

@@ -1,4 +1,4 @@
-"""Every column name and every Arrow schema, in the order in which the data meets them.
+"""Every Arrow schema, in the order in which the data meets them, with the names of their columns.
 
     manifest  ->  PENDING  ->  decoded(...)  ->  PREDICTIONS
 
@@ -9,25 +9,34 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from pipeline.column_names import (  # every name, so that `schema.URI` goes with `schema.PENDING`
+    BYTES as BYTES,
+    CARRIED_IN as CARRIED_IN,
+    DATASET as DATASET,
+    FAILED as FAILED,
+    IMAGE_ID as IMAGE_ID,
+    LENGTH as LENGTH,
+    OFFSET as OFFSET,
+    OK as OK,
+    ORDINAL as ORDINAL,
+    OUTCOME as OUTCOME,
+    PIXELS as PIXELS,
+    PROBLEM as PROBLEM,
+    REPLACES as REPLACES,
+    RESERVED as RESERVED,
+    ROW as ROW,
+    SELECTED as SELECTED,
+    SOURCE as SOURCE,
+    TRIES as TRIES,
+    UNREADABLE as UNREADABLE,
+    URI as URI,
+    VERSION as VERSION,
+)
 from pipeline.errors import TableError
 
-IMAGE_ID, URI, DATASET, VERSION = "image_id", "uri", "dataset", "version"
-OFFSET, LENGTH = "offset", "length"
-OUTCOME, OK, FAILED = "outcome", "ok", "failed"
-PIXELS = "pixels"
-BYTES = "bytes"
-ORDINAL, PROBLEM, SELECTED = "_lakelens_ordinal", "_lakelens_problem", "_lakelens_selected"
-"""What planning adds to a manifest: a number that rises from row to row, why a row is invalid (null: it is not),
-and whether it was asked for."""
 ROW_BITS = 36
 """Of an ordinal: the row's number in its manifest file, from 0; the file's number is above. That leaves 7e10 rows
 a file and 134 million files."""
-SOURCE, UNREADABLE = "_lakelens_source", "_lakelens_unreadable"
-"""What is read from a manifest besides its columns: the manifest file, and why a row's text makes it invalid."""
-CARRIED_IN, ROW = "_lakelens_carried_in", "_lakelens_row"
-"""Where a manifest carries the image itself: its file, and the row's number in it from 0."""
-TRIES, REPLACES = "_lakelens_tries", "_lakelens_replaces"
-"""Of a row that is processed again: its attempts so far, and the table's file that holds it."""
 
 PENDING = pa.schema(
     [
@@ -84,10 +93,6 @@ PREDICTIONS = pa.schema(
 
 PARTITIONS = (DATASET, OUTCOME)
 """The Hive folders of the output, outermost first; they are not repeated inside the files."""
-
-RESERVED = frozenset(PREDICTIONS.names) | frozenset(PENDING.names) | {PIXELS}
-"""Names that a kept manifest column cannot have."""
-
 
 PIXELS_TYPE = pa.large_binary()
 """An RGB image at the model's input size, uint8 (height, width, 3) row-major; null for a failed row."""

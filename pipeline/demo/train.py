@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from transformers import ViTConfig, ViTForImageClassification
-from transformers import logging as transformers_logging
+from transformers import ViTConfig, ViTForImageClassification, logging as transformers_logging
 
 from pipeline.demo.lake import CLASSES, KIND_CYCLE, encoded_picture
 

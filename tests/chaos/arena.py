@@ -9,9 +9,7 @@ from unittest.mock import patch
 
 from fsspec.implementations.local import LocalFileSystem
 
-from tests.chaos import check, lake, plan
-from tests.chaos import cluster as chaos_cluster
-from tests.chaos import server as chaos_server
+from tests.chaos import check, cluster as chaos_cluster, lake, plan, server as chaos_server
 from tests.chaos.check import Row
 from tests.chaos.cluster import MortalCluster
 from tests.chaos.driver import Driver

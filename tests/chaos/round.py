@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos import check
-from tests.chaos import lake as chaos_lake
+from tests.chaos import check, lake as chaos_lake
 from tests.chaos.check import Row
 from tests.chaos.cluster import MortalCluster
 from tests.chaos.driver import Driver

@@ -8,8 +8,7 @@ import s3fs
 from botocore.exceptions import BotoCoreError
 
 from pipeline.storage.filesystems import Storage
-from tests.chaos import arena as chaos_arena
-from tests.chaos import check, server
+from tests.chaos import arena as chaos_arena, check, server
 from tests.chaos.__main__ import line
 from tests.chaos.arena import Arena
 from tests.support import faults, seaweed

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from jobs import __main__ as cli
-from jobs import console
+from jobs import __main__ as cli, console
 from pipeline.planning.account import Account, Counts, Progress
 from tests.support import lakes
 from tests.support.making import save_images

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from pipeline.engines.batching import COOLDOWN, BatchSizer, Learned, block_rows, in_micro_batches
 from pipeline.errors import OutOfMemory

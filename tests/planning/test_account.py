@@ -3,8 +3,7 @@
 from dataclasses import asdict, fields
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from pipeline.errors import AccountError
 from pipeline.planning.account import Account, Counts

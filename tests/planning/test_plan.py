@@ -15,8 +15,7 @@ from pipeline.config import ManifestConfig, PlanningConfig, RunConfig
 from pipeline.errors import BusyError, ConfigError, ManifestError, SpaceError, StorageError
 from pipeline.output import maintenance, space, widening
 from pipeline.output.table import Predictions
-from pipeline.planning import claim as planning
-from pipeline.planning import plan as pending
+from pipeline.planning import claim as planning, plan as pending
 from pipeline.planning.account import Account, Counts
 from pipeline.planning.plan import MISSING, Selection, plan
 from pipeline.run import run

@@ -11,8 +11,7 @@ from botocore.credentials import ReadOnlyCredentials
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, RowError
 from pipeline.images.fetch import ATTEMPTS, Fetcher, Request
-from pipeline.storage import aws
-from pipeline.storage import s3_objects as objects_module
+from pipeline.storage import aws, s3_objects as objects_module
 from pipeline.storage.error_codes import RefusedError, classify
 from pipeline.storage.filesystems import Storage
 from pipeline.storage.s3_objects import PROBES, Objects, is_plain
