@@ -20,10 +20,22 @@ Three kinds, by what they cost:
     RowError             a row's: becomes a failed row with a stage and a code
 """
 
+import re
 from enum import StrEnum
 
 UNLISTED = 6
 """Exit code of a command that is done, but something below its folder or prefix could not be listed."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's error for use in a sentence: without terminal colours and final period.
+
+    Return the name of the error's type where it has no text.
+    """
+    text = _COLOUR.sub("", str(error)).strip()
+    first = text.splitlines()[0].rstrip(" .") if text else ""
+    return first or type(error).__name__
 
 
 class LakeLensError(Exception):

@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 
 from pipeline import errors
 from pipeline.cluster import handshake, local_cluster
-from pipeline.errors import ClusterError, LakeLensError
+from pipeline.errors import ClusterError, LakeLensError, first_line
 
 CONNECT_TIMEOUT_S = 10.0
 """How long a cluster's port may take to answer; Ray itself tries for five minutes."""
@@ -95,7 +95,7 @@ def _explain(error: RayError) -> LakeLensError:
         kind = getattr(errors, name, None) if module == f"{errors.__name__}." else None
         if isinstance(kind, type) and issubclass(kind, LakeLensError):
             return kind(sentence.strip())
-    said = ": ".join(raised[0][1:]) if raised else str(error).strip().splitlines()[0]
+    said = ": ".join(raised[0][1:]) if raised else first_line(error)
     return ClusterError(f"Ray lost the work: {said.rstrip('.')}.")
 
 

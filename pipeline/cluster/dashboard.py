@@ -16,7 +16,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from pipeline.cluster import connection, handshake
-from pipeline.errors import BusyError, ClusterError, ConfigError
+from pipeline.errors import BusyError, ClusterError, ConfigError, first_line
 from pipeline.storage.uris import redacted
 
 HEADERS = "RAY_JOB_HEADERS"
@@ -72,8 +72,7 @@ def _explain(error: Exception, address: str, job_id: str | None) -> ClusterError
             f"The certificate of the Ray dashboard at {address} is not trusted; name the certificate "
             f"file of its authority with --ca-file, {CA_FILES[0]} or {CA_FILES[-1]}."
         )
-    first = said.strip().splitlines()[0] if said.strip() else type(error).__name__
-    return ClusterError(f"The Ray cluster at {address} refused the request: {first.rstrip('.')}.")
+    return ClusterError(f"The Ray cluster at {address} refused the request: {first_line(error)}.")
 
 
 def _headers() -> dict[str, str] | None:

@@ -11,7 +11,7 @@ from ray._private.utils import check_version_info
 from ray._raylet import AuthenticationTokenLoader, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
 
-from pipeline.errors import ClusterError
+from pipeline.errors import ClusterError, first_line
 
 
 def check(address: str, where: str) -> None:
@@ -34,7 +34,7 @@ def require_token(where: str) -> None:
                 "~/.ray/auth_token, or set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
             )
     except AuthenticationError as error:  # the file that is named cannot be read, or is empty
-        raise ClusterError(f"Cannot connect to {where}: {str(error).partition('. ')[0]}.") from error
+        raise ClusterError(f"Cannot connect to {where}: {error.message}.") from error
 
 
 def refusal(error: Exception, where: str) -> ClusterError:
@@ -51,9 +51,10 @@ def refusal(error: Exception, where: str) -> ClusterError:
             )
         )
     if "waiting for GCS" in text:
-        text = "no head of a Ray cluster answers there; give its own address, host:6379"
-    first = text.splitlines()[0].rstrip(".") if text else type(error).__name__
-    return ClusterError(f"Cannot connect to {where}: {first}.")
+        return ClusterError(
+            f"Cannot connect to {where}: no head of a Ray cluster answers there; give its own address, host:6379."
+        )
+    return ClusterError(f"Cannot connect to {where}: {first_line(error)}.")
 
 
 def wants_token(where: str) -> ClusterError:

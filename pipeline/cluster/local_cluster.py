@@ -60,7 +60,7 @@ def _has_token() -> bool:
     try:
         return bool(AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
     except AuthenticationError as error:  # the file that is named cannot be read, or is empty
-        raise ClusterError(f"Ray finds no token: {str(error).partition('.')[0]}.") from error
+        raise ClusterError(f"Ray finds no token: {error.message}.") from error
 
 
 def _folders() -> dict[str, str]:

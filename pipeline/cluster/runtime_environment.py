@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.runtime_env import RuntimeEnv
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, first_line
 from pipeline.storage.uris import has_secret
 from pipeline.yaml_files import read_yaml
 
@@ -43,9 +43,7 @@ def read(path: str) -> dict[str, Any]:
     try:
         json.dumps(RuntimeEnv(**{key: value for key, value in asked.items() if key != "py_modules"}))
     except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{path} is not a valid Ray runtime environment: {str(error).splitlines()[0]}"
-        ) from error
+        raise ConfigError(f"{path} is not a valid Ray runtime environment: {first_line(error)}.") from error
     return asked
 
 

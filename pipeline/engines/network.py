@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageClassification
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, first_line
 from pipeline.models.model import Model
 
 READ_TOKENS = {"vit": 1, "vit_msn": 1, "deit": 2}
@@ -86,7 +86,7 @@ def load_classifier(model: Model) -> Any:
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise ModelError(f"The weights of {model.name} cannot be loaded: {str(error).splitlines()[0]}.") from error
+        raise ModelError(f"The weights of {model.name} cannot be loaded: {first_line(error)}.") from error
     if report["missing_keys"] or report["mismatched_keys"]:
         missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
         raise ModelError(

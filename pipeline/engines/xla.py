@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.engines.base import Engine, Scored, padded
 from pipeline.engines.network import Network
-from pipeline.errors import EngineError, OutOfMemory
+from pipeline.errors import EngineError, OutOfMemory, first_line
 from pipeline.models.model import Model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -67,7 +67,7 @@ def _out_of_memory_told() -> Iterator[None]:
         yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
-            raise OutOfMemory(str(error).splitlines()[0]) from error
+            raise OutOfMemory(first_line(error)) from error
         raise
 
 

@@ -16,7 +16,7 @@ from deltalake import CommitProperties, WriterProperties
 from deltalake.exceptions import DeltaError
 
 from pipeline import schema
-from pipeline.errors import TableError
+from pipeline.errors import TableError, first_line
 from pipeline.output import heartbeat, orphans, space
 from pipeline.output.layout import PENDING, Layout
 from pipeline.output.prediction_rows import ROW_GROUP_ROWS
@@ -110,7 +110,7 @@ def _compacted(table: Predictions, dataset: str, target: int) -> tuple[set[str],
         except (DeltaError, OSError) as error:  # others replaced rows in it meanwhile
             if attempt == ATTEMPTS:
                 raise TableError(
-                    f"Cannot compact the dataset {dataset!r} of {table.uri}: {str(error).splitlines()[0]}"
+                    f"Cannot compact the dataset {dataset!r} of {table.uri}: {first_line(error)}."
                 ) from error
     raise AssertionError
 
@@ -160,7 +160,7 @@ def _forget_log(table: Predictions) -> None:
         handle.create_checkpoint()
         handle.cleanup_metadata()
     except (DeltaError, OSError) as error:
-        raise TableError(f"Cannot clean the log of {table.uri}: {str(error).splitlines()[0]}") from error
+        raise TableError(f"Cannot clean the log of {table.uri}: {first_line(error)}.") from error
 
 
 def history(output: str, storage: Storage) -> list[Commit]:
@@ -169,7 +169,7 @@ def history(output: str, storage: Storage) -> list[Commit]:
     try:
         entries = table.newest().history()
     except (DeltaError, OSError) as error:
-        raise TableError(f"Cannot read the log of {table.uri}: {str(error).splitlines()[0]}") from error
+        raise TableError(f"Cannot read the log of {table.uri}: {first_line(error)}.") from error
     return [_commit(entry) for entry in entries]
 
 

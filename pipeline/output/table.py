@@ -4,7 +4,6 @@ Only a commit makes files visible, only one run's commits are accepted (the newe
 whose answer was lost is found again by its id. Workers write the files; this module never reads rows.
 """
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from deltalake import CommitProperties, DeltaTable, Field, Schema, TableFeatures
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipeline import schema
-from pipeline.errors import MovedError, OvertakenError, StorageError, TableError
+from pipeline.errors import MovedError, OvertakenError, StorageError, TableError, first_line
 from pipeline.output import delta_log
 from pipeline.output.actions import Change
 from pipeline.output.delta_log import APPLICATION
@@ -297,5 +296,4 @@ def paths(handle: DeltaTable, dataset: str | None = None) -> list[str]:
 
 
 def _table_error(uri: str, error: BaseException) -> TableError:
-    first = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()[0]
-    return TableError(f"Cannot use the table {uri}: {first}.")
+    return TableError(f"Cannot use the table {uri}: {first_line(error)}.")

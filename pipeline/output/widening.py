@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import BusyError, ConfigError, MovedError, OvertakenError, TableError
+from pipeline.errors import BusyError, ConfigError, MovedError, OvertakenError, TableError, first_line
 from pipeline.output import column_types, heartbeat, orphans, space
 from pipeline.output.column_types import Conversion
 from pipeline.output.fragment import Fragment
@@ -227,7 +227,7 @@ def _require_fit(table: Predictions, changes: Changes) -> None:
                 connection, f"(FROM {rows} UNION ALL BY NAME SELECT {nulls} WHERE false)", changes
             )
         except duckdb.Error as error:
-            raise TableError(f"Cannot read {table.uri}: {str(error).splitlines()[0].rstrip('.')}.") from error
+            raise TableError(f"Cannot read {table.uri}: {first_line(error)}.") from error
     for name, example in found.items():
         target = column_types.spoken(changes[name][1])
         raise TableError(

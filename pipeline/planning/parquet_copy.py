@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import LakeLensError, ManifestError, StorageError
+from pipeline.errors import LakeLensError, ManifestError, StorageError, first_line
 from pipeline.planning import csv_rows, json_rows, text
 from pipeline.planning.text import BATCH_ROWS, Rows
 from pipeline.schema import ORDINAL, ROW_BITS, SOURCE, UNREADABLE
@@ -180,8 +180,7 @@ def parquet_file(uri: str, storage: Storage) -> Iterator[pq.ParquetFile]:
     except LakeLensError:
         raise
     except (pa.ArrowException, EOFError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ManifestError(f"Cannot read the manifest {redacted(uri)}: {reason}.") from error
+        raise ManifestError(f"Cannot read the manifest {redacted(uri)}: {first_line(error)}.") from error
     except Exception as error:
         raise failure(error, uri) from error
 

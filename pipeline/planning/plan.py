@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline import schema
 from pipeline.config import ManifestConfig, PlanningConfig
-from pipeline.errors import ConfigError, ManifestError, MovedError, TableError
+from pipeline.errors import ConfigError, ManifestError, MovedError, TableError, first_line
 from pipeline.output import column_types, space
 from pipeline.output.fragment import is_of_failed
 from pipeline.output.table import Predictions
@@ -248,7 +248,7 @@ def _told_apart(table: Predictions | None) -> Iterator[None]:
         if table is None or not any(uri in str(error) for uri in table.files()):
             raise
         kind = TableError if table.is_newest() else MovedError
-        raise kind(f"Cannot read the predictions: {str(error).splitlines()[0].rstrip('.')}.") from error
+        raise kind(f"Cannot read the predictions: {first_line(error)}.") from error
 
 
 def _find_fates(connection: duckdb.DuckDBPyConnection, selection: Selection) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.config import ManifestConfig
-from pipeline.errors import ConfigError, ManifestError
+from pipeline.errors import ConfigError, ManifestError, first_line
 from pipeline.planning.manifest_files import KEYS, ManifestFile, ManifestFiles, is_binary
 from pipeline.planning.parquet_copy import EXACT
 from pipeline.schema import ORDINAL, ROW_BITS, SOURCE, UNREADABLE
@@ -55,7 +55,7 @@ def relation(manifest: ManifestFiles, connection: duckdb.DuckDBPyConnection) -> 
 
 def unreadable(error: duckdb.Error, config: ManifestConfig) -> ManifestError:
     """DuckDB's complaint about a manifest file, as one sentence."""
-    first = uris.without_queries(str(error).strip().splitlines()[0].rstrip("."))
+    first = uris.without_queries(first_line(error))
     return ManifestError(f"Cannot read the manifest {', '.join(map(redacted, config.path))}: {first}.")
 
 
@@ -98,7 +98,7 @@ def _require_fit(
     try:
         connection.execute(f"SELECT 1 FROM {table} WHERE CAST(({manifest.where}\n) AS BOOLEAN) LIMIT 0")
     except duckdb.Error as error:
-        said = uris.without_queries(str(error).strip().splitlines()[0].rstrip("."))
+        said = uris.without_queries(first_line(error))
         raise ConfigError(f"--where {manifest.where} does not fit the manifest {file.name}: {said}.") from error
 
 

@@ -55,8 +55,8 @@ def test_a_token_is_made_only_where_ray_can_neither_find_nor_write_one(
 
 
 def test_a_token_file_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/no/such/token")
-    with pytest.raises(ClusterError, match=r"^Ray finds no token: .*RAY_AUTH_TOKEN_PATH.*/no/such/token\.$"):
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/no/.such/token")
+    with pytest.raises(ClusterError, match=r"^Ray finds no token: .*RAY_AUTH_TOKEN_PATH.*/no/\.such/token\.$"):
         local_cluster.prepare()
 
 
@@ -114,7 +114,7 @@ def under_uv(folder: Path, program: list[str], **environment: str) -> "subproces
 
 ASK_RAY = """
 from ray._private.worker import _maybe_modify_runtime_env
-from pipeline import local_cluster
+from pipeline.cluster import local_cluster
 if {prepared}:
     local_cluster.prepare()
 print(_maybe_modify_runtime_env({{}}, False))
