@@ -158,7 +158,7 @@ def test_a_token_that_is_to_be_sent_and_is_not_there_is_one_sentence(
     environment: dict[str, str], sentence: str
 ) -> None:
     """In a process of its own: where this fails, Ray's core ends it."""
-    script = f"from pipeline import handshake; handshake.require_token({WHERE!r})"
+    script = f"from pipeline.cluster import handshake; handshake.require_token({WHERE!r})"
     cleared = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     done = subprocess.run(
         [sys.executable, "-c", script],

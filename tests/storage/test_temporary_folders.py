@@ -13,7 +13,7 @@ from pipeline.errors import StorageError
 from pipeline.storage import temporary_folders
 
 HOLD = """
-from pipeline import scratch
+from pipeline.storage import temporary_folders as scratch
 with scratch.folder() as room:
     (room / "spilled").touch()
     print(room, flush=True)
