@@ -15,8 +15,8 @@ import ray
 
 from benchmarks import feed, fixed_rate_device
 from benchmarks.bench import emptied, images_in, settings_for, vit_b16
-from pipeline import run
-from pipeline.cluster import connection, node_resources, pools
+from pipeline.cluster import connection, node_resources, pools, stages
+from pipeline.cluster.stages import Setup
 from pipeline.cluster.started import Started
 from pipeline.config import RunConfig
 from pipeline.planning import claim
@@ -38,13 +38,13 @@ def busy(settings: RunConfig, rate: float, log: Path) -> float:
     """Return the share of the second half of a run's time in which a device of `rate` images/s works."""
     run_id = uuid4().hex
     assignment = claim.assign(settings, run_id)
-    assert assignment.heartbeat is not None
-    with connection.connected(None), Started(run_id) as started:
+    assert isinstance(assignment, claim.Assignment)
+    with assignment.heartbeat, connection.connected(None), Started(run_id) as started:
         sizes = pools.sized(settings.workers, node_resources.alive(), "GPU")
-        decoded = run.decoded(settings, assignment, sizes, feed.ROWS)
+        setup = Setup(settings, assignment, sizes, "torch", feed.ROWS)
+        decoded = stages.images(stages.rows(setup), setup)
         scored = fixed_rate_device.predicted(decoded, sizes.predictors, settings, assignment, feed.ROWS, rate, log)
         list(started.blocks(scored))
-    assignment.heartbeat.stop()
     return fixed_rate_device.busy_share(log)
 
 

@@ -17,8 +17,9 @@ import ray
 
 from benchmarks import fixed_rate_device
 from benchmarks.driver import settings_of
-from pipeline import run, schema
-from pipeline.cluster import connection, node_resources, pools
+from pipeline import schema
+from pipeline.cluster import connection, node_resources, pools, stages
+from pipeline.cluster.stages import Setup
 from pipeline.cluster.started import Started
 from pipeline.planning import claim
 
@@ -45,14 +46,13 @@ def measure(block_rows: int, rate: float, seconds: float, folder: Path) -> dict[
     run_id, log = uuid4().hex, folder / "log"
     settings = settings_of(folder, int(rate * seconds))
     assignment = claim.assign(settings, run_id)
-    assert assignment.heartbeat is not None
-    with connection.connected(None), Started(run_id) as started:
+    assert isinstance(assignment, claim.Assignment)
+    with assignment.heartbeat, connection.connected(None), Started(run_id) as started:
         sizes = pools.sized(settings.workers, node_resources.alive(), "GPU")
-        rows = run.pending(assignment, block_rows)
+        rows = stages.rows(Setup(settings, assignment, sizes, "torch", block_rows))
         fed = pools.pooled(rows, ReadyDecoder, sizes.decoders, block_rows=block_rows, run_id=run_id)
         scored = fixed_rate_device.predicted(fed, sizes.predictors, settings, assignment, block_rows, rate, log)
         count = sum(rows for _, rows in started.blocks(scored))
-    assignment.heartbeat.stop()
     busy = fixed_rate_device.busy_share(log)
     return {
         "block": block_rows,

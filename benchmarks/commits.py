@@ -26,13 +26,13 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from pipeline import config, run, schema
-from pipeline.cluster.pools import Pools
+from pipeline import config, schema
+from pipeline.cluster.stages import Setup, Stages
 from pipeline.config import RunConfig
 from pipeline.output.prediction_rows import Outputs
 from pipeline.output.table import Predictions
 from pipeline.planning.account import Progress
-from pipeline.planning.claim import Assignment
+from pipeline.run import run
 from pipeline.storage.filesystems import Storage
 from pipeline.storage.uris import join
 from tests.support import seaweed
@@ -62,10 +62,13 @@ class Sleeper:
         return outputs.table("run")
 
 
-def sleeping(settings: RunConfig, assignment: Assignment, pools: Pools, engine: str, rows: int) -> Dataset:
-    """Takes the place of `run.dataset`."""
+def sleeping(rows: Dataset, setup: Setup) -> Dataset:
+    """Takes the place of both stages."""
     stage = {"compute": ActorPoolStrategy(size=1), "num_cpus": 0.5, "batch_size": None, "batch_format": "pyarrow"}
-    return run.pending(assignment, rows).map_batches(Sleeper, **stage)
+    return rows.map_batches(Sleeper, **stage)
+
+
+SLEEPING = Stages(images=lambda rows, setup: rows, scored=sleeping)
 
 
 def settings_of(folder: str, rows: int, interval_s: float, scratch: Path) -> RunConfig:
@@ -84,7 +87,7 @@ def once(folder: str, rows: int, interval_s: float, scratch: Path) -> tuple[floa
         if not first:
             first.append(time.monotonic())
 
-    run.run(settings_of(output, rows, interval_s, scratch), on_progress=note)
+    run(settings_of(output, rows, interval_s, scratch), on_progress=note, stages=SLEEPING)
     table = Predictions.open(output, Storage())
     assert table is not None
     return time.monotonic() - first[0], table.version - 1
@@ -108,7 +111,7 @@ def drive(folder: str, rows: int, interval_s: float, scratch: Path) -> None:
     def note(progress: Progress) -> None:
         print(json.dumps([time.monotonic(), progress.predicted]), flush=True)
 
-    run.run(settings_of(folder, rows, interval_s, scratch), on_progress=note)
+    run(settings_of(folder, rows, interval_s, scratch), on_progress=note, stages=SLEEPING)
 
 
 def loss(folder: str, rows: int, repeats: int, scratch: Path, interval_s: float = 5.0) -> None:
@@ -163,5 +166,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run.dataset = sleeping
     main()

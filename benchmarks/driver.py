@@ -10,6 +10,7 @@ import argparse
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,13 +22,12 @@ import pyarrow.parquet as pq
 from ray.data import Dataset
 
 from pipeline import config, run, schema
-from pipeline.cluster import pools
-from pipeline.cluster.pools import Pools
+from pipeline.cluster import pools, stages
+from pipeline.cluster.stages import Setup, Stages
 from pipeline.config import PoolConfig, RunConfig, WorkersConfig
 from pipeline.output.prediction_rows import Outputs
 from pipeline.output.table import Predictions
 from pipeline.planning.account import Progress
-from pipeline.planning.claim import Assignment
 from pipeline.storage.filesystems import Storage
 
 DIM, TOP_K = 4, 1
@@ -128,16 +128,20 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e9, help="rows/s at most")
     options = parser.parse_args()
 
-    def faked(settings: RunConfig, assignment: Assignment, sizes: Pools, engine: str, rows: int) -> Dataset:
-        run_id = assignment.run_id
-        decoded = pools.pooled(run.pending(assignment, BLOCK), FakeDecoder, sizes.decoders, run_id=run_id)
-        return pools.pooled(decoded, FakePredictor, sizes.predictors, run_id=run_id, rate=options.rate)
+    def rows(setup: Setup) -> Dataset:
+        return stages.rows(replace(setup, block_rows=BLOCK))
 
-    run.dataset = faked
+    def images(rows: Dataset, setup: Setup) -> Dataset:
+        return pools.pooled(rows, FakeDecoder, setup.pools.decoders, run_id=setup.assignment.run_id)
+
+    def scored(images: Dataset, setup: Setup) -> Dataset:
+        fake = {"run_id": setup.assignment.run_id, "rate": options.rate}
+        return pools.pooled(images, FakePredictor, setup.pools.predictors, **fake)
+
     with TemporaryDirectory(prefix="lakelens-driver-") as folder:
         settings, watch = settings_of(Path(folder), options.rows), Watch()
         try:
-            summary = run.run(settings, on_progress=watch.note)
+            summary = run.run(settings, on_progress=watch.note, stages=Stages(rows, images, scored))
         finally:
             watch.end()
         table = Predictions.open(summary.output, Storage())

@@ -14,8 +14,8 @@ import pyarrow as pa
 from PIL import Image
 
 from benchmarks import steady
-from pipeline import run
-from pipeline.cluster import connection, node_resources, pools
+from pipeline.cluster import connection, node_resources, pools, stages
+from pipeline.cluster.stages import Setup
 from pipeline.cluster.started import Started
 from pipeline.config import RunConfig
 from pipeline.planning import claim
@@ -39,15 +39,12 @@ def lakelens(settings: RunConfig) -> float:
     """Images/s of the stages before the predictor."""
     run_id = uuid4().hex
     assignment = claim.assign(settings, run_id)
-    assert assignment.heartbeat is not None
-    try:
-        with connection.connected(None), Started(run_id) as started:
-            sizes = pools.sized(settings.workers, node_resources.alive(), None)
-            fed = run.decoded(settings, assignment, sizes, ROWS)
-            fed = pools.pooled(fed, Nothing, sizes.predictors, run_id=run_id)
-            return steady.rate([(time.perf_counter(), rows) for _, rows in started.blocks(fed)])
-    finally:
-        assignment.heartbeat.stop()
+    assert isinstance(assignment, claim.Assignment)
+    with assignment.heartbeat, connection.connected(None), Started(run_id) as started:
+        sizes = pools.sized(settings.workers, node_resources.alive(), None)
+        setup = Setup(settings, assignment, sizes, "", ROWS)
+        fed = pools.pooled(stages.images(stages.rows(setup), setup), Nothing, sizes.predictors, run_id=run_id)
+        return steady.rate([(time.perf_counter(), rows) for _, rows in started.blocks(fed)])
 
 
 def pillow(paths: Sequence[Path], size: int, processes: int) -> float:

@@ -1,48 +1,39 @@
-"""The data path, start to finish.
+"""The data path, from start to finish.
 
-    manifest -> pending -> read_pending -> Decoder -> Predictor -> write_fragments -> commit
+    manifest -> pending -> rows -> images -> scored -> fragments -> commits
 
-It decides nothing about images, models or tables; it connects those that do.
+It decides nothing about images, models or tables; it connects the rooms that do.
 """
 
 import math
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
 from uuid import uuid4
 
-import ray
-from ray.data import Dataset
-
-from pipeline import calibration, schema
+from pipeline import calibration
 from pipeline.cluster import connection, node_resources, pools
-from pipeline.cluster.commit import GATHER_SHARE, Committer, Newer, gather
+from pipeline.cluster.budget import FailureBudget
+from pipeline.cluster.commit import Committer, Replacements
+from pipeline.cluster.gather import GATHER_SHARE, gather
+from pipeline.cluster.ledger import Ledger
 from pipeline.cluster.metrics import DriverMetrics
-from pipeline.cluster.pools import Pools
-from pipeline.cluster.started import Block, Blocks, Started
-from pipeline.cluster.workers import Decoder, Predictor, read_pending, write_fragments, write_rest
+from pipeline.cluster.stages import STAGES, Setup, Stages
+from pipeline.cluster.started import Started
+from pipeline.cluster.writers import Writers
 from pipeline.config import RunConfig
 from pipeline.engines import choice
 from pipeline.engines.batching import block_rows
-from pipeline.errors import AccountError, FailureRateError, LakeLensError, OvertakenError, TableError
+from pipeline.errors import AccountError, LakeLensError, OvertakenError, TableError
 from pipeline.models.int8 import INT8
 from pipeline.output import orphans
-from pipeline.output.fragment import Fragment, Rest
+from pipeline.output.handover import HandoverFile
 from pipeline.planning import claim
-from pipeline.planning.account import Account, Progress
-from pipeline.planning.claim import Assignment
+from pipeline.planning.account import Progress
+from pipeline.planning.claim import Assignment, NothingPending
 from pipeline.planning.plan import MISSING, Selection
-from pipeline.schema import FAILED, OK
-from pipeline.stage_seconds import Seconds
 from pipeline.summary import Summary
-
-RATE_S = 5.0
-"""Seconds that predictors must have worked before their rate says something."""
-REFUSED_ROWS = 10
-"""A run of at least so many images in which every one is refused by its store is stopped, however small it is."""
 
 
 def run(
@@ -55,64 +46,28 @@ def run(
     on_start: Callable[[str], None] = lambda run_id: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     say: claim.Say = lambda sentence: None,
+    stages: Stages = STAGES,
 ) -> Summary:
-    """Label and embed the selected images of the manifest: by default those that the output does not hold yet.
+    """Label and embed the selected images of the manifest; by default those that the output does not hold yet.
 
-    Setting `stop` ends it early: what is predicted is committed, the rest is `left`. With `take_over` a run that
-    is at work on the output is stopped at its next commit. `on_start` gets the run's id, if there is anything to
-    do; `say` gets a sentence where there is something to wait for. Raises: LakeLensError, one of its kinds for
-    each way in which a run cannot start or go on.
+    Set `stop` to end the run early: it commits what is predicted, and the rest is `left`. With `take_over`, a run
+    that works on the output is stopped at its next commit. `on_start` gets the run's id, if there is anything to
+    do. `say` gets a sentence about everything that the run waits for. Raises: LakeLensError, one subclass for each
+    reason why a run cannot start or go on.
     """
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:6]}"
-    assignment = claim.assign(config, run_id, selection, take_over=take_over, say=say)
-    if assignment.heartbeat is None:
-        assignment.account.check()
-        return Summary(assignment.target.output, assignment.account, listing=assignment.listing)
+    planned = claim.assign(config, run_id, selection, take_over=take_over, say=say)
+    if isinstance(planned, NothingPending):
+        planned.account.check()
+        return Summary(planned.output, planned.account, listing=planned.listing)
     on_start(run_id)
-    try:
-        owned = _Run(config, assignment, stop or threading.Event(), on_progress)
-        return owned.go(address) if assignment.pending else owned.only_clear_up()
-    finally:
-        assignment.heartbeat.stop()
-
-
-def pending(assignment: Assignment, rows: int) -> Dataset:
-    """In blocks of `rows`: image_id, uri, dataset, version, offset, length, where its bytes and its old row are,
-    and the kept columns."""
-    # `from_arrow` would start a task for each file, which waits for a CPU.
-    named = [{schema.URI: uri} for uri in assignment.files]
-    files = ray.data.from_items(named, override_num_blocks=len(named))
-    reading = pools.reading(len(assignment.files))
-    read = files.map_batches(read_pending, fn_kwargs={"storage": assignment.target.storage}, **reading)
-    return pools.in_blocks(read, rows)
-
-
-def decoded(config: RunConfig, assignment: Assignment, sizes: Pools, rows: int) -> Dataset:
-    """+ pixels u8 (H, W, 3), width, height, content_sha256, decode_notes, stage, error_code, message, attempts."""
-    steps = assignment.target.model.preprocessing
-    read, run_id = pending(assignment, rows), assignment.run_id
-    return pools.pooled(read, Decoder, sizes.decoders, run_id=run_id, config=config, steps=steps)
-
-
-def dataset(config: RunConfig, assignment: Assignment, sizes: Pools, engine: str, rows: int) -> Dataset:
-    """The stages, with the columns that each adds; a block of `rows` stays a block from the first to the last."""
-    return pools.pooled(
-        decoded(config, assignment, sizes, rows),
-        Predictor,
-        sizes.predictors,
-        config=config,
-        weights_sha256=assignment.target.model.weights_sha256,
-        engine=engine,
-        threads=sizes.predictor_threads,
-        share=sizes.predictors.share,
-        block_rows=rows,
-        output=assignment.target.output,
-        run_id=assignment.run_id,
-    )  # + outcome, label, score, labels, embedding, embedding_norm, run_id, finished_at; − pixels, offset, length
+    with planned.heartbeat:
+        owned = _Run(config, planned, stop or threading.Event(), on_progress)
+        return owned.process(stages, address) if planned.pending else owned.only_clear_up()
 
 
 class _Run:
-    """One claimed run, from its first block to its summary; it keeps the account."""
+    """One claimed run, from its first block to its summary."""
 
     def __init__(
         self,
@@ -121,190 +76,135 @@ class _Run:
         stop: threading.Event,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        # On every machine the model that was planned with.
+        # Every machine uses the model that was planned with.
         pinned = assignment.target.model.pinned(config.model)
-        self.config = config.model_copy(update={"model": pinned})
-        self.assignment, self.stop, self.on_progress = assignment, stop, on_progress
-        self.account, self.pending, self.predicted = assignment.account, assignment.pending, 0
-        self.unassigned = assignment.account.total.left - assignment.pending
-        self.began_s, self.reporting = time.monotonic(), threading.Lock()
-        self.moved: Callable[[], None] = lambda: None
-        self.settled: Callable[[], bool] = lambda: True
-        self.started = Started(assignment.run_id)
-        self.metrics, self.seconds = DriverMetrics(assignment.run_id), Seconds()
-        assert assignment.target.table is not None  # it has been claimed
-        self.table, self.storage = assignment.target.table, assignment.target.storage
+        self._config = config.model_copy(update={"model": pinned})
+        self._assignment, self._stop = assignment, stop
+        self._handover = HandoverFile(assignment.folder, assignment.target.storage, assignment.previous)
+        self._ledger = Ledger(
+            assignment.account,
+            assignment.pending,
+            FailureBudget(config.failures, again=assignment.selection.failed),
+            metrics=DriverMetrics(assignment.run_id),
+            handover=self._handover,
+            on_progress=on_progress,
+        )
+        self._unassigned = assignment.account.total.left - assignment.pending
+        self._started = Started(assignment.run_id)
+        self._committer: Committer | None = None
 
-    def go(self, address: str | None) -> Summary:
-        """Process the pending rows and account for every one of them."""
-        orphans.remove(self.table, range(self.assignment.epoch))
+    def process(self, stages: Stages, address: str | None) -> Summary:
+        """Process the pending rows, and account for every one of them."""
+        orphans.remove(self._assignment.table, range(self._assignment.epoch))
         try:
-            with connection.connected(address), connection.explained(), self.started:
-                now, workers = node_resources.alive(), self.config.workers
-                gpus, tpus = pools.offers(workers, now, "GPU"), pools.offers(workers, now, "TPU")
-                engine = choice.choose(self.config.model, gpus=gpus, tpus=tpus)
-                sizes = pools.sized(workers, now, choice.ACCELERATORS[engine])
-                if self.config.model.precision == INT8:
-                    output, files = self.assignment.target.output, self.assignment.files
-                    calibration.ensure(self.config, output, files, self.started)
-                rows = block_rows(self._known_rate(engine), accelerator=sizes.predictors.accelerator is not None)
-                sizes = sizes.for_blocks(math.ceil(self.pending / rows))
-                self._process(dataset(self.config, self.assignment, sizes, engine, rows), sizes)
+            with connection.connected(address), connection.explained(), self._started:
+                setup = self._setup()
+                self._commit_all(stages, setup)
         except BaseException as error:
-            # Where its last commit may have landed unseen, or may land yet, the next run, which reads the log,
-            # clears up.
-            if isinstance(error, OvertakenError) or (not isinstance(error, TableError) and self.settled()):
+            if self._may_clear_up(error):
                 self._clear_up()
             raise
         self._clear_up()
-        summary = Summary(
-            output=self.assignment.target.output,
-            account=self.account,
-            run_id=self.assignment.run_id,
-            status=self._status(),
-            seconds=time.monotonic() - self.began_s,
-            engine=engine,
-            device=sizes.predictors.accelerator or "CPU",
-            worker_seconds=self.seconds,
-            listing=self.assignment.listing,
-        )
-        summary.record(self.assignment.epoch, self.assignment.target.description).write(
-            self.assignment.folder, self.storage
-        )
+        summary = self._summary(setup)
         self._check(summary)
         return summary
 
     def only_clear_up(self) -> Summary:
-        """Nothing is pending, but the run before this one did not clear up."""
+        """Delete what the run before this one left; no row is pending."""
         self._clear_up()
-        self.account.check()
-        return Summary(self.assignment.target.output, self.account, listing=self.assignment.listing)
+        account = self._assignment.account
+        account.check()
+        return Summary(self._assignment.target.output, account, listing=self._assignment.listing)
 
-    def _clear_up(self) -> None:
-        """Delete what this run wrote and did not commit, now that its writers have stopped; if the store does
-        not answer now, the next run does it."""
-        with suppress(LakeLensError):
-            orphans.remove(self.table, range(self.assignment.epoch + 1))
-            self._note(cleared_up=True)
+    def _setup(self) -> Setup:
+        """Choose the engine, the pools and the size of blocks by what the nodes have now."""
+        config, assignment, now = self._config, self._assignment, node_resources.alive()
+        gpus, tpus = pools.offers(config.workers, now, "GPU"), pools.offers(config.workers, now, "TPU")
+        engine = self._ledger.engine = choice.choose(config.model, gpus=gpus, tpus=tpus)
+        sizes = pools.sized(config.workers, now, choice.ACCELERATORS[engine])
+        if config.model.precision == INT8:
+            calibration.ensure(config, assignment.target.output, assignment.files, self._started)
+        accelerated = sizes.predictors.accelerator is not None
+        rows = block_rows(assignment.previous.rate_of(engine), accelerator=accelerated)
+        sizes = sizes.for_blocks(math.ceil(assignment.pending / rows))
+        return Setup(config, assignment, sizes, engine, rows)
 
-    def _process(self, scored: Dataset, sizes: Pools) -> None:
-        output = self.config.output
-        committer = Committer(
-            self.table,
-            self.assignment.run_id,
-            self.assignment.epoch,
+    def _commit_all(self, stages: Stages, setup: Setup) -> None:
+        assignment, output = self._assignment, self._config.output
+        target = assignment.target
+        writers = Writers(self._started, output=target.output, storage=target.storage, epoch=assignment.epoch)
+        committer = self._committer = Committer(
+            assignment.table,
+            assignment.run_id,
+            assignment.epoch,
             output.commit_interval_s,
-            self._committed,
-            self._held,
-            self._rewrite,
+            self._ledger,
+            Replacements(assignment.table.holders, writers.rewrite),
         )
-        self.settled = lambda: committer.ended
-
-        def give_up() -> None:
-            self.stop.set()
-            self.started.cancel_tasks()
-
-        with pools.watched(sizes, self.config.workers.wait_s, give_up) as self.moved:
-            try:
-                for group in self._groups(scored, committer):
-                    write = write_fragments.remote(*(ref for ref, _ in group), **self._place())
-                    committer.add(self.started.task(write))
-            finally:
-                committer.close(self.stop.is_set)
-
-    def _groups(self, scored: Dataset, committer: Committer) -> Iterator[list[Block]]:
-        """Finished blocks, as many as go into a file, until a stop is asked for or a commit has failed."""
-        output = self.config.output
-        return gather(
-            self._counted(self.started.blocks(scored)),
+        rows = stages.rows(setup)
+        images = stages.images(rows, setup)
+        scored = stages.scored(images, setup)
+        groups = gather(
+            self._ledger.counted(self._started.blocks(scored)),
             rows=output.rows_per_file,
             age_s=GATHER_SHARE * output.commit_interval_s,
-            stopped=lambda: self.stop.is_set() or committer.failed(),
-            interrupt=self.started.interrupt,
+            stopped=lambda: self._stop.is_set() or committer.failed(),
+            interrupt=self._started.interrupt,
         )
+        fragments = writers.written(groups)
+        with pools.watched(setup.pools, self._config.workers.wait_s, self._ledger.changed, self._give_up):
+            committer.commit_all(fragments, self._stop.is_set)
 
-    def _counted(self, blocks: Blocks) -> Blocks:
-        for block in blocks:
-            self.moved()
-            self.predicted += block[1]
-            self._report()
-            yield block
+    def _give_up(self) -> None:
+        self._stop.set()
+        self._started.cancel_tasks()
 
-    def _known_rate(self, engine: str) -> float | None:
-        """Images/s of one predictor, as the run before this one measured it with this engine; None if none did."""
-        before = self.assignment.before
-        rate = before.images_per_s if before.engine == engine else None
-        self._note(engine=engine, images_per_s=rate)
-        return rate
+    def _may_clear_up(self, error: BaseException) -> bool:
+        """Tell whether no commit of this run can land any more.
 
-    def _note(self, **facts: Any) -> None:
-        assert self.assignment.heartbeat is not None
-        self.assignment.heartbeat.note(**facts)
-
-    def _committed(self, fragments: list[Fragment]) -> None:
-        self.account = self._with(fragments)
-        self.seconds = sum((fragment.seconds for fragment in fragments), self.seconds)
-        self.metrics.committed(sum(fragment.rows for fragment in fragments))
-        self.moved()
-        if self.seconds.predict > RATE_S:
-            done = self.account.total.ok + self.account.total.failed
-            self._note(images_per_s=round(done / self.seconds.predict, 3))
-        self._report()
-
-    def _place(self) -> dict[str, Any]:
-        """Where the tasks that write files put them."""
-        target = self.assignment.target
-        return {"output": target.output, "storage": target.storage, "epoch": self.assignment.epoch}
-
-    def _rewrite(self, replaced: Newer) -> dict[str, Rest]:
-        place = self._place()
-        refs = [self.started.task(write_rest.remote(path, newer, **place)) for path, newer in replaced.items()]
-        return dict(zip(replaced, ray.get(refs), strict=True))
-
-    def _held(self, fragments: list[Fragment], last: bool) -> bool:
-        """Rows are not committed while more of them fail than may: with enough rows the run is stopped.
-
-        Rows that are tried again may fail again, but none is written off while its store refuses every one.
+        Where the last commit may have landed unseen, the next run, which reads the log, clears up.
         """
-        after, limits = self._with(fragments), self.config.failures
-        done = after.total.ok + after.total.failed
-        refused = sum(fragment.refused for fragment in fragments) == done
-        if after.failure_rate() <= limits.max_rate or (self.assignment.selection.failed and not refused):
-            return False
-        if done >= limits.min_rows or (last and refused and done >= REFUSED_ROWS):
-            examples = [example for fragment in fragments for example in fragment.examples]
-            raise FailureRateError(
-                f"{after.total.failed} of the first {done} images failed, which is more than failures.max_rate = "
-                f"{limits.max_rate:g}; the last of them were not committed. Some are {', '.join(examples[:3])}."
-            )
-        return True
+        if isinstance(error, OvertakenError):
+            return True
+        return not isinstance(error, TableError) and (self._committer is None or self._committer.ended)
 
-    def _with(self, fragments: list[Fragment]) -> Account:
-        """The account once these are committed."""
-        return self.account.after(
-            (f.dataset, f.rows if f.outcome == OK else 0, f.rows if f.outcome == FAILED else 0) for f in fragments
+    def _clear_up(self) -> None:
+        """Delete what this run wrote and did not commit. If the store does not answer, the next run does it."""
+        with suppress(LakeLensError):
+            orphans.remove(self._assignment.table, range(self._assignment.epoch + 1))
+            self._handover.note_cleared_up()
+
+    def _summary(self, setup: Setup) -> Summary:
+        """Write the summary, and return it."""
+        target = self._assignment.target
+        summary = Summary(
+            output=target.output,
+            account=self._ledger.account,
+            run_id=self._assignment.run_id,
+            status=self._status(),
+            seconds=self._ledger.elapsed_s,
+            engine=setup.engine,
+            device=setup.pools.predictors.accelerator or "CPU",
+            worker_seconds=self._ledger.seconds,
+            listing=self._assignment.listing,
         )
-
-    def _report(self) -> None:
-        """Called by the thread that takes blocks and by the one that commits."""
-        with self.reporting:
-            elapsed_s, total = time.monotonic() - self.began_s, self.account.total
-            self.metrics.waiting(self.predicted - total.ok - total.failed)
-            self.on_progress(Progress(self.pending, self.predicted, self.account, elapsed_s))
-
-    def _check(self, summary: Summary) -> None:
-        self.account.check()
-        lost = self.account.total.left - self.unassigned
-        if lost and not summary.stopped:
-            raise AccountError(
-                f"{lost} of {self.pending} pending rows never came out of the pipeline; "
-                "run again to process them, and please report this defect."
-            )
+        record = summary.record(self._assignment.epoch, target.description)
+        record.write(self._assignment.folder, target.storage)
+        return summary
 
     def _status(self) -> str:
-        left = self.account.total.left
+        left = self._ledger.account.total.left
         if not left:
             return "finished"
-        if self.stop.is_set() and left > self.unassigned:
+        if self._stop.is_set() and left > self._unassigned:
             return "stopped"
-        return "limited" if left == self.unassigned else "incomplete"
+        return "limited" if left == self._unassigned else "incomplete"
+
+    def _check(self, summary: Summary) -> None:
+        self._ledger.account.check()
+        lost = self._ledger.account.total.left - self._unassigned
+        if lost and not summary.stopped:
+            raise AccountError(
+                f"{lost} of {self._assignment.pending} pending rows never came out of the pipeline. Run again to "
+                "process them, and please report this defect."
+            )

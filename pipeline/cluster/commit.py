@@ -1,130 +1,36 @@
-"""Finished blocks -> writes -> commits, by block reference: no row passes through the driver.
+"""Write tasks -> commits, by reference: no row passes through the driver.
 
-`gather` groups blocks by rows and by age; `Committer` keeps a few writes in flight and commits what is
-written, on a thread of its own. Together they bound what a killed run loses: a row waits at most
-GATHER_SHARE of the commit interval to be written, and a written one the rest of it to be committed.
+`Committer` keeps a few writes in flight and commits what is written, on a thread of its own. With `gather` it
+bounds what a killed run loses: a row waits at most GATHER_SHARE of the commit interval to be written, and then the
+rest of it to be committed.
 """
 
 import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import closing
 
 from ray import ObjectRef
 
-from pipeline.cluster.started import Block, Blocks
+from pipeline.cluster.gather import GATHER_SHARE, POLL_S
+from pipeline.cluster.ledger import Ledger
 from pipeline.errors import MovedError, StorageError
 from pipeline.output.fragment import Fragment, Rest
 from pipeline.output.table import Predictions
 
-GATHER_SHARE = 0.8
-"""Share of the commit interval for which finished blocks are gathered into larger files."""
 WRITES_IN_FLIGHT = 4
 """Fragment writes at once: enough to hide an object store's latency, few enough to bound memory."""
-POLL_S = 0.2
-"""How soon a stop is noticed, in seconds."""
 STOP_S = 45.0
-"""How long a run that was asked to stop waits for the files that are being written: a job has a minute in all."""
-END_S = 60.0
-"""How long to wait for stages to stop, once no more blocks are wanted."""
-
-Newer = dict[str, list[str]]
-"""For each file that may hold older rows, the files with the rows that take their place, as paths below the table.
-The ids are in these files, and do not pass through the driver."""
+"""Seconds that a run that was asked to stop waits for files that are being written: a job has a minute in all."""
 MOVES = 5
 """How often in a row maintenance may get ahead of one commit that replaces rows."""
 
-
-def gather(
-    blocks: Blocks,
-    *,
-    rows: int,
-    age_s: float,
-    stopped: Callable[[], bool],
-    interrupt: Callable[[], None] = lambda: None,
-) -> Iterator[list[Block]]:
-    """Groups of blocks: as soon as one has `rows` rows or its first block is `age_s` old.
-
-    The very first block is a group of its own, so that something is committed at once. Once `stopped` says so,
-    what is there is given as the last group. While the caller does not ask, at most two more blocks are
-    taken. However it ends, `blocks` is closed by then; `interrupt` ends its wait for a block that does not come.
-    Raises: what `blocks` raises, once the group before it was given.
-    """
-    arrived: queue.Queue[Block | BaseException | None] = queue.Queue(maxsize=1)
-    ended = threading.Event()
-    puller = threading.Thread(target=_pull, args=(blocks, arrived, ended), daemon=True, name="gather")
-    puller.start()
-    group: list[Block] = []
-    deadline = 0.0  # the first block is overdue on arrival
-    try:
-        while not ended.is_set():
-            item = _next(arrived, deadline if group else None, stopped)
-            if isinstance(item, tuple):
-                if not group and deadline:
-                    deadline = time.monotonic() + age_s
-                group.append(item)
-            if stopped() or item is None or isinstance(item, BaseException):
-                ended.set()
-            if group and (ended.is_set() or _rows(group) >= rows or time.monotonic() >= deadline):
-                yield group
-                group, deadline = [], time.monotonic() + age_s
-            if isinstance(item, BaseException):
-                raise item
-    finally:
-        ended.set()
-        puller.join(2 * POLL_S)
-        if puller.is_alive():  # it waits for a block, which may never come
-            interrupt()
-        puller.join(END_S)
-
-
-def _rows(group: list[Block]) -> int:
-    return sum(rows for _, rows in group)
-
-
-_TIMED_OUT = object()
-
-
-def _next(
-    arrived: "queue.Queue[Block | BaseException | None]", deadline: float | None, stopped: Callable[[], bool]
-) -> object:
-    """The next item; `_TIMED_OUT` once the deadline has passed, or a stop was asked for and nothing is there."""
-    while not stopped():
-        wait = POLL_S if deadline is None else min(POLL_S, deadline - time.monotonic())
-        if wait <= 0:
-            break
-        try:
-            return arrived.get(timeout=wait)
-        except queue.Empty:
-            continue
-    try:
-        return arrived.get_nowait()
-    except queue.Empty:
-        return _TIMED_OUT
-
-
-def _pull(blocks: Blocks, arrived: "queue.Queue[Block | BaseException | None]", ended: threading.Event) -> None:
-    """Feed `arrived`, ending with None or an exception; it waits while the queue is full."""
-
-    def put(item: Block | BaseException | None) -> None:
-        while not ended.is_set():
-            try:
-                return arrived.put(item, timeout=POLL_S)
-            except queue.Full:
-                continue
-
-    try:
-        for block in blocks:
-            put(block)
-            if ended.is_set():
-                return
-        put(None)
-    except BaseException as error:  # it belongs to the consumer
-        put(error)
-    finally:
-        blocks.close()  # the stages behind it end
+Newer = dict[str, list[str]]
+"""For each file that may hold older rows, the files with the rows that replace them, as paths below the table.
+The ids are in these files, and do not pass through the driver."""
 
 
 class Replacements:
@@ -159,23 +65,30 @@ class Committer:
         run_id: str,
         epoch: int,
         interval_s: float,
-        committed: Callable[[list[Fragment]], None],
-        held: Callable[[list[Fragment], bool], bool] = lambda fragments, last: False,
-        rewrite: Callable[[Newer], Mapping[str, Rest]] = lambda newer: {},
+        ledger: Ledger,
+        replacements: Replacements,
     ) -> None:
-        """All are called on the committing thread. `committed` gets the fragments of each commit, and `held` those
-        of the next and whether it is the last: it can put it off, or raise to stop the run. `rewrite` gets visible
-        files and those that replace some of their rows; it writes the other rows of each as a file of its own.
-        """
+        """The commit thread asks the ledger whether to hold a commit back, and tells it what was committed."""
         self._table, self._run_id, self._epoch = table, run_id, epoch
         self._spacing_s = (1 - GATHER_SHARE) * interval_s
-        self._committed, self._held = committed, held
-        self._replacements = Replacements(table.holders, rewrite)
+        self._ledger, self._replacements = ledger, replacements
         self._slots = threading.Semaphore(WRITES_IN_FLIGHT)
         self._written: queue.Queue[Future[list[Fragment]] | None] = queue.Queue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True, name="commit")
         self._thread.start()
+
+    def commit_all(self, writes: Generator[ObjectRef, None, None], stopped: Callable[[], bool]) -> None:
+        """Take the write tasks as they are started, and commit what they write.
+
+        Once `stopped` says so, it waits only STOP_S more. Raises: what `add`, `close` and `writes` raise.
+        """
+        try:
+            with closing(writes):
+                for write in writes:
+                    self.add(write)
+        finally:
+            self.close(stopped)
 
     def add(self, write: ObjectRef) -> None:
         """Take a running `write_fragments` task; waits while too many are in flight.
@@ -244,19 +157,19 @@ class Committer:
         ready: list[Fragment] = []
         due = time.monotonic()
         failed: BaseException | None = None
-        closing = False
-        while not closing:
+        last = False
+        while not last:
             for future in self._take(max(due - time.monotonic(), 0.001) if ready else None):
                 error = future.exception() if future else None
                 failed = failed or error
-                closing = closing or future is None or error is not None
+                last = last or future is None or error is not None
                 ready += future.result() if future and not error else []
-            if ready and (closing or time.monotonic() >= due):
+            if ready and (last or time.monotonic() >= due):
                 due = time.monotonic() + self._spacing_s
-                if self._held(ready, closing) and not closing:
+                if self._ledger.holds(ready, last=last) and not last:
                     continue
                 self._commit(ready)
-                self._committed(ready)
+                self._ledger.committed(ready)
                 ready = []
         if failed is not None:  # what was written beside it is committed
             raise failed

@@ -169,23 +169,22 @@ def in_blocks(dataset: Dataset, rows: int) -> Dataset:
 
 
 @contextmanager
-def watched(pools: Pools, wait_s: float, give_up: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """Gives what is to be called whenever something was finished. If nothing was for `wait_s`, and actors of the
-    pools wait for a place, it calls `give_up` from another thread, and in the end raises ClusterError.
+def watched(
+    pools: Pools, wait_s: float, changed: Callable[[], float], give_up: Callable[[], None]
+) -> Iterator[None]:
+    """Watch a run for actors that find no place.
 
-    An actor that finds no place waits for one, and Ray waits for what it was given, for ever.
+    `changed` gives the time at which anything was last finished, on the clock of `time.monotonic`. If that is
+    `wait_s` seconds ago and actors of the pools wait for a place, a thread calls `give_up`, and the context ends
+    with ClusterError. Ray itself would wait for ever, also for the rows that such an actor was given.
     """
-    moved_s, ended = time.monotonic(), threading.Event()
+    began_s, ended = time.monotonic(), threading.Event()
     lacking: list[str] = []
     shapes = [pools.decoders.shape, pools.predictors.shape]
 
-    def moved() -> None:
-        nonlocal moved_s
-        moved_s = time.monotonic()
-
     def look() -> None:
         while not ended.wait(min(wait_s, LOOK_S)):
-            if time.monotonic() > moved_s + wait_s and (said := _asked(shapes)):
+            if time.monotonic() > max(began_s, changed()) + wait_s and (said := _asked(shapes)):
                 lacking.append(
                     f"Nothing was finished for {wait_s:g} s, and {said}. What was committed stays; add what "
                     "is missing, and run again."
@@ -195,11 +194,11 @@ def watched(pools: Pools, wait_s: float, give_up: Callable[[], None]) -> Iterato
     watch = threading.Thread(target=look, daemon=True, name="watch")
     watch.start()
     try:
-        yield moved
+        yield
     finally:
         ended.set()
         watch.join()
-        # A commit that is in doubt is more than that: what may land yet is not to be cleared up.
+        # A commit that is in doubt matters more: the run must not clear up what may land yet.
         if lacking and not isinstance(sys.exception(), TableError):
             raise ClusterError(lacking[0])
 

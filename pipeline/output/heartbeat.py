@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import LakeLensError, StorageError
 from pipeline.output.documents import Document, parsed
@@ -43,16 +42,12 @@ class Process(Document):
 class Sign(Document):
     """What the heartbeat of a run says; nothing, if there is none.
 
-    `images_per_s` are those of one predictor with `engine`, `cleared_up` says that nothing is left that no reader
-    sees, `status` is running or ended, `at` when that was written, as ISO 8601 in UTC.
+    `status` is running or ended; `at` is when that was written, as ISO 8601 in UTC.
     """
 
     run_id: str | None = None
     host: str | None = None
     process: Process = Process()
-    engine: str | None = None
-    images_per_s: float | None = None
-    cleared_up: bool = False
     status: str | None = None
     at: str | None = None
 
@@ -77,19 +72,24 @@ def read(folder: str, storage: Storage) -> Sign:
 class Heartbeat:
     """This run's sign of life; a thread keeps it going until it is stopped."""
 
-    def __init__(self, folder: str, run_id: str, storage: Storage) -> None:
-        """Write the first one. Raises: StorageError, also for a store that cannot keep two runs apart."""
+    def __init__(self, folder: str, run_id: str, storage: Storage, process: Process | None = None) -> None:
+        """Write the first one, for this process unless another one is given.
+
+        Raises: StorageError, also for a store that cannot keep two runs apart.
+        """
         self._uri, self._storage = RunFolder(folder).heartbeat, storage
-        self._sign = Sign(run_id=run_id, host=socket.gethostname(), process=_process())
+        self._sign = Sign(run_id=run_id, host=socket.gethostname(), process=process or _process())
         self._stopped = threading.Event()
         self._require_conditional_writes()
         self._write("running")
         self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
         self._thread.start()
 
-    def note(self, **facts: Any) -> None:
-        """What the next heartbeats say besides: fields of `Sign`."""
-        self._sign = Sign.model_validate(self._sign.model_dump(exclude_unset=True) | facts)
+    def __enter__(self) -> "Heartbeat":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.stop()
 
     def stop(self) -> None:
         """Say that the run has ended, as far as the store lets it be said."""

@@ -5,7 +5,8 @@
 <output>/labels/<head>/dataset=<name>/*.parquet                                  + _delta_log/
 <output>/index/
 <output>/model/                                          the int8 model: see `pipeline.models.int8`
-<output>/runs/<run_id>/{config.yaml,plan.json,pending/*.parquet,summary.json,report.html,heartbeat.json}
+<output>/runs/<run_id>/{config.yaml,plan.json,pending/*.parquet,summary.json,report.html,heartbeat.json,
+                         handover.json}
 """
 
 import re
@@ -59,6 +60,11 @@ class RunFolder:
     def heartbeat(self) -> str:
         """When the run was last alive."""
         return join(self.uri, "heartbeat.json")
+
+    @property
+    def handover(self) -> str:
+        """What the next run uses of this one."""
+        return join(self.uri, "handover.json")
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BusyError, ConfigError, MovedError, OvertakenError, TableError, first_line
-from pipeline.output import column_types, heartbeat, orphans, space
+from pipeline.output import column_types, handover, heartbeat, orphans, space
 from pipeline.output.column_types import Conversion
 from pipeline.output.fragment import Fragment
+from pipeline.output.handover import Handover, HandoverFile
 from pipeline.output.heartbeat import Heartbeat
 from pipeline.output.layout import fragment_path, partition_of
 from pipeline.output.maintenance import WIDENED, who
@@ -67,9 +68,12 @@ def widen(output: str, storage: Storage, types: Mapping[str, str], *, keep_repla
         return 0
     _require_idle(table)
     _require_fit(table, changes)
+    owner = table.owner()
+    previous = handover.read(table.layout.run(owner).uri, storage) if owner is not None else Handover()
     run_id = f"widen-{uuid4().hex[:6]}"
+    folder = table.layout.run(run_id).uri
     # Before the claim: a run that loses the race for the epoch must see this heartbeat.
-    beating = Heartbeat(table.layout.run(run_id).uri, run_id, storage)
+    beating = Heartbeat(folder, run_id, storage)
     try:
         epoch = table.claim(run_id, [], {"by": f"lakelens compact, {who()}"})
     except BaseException:
@@ -79,10 +83,11 @@ def widen(output: str, storage: Storage, types: Mapping[str, str], *, keep_repla
         beating.discard()
         raise BusyError(f"{table.uri} has been written to meanwhile; try again when no run works.")
     try:
+        left = HandoverFile(folder, storage, previous)
         files = _Widening(table, changes, run_id, epoch).go()
         if not keep_replaced:
             orphans.remove(table, range(epoch + 1))
-        beating.note(cleared_up=True)
+        left.note_cleared_up()
         return files
     finally:
         beating.stop()
@@ -97,8 +102,7 @@ def _clear_up(table: Predictions) -> None:
     if owner is None:
         return
     folder = table.layout.run(owner).uri
-    sign = heartbeat.read(folder, table.storage)
-    if sign.status is not None and not sign.cleared_up and not heartbeat.is_alive(folder, table.storage):
+    if handover.is_uncleared(folder, table.storage) and not heartbeat.is_alive(folder, table.storage):
         orphans.remove(table, range(table.epoch + 1))
 
 

@@ -6,14 +6,15 @@ It does not know how the pending rows are found, nor what becomes of them.
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, MovedError, SpaceError, TableError
 from pipeline.models import int8
 from pipeline.models.model import Model, resolve
-from pipeline.output import heartbeat, space
+from pipeline.output import handover, heartbeat, space
+from pipeline.output.handover import Handover
 from pipeline.output.heartbeat import Heartbeat, Sign
 from pipeline.output.layout import SPACE, Layout
 from pipeline.output.table import Predictions
@@ -61,25 +62,34 @@ def target(config: RunConfig) -> Target:
 
 
 @dataclass(frozen=True)
+class NothingPending:
+    """A plan with no row to process. Nothing was written anywhere."""
+
+    output: str
+    account: Account
+    listing: Listing
+
+
+@dataclass(frozen=True)
 class Assignment:
     """A plan that this run owns: its epoch, and `pending` rows of `account` as files below `folder`.
 
-    With nothing pending, `heartbeat` is None and nothing was written anywhere; but where the run before has not
-    cleared up the output is claimed all the same. `before` is what the heartbeat of the run before this
-    one said last.
+    `pending` is 0 where there is only something to clear up after the run before. `previous` is what that run left
+    for this one.
     """
 
     target: Target
+    table: Predictions
     run_id: str
     folder: str
     account: Account
     selection: Selection
-    epoch: int = 0
-    pending: int = 0
-    files: tuple[str, ...] = ()
-    heartbeat: Heartbeat | None = None
-    before: Sign = Sign()
-    listing: Listing = Listing()
+    epoch: int
+    pending: int
+    files: tuple[str, ...]
+    heartbeat: Heartbeat
+    previous: Handover
+    listing: Listing
 
 
 def assign(
@@ -89,7 +99,7 @@ def assign(
     *,
     take_over: bool = False,
     say: Say = lambda sentence: None,
-) -> Assignment:
+) -> Assignment | NothingPending:
     """Plan, and claim the output's next epoch for what is pending; plan again if the table moved meanwhile.
 
     Raises: LakeLensError of any kind that `target` and `plan` raise; BusyError while another run works, unless
@@ -106,39 +116,37 @@ def assign(
             for line in found.lines:
                 say(line)
             if not found.pending and not _is_left_uncleared(where, say):
-                folder = Layout(where.output).run(run_id).uri
-                return Assignment(where, run_id, folder, found.account, selection, listing=found.listing)
-            before = _before(where, say, take_over=take_over)
-            assigned = _claimed(config, run_id, selection, where, found)
+                return NothingPending(where.output, found.account, found.listing)
+            previous = _previous(where, say, take_over=take_over)
+            assigned = _claimed(config, run_id, selection, where, found, previous)
             if assigned is not None:
-                return replace(assigned, before=before, listing=found.listing)
+                return assigned
     raise TableError(f"{where.output} is being written by other runs; try again when they have ended.")
 
 
 def _is_left_uncleared(where: Target, say: Say) -> bool:
-    """Whether the run that owns the output has ended, or was killed, before it had cleared up."""
+    """Tell whether the run that owns the output has ended, or was killed, before it had cleared up."""
     folder = _owner(where)
-    if folder is None:
+    if folder is None or not handover.is_uncleared(folder, where.storage):
         return False
-    sign = heartbeat.read(folder, where.storage)
-    return sign.status is not None and not sign.cleared_up and not _is_alive(folder, where, say)
+    return not _is_alive(folder, where, say)
 
 
-def _before(where: Target, say: Say, *, take_over: bool) -> Sign:
-    """What the run that owns the output said last.
+def _previous(where: Target, say: Say, *, take_over: bool) -> Handover:
+    """Read what the run that owns the output leaves for the next one.
 
-    Raises: BusyError if it still works and may not be taken over.
+    Raises: BusyError if that run still works and may not be taken over.
     """
     folder = _owner(where)
     if folder is None:
-        return Sign()
-    sign = heartbeat.read(folder, where.storage)
+        return Handover()
     if not take_over and _is_alive(folder, where, say):
+        sign = heartbeat.read(folder, where.storage)
         raise BusyError(
             f"The run {sign.described} is writing {where.output}; wait for it, or take over from it with "
             "--take-over."
         )
-    return sign
+    return handover.read(folder, where.storage)
 
 
 def _owner(where: Target) -> str | None:
@@ -155,7 +163,7 @@ def _is_alive(folder: str, where: Target, say: Say) -> bool:
 
 
 def _claimed(
-    config: RunConfig, run_id: str, selection: Selection, where: Target, found: Plan
+    config: RunConfig, run_id: str, selection: Selection, where: Target, found: Plan, previous: Handover
 ) -> Assignment | None:
     """The plan as this run's own, written down; None if the table has moved."""
     files = Layout(where.output).run(run_id)
@@ -181,5 +189,17 @@ def _claimed(
     except BaseException:
         beating.discard()
         raise
-    where = replace(where, table=table)
-    return Assignment(where, run_id, files.uri, found.account, selection, epoch, found.pending, pending, beating)
+    return Assignment(
+        where,
+        table,
+        run_id,
+        files.uri,
+        found.account,
+        selection,
+        epoch,
+        found.pending,
+        pending,
+        beating,
+        previous,
+        found.listing,
+    )

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from ray.autoscaler.v2.sdk import get_cluster_status
 
-from pipeline import run as running
-from tests.support import heads, lakes, tracing
+from pipeline.run import run
+from tests.support import heads, lakes, staging, tracing
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,20 +25,16 @@ def alive(head: heads.Head) -> int:
     return len(status.active_nodes) + len(status.idle_nodes)
 
 
-def test_pools_grow_with_the_nodes_that_are_added_for_them_and_idle_nodes_are_released(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pools_grow_with_the_nodes_that_are_added_for_them_and_idle_nodes_are_released(tmp_path: Path) -> None:
     overrides = (
         *("labels.top_k=1", "workers.device=gpu"),
         *("workers.predictors={max_size: 3}", "workers.decoders={max_size: 4}"),
     )
     settings, image_ids = lakes.many_rows(tmp_path, ROWS, *overrides)
-    monkeypatch.setattr(running, "Decoder", tracing.TracedDecoder)
-    monkeypatch.setattr(running, "Predictor", tracing.TracedPredictor)
     with heads.running(cpus=1, adds={"spot": SPOT}) as head, heads.client_of(head):
         while alive(head) != 1:
             time.sleep(0.1)
-        summary = running.run(settings, address=head.gcs)
+        summary = run(settings, address=head.gcs, stages=staging.TRACED)
         until = time.monotonic() + RELEASED_S
         while alive(head) > 1:
             assert time.monotonic() < until

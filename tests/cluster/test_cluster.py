@@ -13,12 +13,11 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.exceptions import RayError
 
-from pipeline import run as running
 from pipeline.cluster import connection, node_resources
 from pipeline.errors import ClusterError, ModelError
 from pipeline.run import run
 from tests.chaos import cluster as chaos_cluster
-from tests.support import lakes, tracing
+from tests.support import lakes, staging, tracing
 
 ROWS = 10_000
 
@@ -59,18 +58,14 @@ def test_two_predictors_share_a_gpu_where_they_are_to_and_get_whole_blocks(tmp_p
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.skipif("LAKELENS_EVERY_STEP" not in os.environ, reason="half a minute: a part of make soak")
-def test_each_chip_of_a_tpu_node_gets_a_predictor_and_other_nodes_get_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_chip_of_a_tpu_node_gets_a_predictor_and_other_nodes_get_none(tmp_path: Path) -> None:
     """Placement only: chips are logical, and the engine is a stand-in."""
     settings, ids = lakes.many_rows(tmp_path, 2000, "workers.device=tpu")
-    monkeypatch.setattr(running, "Decoder", tracing.TracedDecoder)
-    monkeypatch.setattr(running, "Predictor", tracing.TracedPredictor)
     with patch.dict(os.environ, chaos_cluster.ENVIRONMENT):
         nodes_of = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
         try:
             chips = nodes_of.add_node(num_cpus=1, resources={"TPU": 2}).node_id
-            summary = run(settings, address=nodes_of.address)
+            summary = run(settings, address=nodes_of.address, stages=staging.TRACED)
         finally:
             nodes_of.shutdown()
     assert (summary.engine, summary.device) == ("xla", "TPU")

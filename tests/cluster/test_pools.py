@@ -132,6 +132,11 @@ def test_a_pool_on_cpus_needs_a_node_to_begin_with() -> None:
         pools.sized(workers, NOTHING, None)
 
 
+def never() -> float:
+    """Nothing was ever finished."""
+    return 0.0
+
+
 @pytest.mark.usefixtures("local_cluster")
 def test_actors_that_wait_for_what_no_node_has_end_the_run_with_what_is_missing_and_what_nodes_have() -> None:
     gave_up = threading.Event()
@@ -146,14 +151,12 @@ def test_actors_that_wait_for_what_no_node_has_end_the_run_with_what_is_missing_
         pass
 
     waiting = ray.remote(num_cpus=0, resources={"TPU": 1})(Actor).remote()
-    with pytest.raises(ClusterError, match=sentence), pools.watched(large, 0.3, gave_up.set):
+    with pytest.raises(ClusterError, match=sentence), pools.watched(large, 0.3, never, gave_up.set):
         assert gave_up.wait(20)
     gave_up.clear()
-    with pools.watched(large, 2, gave_up.set) as moved:
-        for _ in range(60):
-            time.sleep(0.05)
-            moved()
-    with pools.watched(fitting, 0.1, gave_up.set):  # another one's actor
+    with pools.watched(large, 0.3, time.monotonic, gave_up.set):
+        time.sleep(1)
+    with pools.watched(fitting, 0.1, never, gave_up.set):  # another one's actor
         time.sleep(0.5)
     assert not gave_up.is_set()
     del waiting
@@ -170,7 +173,10 @@ def test_a_state_that_cannot_be_had_is_asked_for_again(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(node_resources, "waiting", waiting)
     gave_up, sizes = threading.Event(), pools.sized(WorkersConfig(), having(Node(cpus=2)))
-    with pytest.raises(ClusterError, match="workers wait for a place"), pools.watched(sizes, 0.05, gave_up.set):
+    with (
+        pytest.raises(ClusterError, match="workers wait for a place"),
+        pools.watched(sizes, 0.05, never, gave_up.set),
+    ):
         assert gave_up.wait(10)
 
 
@@ -180,7 +186,7 @@ def test_a_commit_that_is_in_doubt_is_told_before_actors_that_wait(monkeypatch: 
     gave_up, sizes = threading.Event(), pools.sized(WorkersConfig(), having(Node(cpus=2)))
 
     def commit() -> None:
-        with pools.watched(sizes, 0.05, gave_up.set):
+        with pools.watched(sizes, 0.05, never, gave_up.set):
             assert gave_up.wait(10)
             raise TableError("in doubt")
 

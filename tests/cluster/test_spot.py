@@ -17,9 +17,9 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline import run as running
+from pipeline.run import run
 from tests.chaos import cluster as chaos_cluster
-from tests.support import lakes, tracing
+from tests.support import lakes, staging, tracing
 
 pytestmark = [
     pytest.mark.slow,
@@ -76,16 +76,14 @@ def four_nodes() -> Iterator[Cluster]:
 
 
 def test_all_accelerators_are_busy_at_once_and_nodes_that_are_taken_away_cost_what_they_had_in_work(
-    four_nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    four_nodes: Cluster, tmp_path: Path
 ) -> None:
     overrides = (f"output.commit_interval_s={COMMIT_S}", "labels.top_k=1")
     settings, image_ids = lakes.many_rows(tmp_path, ROWS, *overrides)
-    monkeypatch.setattr(running, "Decoder", tracing.TracedDecoder)
-    monkeypatch.setattr(running, "Predictor", tracing.TracedPredictor)
     warmed(four_nodes)
     kills = []
     with ThreadPoolExecutor() as pool:  # nodes are started by the main thread alone
-        job = pool.submit(running.run, settings)
+        job = pool.submit(run, settings, stages=staging.TRACED)
         while not job.done() and not list(tmp_path.glob("out.trace/predictor-*")):
             time.sleep(0.1)
         while not wait([job], KILL_S).done:

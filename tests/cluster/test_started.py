@@ -14,13 +14,14 @@ from ray.data import Dataset
 from ray.exceptions import RayError
 
 from pipeline import run as running
-from pipeline.cluster.commit import gather
+from pipeline.cluster import stages, writers
+from pipeline.cluster.gather import gather
 from pipeline.cluster.started import Started, labels
 from pipeline.errors import ClusterError, ModelError, OvertakenError
 from pipeline.planning import claim
 from pipeline.planning.account import Progress
 from pipeline.run import run
-from tests.support import hanging, lakes, leftovers
+from tests.support import hanging, lakes, leftovers, staging
 from tests.support.hanging import ASLEEP, HELD, HOUR_S, STUCK
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_cluster")]
@@ -66,6 +67,9 @@ def silent() -> Iterator[Silent]:
     server.close()
 
 
+HANGING = staging.with_actors(hanging.SleepingDecoder, hanging.HangingPredictor)
+
+
 class Hanging(threading.Event):
     """A run that commits one block and is about to write another; then its decoder and its engine hang.
 
@@ -89,7 +93,7 @@ class Hanging(threading.Event):
 
     def go(self, ends: Callable[["Hanging"], None]) -> None:
         self.ends = ends
-        run(self.config, stop=self, on_progress=self._progressed)
+        run(self.config, stop=self, on_progress=self._progressed, stages=HANGING)
 
     def tell(self) -> None:
         """The write that waits may go on."""
@@ -137,9 +141,7 @@ def _overtake(job: Hanging) -> None:
 @pytest.fixture
 def workers_that_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "block_rows", lambda rate, **_: BLOCK)
-    monkeypatch.setattr(running, "Decoder", hanging.SleepingDecoder)
-    monkeypatch.setattr(running, "Predictor", hanging.HangingPredictor)
-    monkeypatch.setattr(running, "write_fragments", hanging.write_when_told)
+    monkeypatch.setattr(writers, "write_fragments", hanging.write_when_told)
 
 
 ENDS: dict[str, tuple[Callable[[Hanging], None], type[BaseException] | None]] = {
@@ -185,7 +187,7 @@ def test_nothing_is_left_of_a_run_that_has_given_up_waiting_for_a_place(
 def test_nothing_is_left_of_a_run_whose_plan_cannot_be_read(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "read_pending", hanging.never_read)
+    monkeypatch.setattr(stages, "read_pending", hanging.never_read)
     lakes.folder_of_images(tmp_path / "images", 1)
     config, stop = lakes.settings(tmp_path / "images", model, tmp_path / "out"), threading.Event()
 

@@ -20,7 +20,7 @@ from pipeline.output import orphans
 from pipeline.output.fragment import Fragment, Rest
 from pipeline.output.table import Predictions
 from pipeline.planning import claim, plan
-from pipeline.planning.claim import Assignment
+from pipeline.planning.claim import Assignment, NothingPending
 from pipeline.planning.plan import Selection
 from pipeline.storage.filesystems import Storage
 from tests.support import lakes, seaweed
@@ -84,9 +84,9 @@ def outputs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Ca
 def first_run(config: RunConfig) -> None:
     """Half of the rows are there, as failed ones in one file, and an orphan beside it."""
     assigned = claim.assign(config, "before", Selection(limit=4))
+    assert isinstance(assigned, Assignment)
     write(assigned, IDS[:1])
     commit(assigned, [write(assigned, IDS[:4])])
-    assert assigned.heartbeat is not None
     assigned.heartbeat.stop()
 
 
@@ -99,8 +99,7 @@ def write(assigned: Assignment, ids: list[str], places: list[str | None] | None 
 
 def commit(assigned: Assignment, fragments: list[Fragment]) -> None:
     """As `commit.Committer` does it, on this thread."""
-    table, place = assigned.target.table, {"output": assigned.target.output, "storage": assigned.target.storage}
-    assert table is not None
+    table, place = assigned.table, {"output": assigned.target.output, "storage": assigned.target.storage}
 
     def rewrite(replaced: Newer) -> dict[str, Rest]:
         write_rest = workers.write_rest._function
@@ -118,9 +117,9 @@ def work(config: RunConfig, run_id: str) -> None:
     """What a run does to its output: the failed rows again, two by two, and the new ones."""
     for selection in (FAILED, plan.MISSING):
         assigned = claim.assign(config, run_id, selection, take_over=True)
-        table = assigned.target.table
-        if table is None or assigned.heartbeat is None:
+        if isinstance(assigned, NothingPending):
             continue
+        table = assigned.table
         try:
             orphans.remove(table, range(assigned.epoch))
             write(assigned, IDS[:1])  # is never committed

@@ -1,0 +1,107 @@
+"""Finished blocks -> groups of them, by rows and by age. It does not know what becomes of a group."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator
+
+from pipeline.cluster.started import Block, Blocks
+
+GATHER_SHARE = 0.8
+"""Share of the commit interval for which finished blocks are gathered into larger files."""
+POLL_S = 0.2
+"""Seconds after which a stop is noticed at the latest."""
+END_S = 60.0
+"""Seconds to wait for the stages to stop, once no more blocks are wanted."""
+
+Groups = Generator[list[Block], None, None]
+
+
+def gather(
+    blocks: Blocks,
+    *,
+    rows: int,
+    age_s: float,
+    stopped: Callable[[], bool],
+    interrupt: Callable[[], None] = lambda: None,
+) -> Groups:
+    """Groups of blocks: as soon as one has `rows` rows or its first block is `age_s` old.
+
+    The very first block is a group of its own, so that something is committed at once. Once `stopped` says so,
+    what is there is given as the last group. While the caller does not ask, at most two more blocks are
+    taken. However it ends, `blocks` is closed by then; `interrupt` ends its wait for a block that does not come.
+    Raises: what `blocks` raises, once the group before it was given.
+    """
+    arrived: queue.Queue[Block | BaseException | None] = queue.Queue(maxsize=1)
+    ended = threading.Event()
+    puller = threading.Thread(target=_pull, args=(blocks, arrived, ended), daemon=True, name="gather")
+    puller.start()
+    group: list[Block] = []
+    deadline = 0.0  # the first block is overdue on arrival
+    try:
+        while not ended.is_set():
+            item = _next(arrived, deadline if group else None, stopped)
+            if isinstance(item, tuple):
+                if not group and deadline:
+                    deadline = time.monotonic() + age_s
+                group.append(item)
+            if stopped() or item is None or isinstance(item, BaseException):
+                ended.set()
+            if group and (ended.is_set() or _rows(group) >= rows or time.monotonic() >= deadline):
+                yield group
+                group, deadline = [], time.monotonic() + age_s
+            if isinstance(item, BaseException):
+                raise item
+    finally:
+        ended.set()
+        puller.join(2 * POLL_S)
+        if puller.is_alive():  # it waits for a block, which may never come
+            interrupt()
+        puller.join(END_S)
+
+
+def _rows(group: list[Block]) -> int:
+    return sum(rows for _, rows in group)
+
+
+_TIMED_OUT = object()
+
+
+def _next(
+    arrived: "queue.Queue[Block | BaseException | None]", deadline: float | None, stopped: Callable[[], bool]
+) -> object:
+    """The next item; `_TIMED_OUT` once the deadline has passed, or a stop was asked for and nothing is there."""
+    while not stopped():
+        wait = POLL_S if deadline is None else min(POLL_S, deadline - time.monotonic())
+        if wait <= 0:
+            break
+        try:
+            return arrived.get(timeout=wait)
+        except queue.Empty:
+            continue
+    try:
+        return arrived.get_nowait()
+    except queue.Empty:
+        return _TIMED_OUT
+
+
+def _pull(blocks: Blocks, arrived: "queue.Queue[Block | BaseException | None]", ended: threading.Event) -> None:
+    """Feed `arrived`, ending with None or an exception; it waits while the queue is full."""
+
+    def put(item: Block | BaseException | None) -> None:
+        while not ended.is_set():
+            try:
+                return arrived.put(item, timeout=POLL_S)
+            except queue.Full:
+                continue
+
+    try:
+        for block in blocks:
+            put(block)
+            if ended.is_set():
+                return
+        put(None)
+    except BaseException as error:  # it belongs to the consumer
+        put(error)
+    finally:
+        blocks.close()  # the stages behind it end

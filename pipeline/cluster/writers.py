@@ -1,0 +1,39 @@
+"""The tasks that write the files of one run. It does not know when they are committed."""
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from typing import Any
+
+import ray
+from ray import ObjectRef
+
+from pipeline.cluster.commit import Newer
+from pipeline.cluster.gather import Groups
+from pipeline.cluster.started import Block, Started
+from pipeline.cluster.workers import write_fragments, write_rest
+from pipeline.output.fragment import Rest
+from pipeline.storage.filesystems import Storage
+
+
+class Writers:
+    """Starts write tasks, which end with the run."""
+
+    def __init__(self, started: Started, *, output: str, storage: Storage, epoch: int) -> None:
+        self._started = started
+        self._place: dict[str, Any] = {"output": output, "storage": storage, "epoch": epoch}
+
+    def written(self, groups: Groups) -> Generator[ObjectRef, None, None]:
+        """Start a task for each group of blocks, which writes its rows as files. Closes `groups` at the end."""
+        with closing(groups):
+            for group in groups:
+                yield self._write(group)
+
+    def _write(self, group: Sequence[Block]) -> ObjectRef:
+        return self._started.task(write_fragments.remote(*(ref for ref, _ in group), **self._place))
+
+    def rewrite(self, replaced: Newer) -> dict[str, Rest]:
+        """Write each file again without the rows that newer files replace, and wait for all of them."""
+        refs = [
+            self._started.task(write_rest.remote(path, newer, **self._place)) for path, newer in replaced.items()
+        ]
+        return dict(zip(replaced, ray.get(refs), strict=True))
