@@ -208,7 +208,7 @@ def test_a_run_that_fails_wholesale_is_stopped_and_commits_nothing(model: Path, 
         manifest, model, tmp_path / "out", "failures.min_rows=100", "output.rows_per_file=32"
     )
     with pytest.raises(
-        FailureRateError, match=r"max_rate = 0\.5; .* Some are /nowhere/\d+\.jpg: not_found, /nowhere/"
+        FailureRateError, match=r"max_rate = 0\.5\. .* Examples: /nowhere/\d+\.jpg: not_found, /nowhere/"
     ):
         run(settings)
     assert list((tmp_path / "out" / "predictions").glob("*/*/*.parquet")) == []
