@@ -71,10 +71,10 @@ def ray_looks_anew() -> Iterator[None]:
 
     It has to come before `monkeypatch`, which restores the variables.
     """
-    from ray._private.authentication_test_utils import reset_auth_token_state
+    from pipeline.cluster.ray_internals import reload_authentication
 
     yield
-    reset_auth_token_state()
+    reload_authentication()
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
-from ray.data import DataContext
 from ray.exceptions import RayError
 
 from pipeline import errors
-from pipeline.cluster import handshake, local_cluster
+from pipeline.cluster import handshake, local_cluster, ray_internals
 from pipeline.errors import ClusterError, LakeLensError, first_line
 
 CONNECT_TIMEOUT_S = 10.0
@@ -47,7 +46,7 @@ def connected(address: str | None) -> Iterator[None]:
     except (RayError, OSError, RuntimeError, ValueError) as error:
         raise handshake.refusal(error, where) from error
     try:
-        _quiet()
+        ray_internals.silence_data()  # its bars would drown the progress line, and its errors are raised
         yield
     finally:
         ray.shutdown()
@@ -126,14 +125,3 @@ def _signals_kept() -> Iterator[None]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
-
-
-def _quiet() -> None:
-    """Ray Data's bars and console log would drown the progress line; errors come through as exceptions, and
-    all of the log stays in Ray's own log folder."""
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-            handler.setLevel(logging.CRITICAL + 1)

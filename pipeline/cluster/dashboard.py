@@ -4,7 +4,6 @@ Authentication is Ray's own, by its variables.
 """
 
 import json
-import logging
 import os
 import ssl
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
-from pipeline.cluster import connection, handshake
+from pipeline.cluster import connection, handshake, ray_internals
 from pipeline.errors import BusyError, ClusterError, ConfigError, first_line
 from pipeline.storage.uris import redacted
 
@@ -41,8 +40,7 @@ def client(address: str, ca_file: str | None = None) -> JobSubmissionClient:
         connection.require_answer(parts.hostname, port, f"the Ray dashboard at {redacted(address)}")
     if "authorization" not in {name.lower() for name in headers or {}}:
         handshake.require_token(f"the Ray dashboard at {redacted(address)}")
-    logging.getLogger("ray.dashboard").setLevel(logging.WARNING)  # it tells of every package and socket
-    logging.getLogger("ray._private.runtime_env").setLevel(logging.WARNING)
+    ray_internals.silence_jobs()
     with explained(address):
         return JobSubmissionClient(address, headers=headers, verify=verify)
 

@@ -5,12 +5,9 @@ It asks the cluster before Ray does, which would try for 20 seconds, or end the 
 
 import re
 
-from ray._common.usage import usage_lib
-from ray._private.authentication.authentication_utils import is_token_auth_enabled
-from ray._private.utils import check_version_info
-from ray._raylet import AuthenticationTokenLoader, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
 
+from pipeline.cluster import ray_internals
 from pipeline.errors import ClusterError, first_line
 
 
@@ -18,9 +15,7 @@ def check(address: str, where: str) -> None:
     """Ask the cluster at `address`, host:port. Raises: ClusterError, also if this process has no token to send."""
     require_token(where)
     try:
-        versions = usage_lib.get_cluster_metadata(GcsClient(address=address))
-        if versions:
-            check_version_info(versions, "here")
+        ray_internals.require_same_versions(address)
     except (RayError, RuntimeError) as error:
         raise refusal(error, where) from error
 
@@ -28,7 +23,7 @@ def check(address: str, where: str) -> None:
 def require_token(where: str) -> None:
     """Raises: ClusterError if a token is to be sent and there is none: Ray's core would end the process."""
     try:
-        if is_token_auth_enabled() and not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        if ray_internals.sends_token() and not ray_internals.has_token():
             raise ClusterError(
                 f"Cannot connect to {where}: RAY_AUTH_MODE=token is set, but there is no token; put one into "
                 "~/.ray/auth_token, or set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."

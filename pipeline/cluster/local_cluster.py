@@ -10,11 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ray._common.utils import get_default_ray_temp_dir
-from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
+from pipeline.cluster import ray_internals
 from pipeline.errors import ClusterError
 from pipeline.storage import caches
 
@@ -34,9 +32,7 @@ def prepare() -> dict[str, Any]:
     # Else Ray ends a process that was idle for a second, and every write of files waits for a new one to start.
     os.environ.setdefault("RAY_num_workers_soft_limit", str(WORKERS + (os.cpu_count() or 1)))
     if UV not in os.environ:
-        # Else Ray uploads the folder in which `uv run` runs, and has uv build a second environment of it for
-        # workers that have this one. Ray has read the variable when it was imported.
-        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
+        ray_internals.ignore_uv()
     caches.set_environment()
     _set_token()
     options: dict[str, Any] = {"include_dashboard": False, **_folders()}
@@ -53,12 +49,12 @@ def _set_token() -> None:
     home = caches.home()
     if home is None or not caches.is_writable(home / ".ray"):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex()
-        AuthenticationTokenLoader.instance().reset_cache()
+        ray_internals.reload_authentication()
 
 
 def _has_token() -> bool:
     try:
-        return bool(AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
+        return ray_internals.has_token()
     except AuthenticationError as error:  # the file that is named cannot be read, or is empty
         raise ClusterError(f"Ray finds no token: {error.message}.") from error
 
@@ -68,7 +64,7 @@ def _folders() -> dict[str, str]:
 
     What objects spill to the disk still goes to the user's choice, which may have more space.
     """
-    chosen = Path(get_default_ray_temp_dir()).absolute()
+    chosen = ray_internals.default_temporary_folder()
     writable = caches.is_writable(chosen)
     if writable and _is_short(chosen):
         return {}
@@ -77,7 +73,7 @@ def _folders() -> dict[str, str]:
         with suppress(OSError):
             folder = caches.temporary("ray", parent)
             if _is_short(folder) and caches.is_writable(folder):
-                return {"_temp_dir": str(folder), **spilling}
+                return {**ray_internals.temporary_folder_option(folder), **spilling}
     raise ClusterError(
         f"Ray cannot start: the path {chosen} is too long for its sockets, or cannot be written; set RAY_TMPDIR "
         "to another folder."

@@ -1,11 +1,12 @@
 """What the nodes of a Ray cluster have, and which actors wait for a place. It does not know what those are for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import ray
-from ray.autoscaler.v2.sdk import get_cluster_status
+
+from pipeline.cluster import ray_internals
 
 Accelerator = Literal["GPU", "TPU"]
 SHOWN = 5
@@ -66,7 +67,7 @@ class Resources:
 def alive() -> Resources:
     """The nodes that are alive."""
     names = ("CPU", "GPU", "TPU", "memory")
-    found = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    found = ray_internals.live_nodes()
     return Resources(tuple(Node(*(float(has.get(name, 0)) for name in names)) for has in found))
 
 
@@ -76,31 +77,25 @@ def waiting(shapes: Iterable[dict[str, float]]) -> str | None:
     A shape is what an actor asks for, by Ray's names: CPU, GPU, TPU, memory. Raises: what Ray raises if the state
     of the cluster cannot be had.
     """
-    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    status = ray_internals.cluster_status(ray.get_runtime_context().gcs_address)
     asked = [_rounded(shape) for shape in shapes]
     unplaced = [
-        f"{bundle.count} for {_listed(bundle.bundle)}"
-        for demand in status.resource_demands.ray_task_actor_demand
-        for bundle in demand.bundles_by_count
-        if _rounded(bundle.bundle) in asked
+        f"{demand.count} for {_listed(demand.shape)}"
+        for demand in status.unplaced
+        if _rounded(demand.shape) in asked
     ]
     if not unplaced:
         return None
-    nodes = [*status.active_nodes, *status.idle_nodes]
-    free = [
-        f"{node.ip_address} has free {_listed(free) or 'nothing'}"
-        for node in nodes[:SHOWN]
-        for free in [{one.resource_name: one.total - one.used for one in node.resource_usage.usage}]
-    ]
-    more = [f"and {len(nodes) - SHOWN} more nodes"] if len(nodes) > SHOWN else []
+    free = [f"{node.host} has free {_listed(node.amounts) or 'nothing'}" for node in status.free[:SHOWN]]
+    more = [f"and {len(status.free) - SHOWN} more nodes"] if len(status.free) > SHOWN else []
     return f"workers wait for a place, {' and '.join(unplaced)}: {', '.join(free + more)}"
 
 
-def _rounded(shape: dict[str, float]) -> dict[str, float]:
+def _rounded(shape: Mapping[str, float]) -> dict[str, float]:
     return {name: round(amount, 4) for name, amount in shape.items() if amount}
 
 
-def _listed(amounts: dict[str, float]) -> str:
+def _listed(amounts: Mapping[str, float]) -> str:
     """As "3.5 CPU, 1 GPU"; resources that only Ray uses are left out."""
     shown = {name: amounts[name] for name in ("CPU", "GPU", "TPU") if name in amounts}
     memory = amounts.get("memory", 0.0)

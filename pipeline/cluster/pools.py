@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
-from pipeline.cluster import node_resources, started
+from pipeline.cluster import node_resources, ray_internals, started
 from pipeline.cluster.node_resources import Accelerator, Resources
 from pipeline.config import PoolConfig, WorkersConfig
 from pipeline.errors import ClusterError, TableError
@@ -23,8 +23,6 @@ NODE_SHARE = 0.51
 """Share of a node's memory that a CPU predictor asks for where the pool is to grow with the nodes."""
 DECODERS = 2
 """At least so many: while a file that hangs its decoder runs into the time limit, the others go on."""
-NEVER = -1.0
-"""Share of its places in use below which a pool is made smaller while it may still get work."""
 LOOK_S = 5.0
 """How often it is looked whether anything was finished."""
 
@@ -129,9 +127,6 @@ def _cut(pool: Pool, count: int) -> Pool:
     return replace(pool, size=PoolConfig(**{name: size and min(size, max(1, count)) for name, size in sizes}))
 
 
-_WHOLE_BLOCKS = {"batch_size": None, "batch_format": "pyarrow"}
-
-
 def stage(pool: Pool, run_id: str) -> dict[str, Any]:
     """How Ray Data runs a pool of a run: whole blocks in, whole blocks out, actors ready from the start."""
     size = pool.size
@@ -141,30 +136,27 @@ def stage(pool: Pool, run_id: str) -> dict[str, Any]:
         "num_gpus": pool.share if pool.accelerator == "GPU" else 0,
         "memory": pool.memory,
         **({"resources": {"TPU": 1}} if pool.accelerator == "TPU" else {}),
-        "_labels": started.labels(run_id),
-        **_WHOLE_BLOCKS,
+        **ray_internals.label_option(started.labels(run_id)),
     }
 
 
 def pooled(rows: Dataset, actor: type, pool: Pool, *, run_id: str, **settings: Any) -> Dataset:
     """The rows as blocks that went through `actor(run_id=run_id, **settings)`, one of the pool's."""
-    made = {"run_id": run_id, **settings}
-    # `map_batches` itself refuses whole blocks for actors with GPUs.
-    fed = rows.map_batches_internal(actor, fn_constructor_kwargs=made, **stage(pool, run_id))
-    # Else all but one end as soon as the first block is there, and start again, models and all, as more come.
-    fed.context.autoscaling_config.actor_pool_util_downscaling_threshold = NEVER
+    fed = ray_internals.map_whole_blocks(rows, actor, {"run_id": run_id, **settings}, **stage(pool, run_id))
+    ray_internals.keep_actors(fed)
     return fed
 
 
 def reading(files: int) -> dict[str, Any]:
     """How Ray Data runs the tasks that read the plan: beside the pools, whatever those have taken."""
-    return {"compute": TaskPoolStrategy(min(READERS, files)), "num_cpus": 0, **_WHOLE_BLOCKS}
+    compute = TaskPoolStrategy(min(READERS, files))
+    return {"compute": compute, "num_cpus": 0, "batch_size": None, "batch_format": "pyarrow"}
 
 
 def in_blocks(dataset: Dataset, rows: int) -> Dataset:
-    """In blocks of `rows`, cut by tasks that ask for no CPU: `Dataset.repartition` has no option for that."""
+    """In blocks of `rows`, cut by tasks that ask for no CPU."""
     cut = dataset.repartition(target_num_rows_per_block=rows)
-    cut._logical_plan.dag.ray_remote_args["num_cpus"] = 0
+    ray_internals.ask_for_no_cpu(cut)
     return cut
 
 

@@ -4,24 +4,23 @@ Ray itself waits for a call before it takes back the actor or the worker that ma
 store that does not answer or an engine that hangs would keep its place on a cluster that lives on. So actors are
 killed, and tasks are cancelled by force.
 
-This module alone uses the executor of Ray Data and Ray's table of actors, which are developer or private APIs of
-Ray 2.60; tests/cluster/test_started.py fails where they change. It does not know what the stages do.
+It does not know what the stages do.
 """
 
 import threading
 import time
-from collections.abc import Generator, Iterable
 from contextlib import suppress
 from typing import Any
 
 import ray
-from ray import ActorID, ObjectRef
-from ray._private.state import state
-from ray._private.worker import global_worker
-from ray.core.generated.gcs_pb2 import ActorTableData
+from ray import ObjectRef
 from ray.data import Dataset
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import RayError
+
+from pipeline.cluster import ray_internals
+from pipeline.cluster.ray_internals import Block, Blocks
+
+__all__ = ["Block", "Blocks", "Started", "labels"]
 
 END_S = 60.0
 """How long to wait for Ray Data's thread to end."""
@@ -32,10 +31,6 @@ LOOK_S = 0.05
 SUBMIT_S = 0.1
 """How old a task must be to be cancelled: by then Ray has submitted it, see `Started._cancel`."""
 _RUN = "lakelens_run"
-
-Block = tuple[ObjectRef, int]
-"""A reference to an Arrow table, and its number of rows."""
-Blocks = Generator[Block, None, None]
 
 
 def labels(run_id: str) -> dict[str, str]:
@@ -65,25 +60,21 @@ class Started:
         asks it for anything. Raises: what a stage raises.
         """
         self._datasets.append(dataset)
-        dataset.context.custom_execution_callback_classes.append(_Forceful)
-        bundles = None
+        ray_internals.interrupt_calls_after_errors(dataset)
+        blocks = ray_internals.output_blocks(dataset)
         try:
-            bundles = dataset.iter_internal_ref_bundles()  # waits for the first one
-            for bundle in bundles:
-                for block in bundle.blocks:
-                    yield block.ref, block.metadata.num_rows
+            for block in blocks:  # noqa: UP028 - `yield from` would close them before it interrupts the stages
+                yield block
         except GeneratorExit:
             self.interrupt()
             raise
         finally:
-            del bundles  # lets go of the executor, which waits for its thread, but not long
-            for executor in _executors([dataset]):
-                executor.join(END_S)
+            blocks.close()  # lets go of the executor, which waits for its thread, but not long
+            ray_internals.join_executions([dataset], END_S)
 
     def interrupt(self) -> None:
         """End the stages. Any thread may call this. `blocks` then gives no further block."""
-        for executor in _executors(self._datasets):
-            executor.shutdown(force=True)
+        ray_internals.stop_executions(self._datasets)
 
     def task(self, ref: ObjectRef) -> ObjectRef:
         """Take a running task, which ends with the run."""
@@ -124,54 +115,10 @@ class Started:
         for late in self._late:
             late.join()  # once Ray is shut down, to ask it for anything starts it again
         self.interrupt()
-        _wait(unfinished)
+        ray_internals.wait_for(unfinished, GONE_S)
         deadline = time.monotonic() + GONE_S
         with suppress(RayError, OSError):  # the cluster itself may be gone
-            while (alive := _actors(self._run_id)) and time.monotonic() < deadline:
+            while (alive := ray_internals.labelled_actors(_RUN, self._run_id)) and time.monotonic() < deadline:
                 for actor in alive:
-                    global_worker.core_worker.kill_actor(actor, True)
+                    ray_internals.kill_actor(actor)
                 time.sleep(LOOK_S)
-
-
-def _executors(datasets: list[Dataset]) -> list[Any]:
-    """Find the executors of datasets. Ray Data runs each dataset in a thread that has its name."""
-    names = [f"StreamingExecutor-{dataset.get_dataset_id()}" for dataset in datasets]
-    return [thread for thread in threading.enumerate() if thread.name in names]
-
-
-class _Forceful(ExecutionCallback):  # type: ignore[misc]
-    """After an error, the executor does not wait for the calls that are under way.
-
-    Where the stages come to their end its actors still go by themselves: Ray may need them once more, to make a
-    block again that was lost with its node before it was written.
-    """
-
-    def before_execution_starts(self, executor: Any) -> None:
-        """Change what ends this executor, which Ray Data itself calls before anybody else hears of the error."""
-        shut_down = executor.shutdown
-
-        def shutdown(force: bool, exception: Exception | None = None) -> None:
-            calls = [call.get_waitable() for stage in executor._topology for call in stage.get_active_tasks()]
-            forced = force or exception is not None
-            shut_down(force=forced, exception=exception)
-            if forced:
-                _wait(call.completed() if hasattr(call, "completed") else call for call in calls)
-
-        executor.shutdown = shutdown
-
-
-def _wait(calls: Iterable[ObjectRef]) -> None:
-    """Until each has ended, one way or another."""
-    if waiting := list(calls):
-        ray.wait(waiting, num_returns=len(waiting), timeout=GONE_S, fetch_local=False)
-
-
-def _actors(run_id: str) -> list[ActorID]:
-    """The actors of a run that are alive, start, or wait for a place."""
-    job = ray.JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
-    table = map(ActorTableData.FromString, state._connect_and_get_accessor().get_actor_table(job, None))
-    return [
-        ActorID(actor.actor_id)
-        for actor in table
-        if actor.state != ActorTableData.DEAD and actor.labels.get(_RUN) == run_id
-    ]

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ray.autoscaler.v2.sdk import get_cluster_status
 
+from pipeline.cluster.ray_internals import cluster_status
 from pipeline.run import run
 from tests.support import heads, lakes, staging, tracing
 
@@ -21,8 +21,7 @@ RELEASED_S = 60
 
 
 def alive(head: heads.Head) -> int:
-    status = get_cluster_status(head.gcs)
-    return len(status.active_nodes) + len(status.idle_nodes)
+    return len(cluster_status(head.gcs).free)
 
 
 def test_pools_grow_with_the_nodes_that_are_added_for_them_and_idle_nodes_are_released(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import pytest
 import ray
 from ray._common.usage import usage_constants
 from ray._private import ray_constants
-from ray._private.authentication_test_utils import reset_auth_token_state
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
 from pipeline.cluster import connection, dashboard, handshake
+from pipeline.cluster.ray_internals import reload_authentication
 from pipeline.cluster.submission import Submissions
 from pipeline.config import RunConfig
 from pipeline.errors import ClusterError, ConfigError
@@ -50,7 +50,7 @@ def test_a_token_that_a_cluster_does_not_want_is_no_hindrance(
 ) -> None:
     for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": heads.TOKEN}.items():
         monkeypatch.setenv(name, value)
-    reset_auth_token_state()
+    reload_authentication()
     try:
         if address == "address":
             assert Submissions(head.address).all() is not None
@@ -59,7 +59,7 @@ def test_a_token_that_a_cluster_does_not_want_is_no_hindrance(
             assert ray.is_initialized()
     finally:
         monkeypatch.undo()
-        reset_auth_token_state()
+        reload_authentication()
 
 
 @pytest.mark.slow

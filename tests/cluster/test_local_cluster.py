@@ -7,10 +7,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ray._private import ray_constants
-from ray._private.authentication_test_utils import reset_auth_token_state
 
 from pipeline.cluster import local_cluster
+from pipeline.cluster.ray_internals import reload_authentication
 from pipeline.errors import ClusterError
 from tests.support import lakes
 
@@ -24,8 +23,8 @@ def _plain(ray_looks_anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*VARIABLES, "RAY_num_workers_soft_limit", "HF_HOME", "TRITON_CACHE_DIR"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setattr(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", True)
-    reset_auth_token_state()
+    monkeypatch.setattr("ray._private.ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV", True)
+    reload_authentication()
 
 
 def test_without_a_home_that_can_be_written_the_token_is_in_the_environment(

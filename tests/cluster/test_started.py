@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 from pipeline import run as running
 from pipeline.cluster import stages, writers
 from pipeline.cluster.gather import gather
+from pipeline.cluster.ray_internals import label_option
 from pipeline.cluster.started import Started, labels
 from pipeline.errors import ClusterError, ModelError, OvertakenError
 from pipeline.planning import claim
@@ -255,7 +256,7 @@ class Kept(dict[ray.ObjectRef, float]):
 
 def test_what_another_run_has_on_the_cluster_is_left_alone() -> None:
     sleeper = ray.remote(num_cpus=0)(hanging.Sleeper)
-    mine, others = (sleeper.options(_labels=labels(run)).remote() for run in ("mine", "another's"))
+    mine, others = (sleeper.options(**label_option(labels(run))).remote() for run in ("mine", "another's"))
     asleep = [one.sleep.remote() for one in (mine, others)]
     with Started("mine"):
         assert ray.wait(asleep, timeout=0.5)[0] == []

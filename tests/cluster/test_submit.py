@@ -14,10 +14,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ray._private.authentication_test_utils import reset_auth_token_state
 
 from pipeline import config
 from pipeline.cluster import connection
+from pipeline.cluster.ray_internals import reload_authentication
 from pipeline.cluster.runtime_environment import read as runtime_env
 from pipeline.cluster.submission import Submissions
 from pipeline.config import RunConfig
@@ -70,7 +70,7 @@ def test_without_the_right_token_it_says_how_to_give_one(
     submissions: Submissions, head: heads.Head, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "disabled" if variable == "RAY_AUTH_MODE" else heads.TOKEN[::-1])
-    reset_auth_token_state()
+    reload_authentication()
     wanted = "wants a token: set RAY_AUTH_MODE=token"
     with pytest.raises(ClusterError, match=wanted):
         Submissions(head.address).all()
@@ -87,7 +87,7 @@ def test_headers_of_the_environment_go_with_every_request(
     """The token by a header of one's own, as a proxy would want one."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_JOB_HEADERS", json.dumps({"Authorization": f"Bearer {heads.TOKEN}"}))
-    reset_auth_token_state()
+    reload_authentication()
     submissions = Submissions(head.address)
     assert submissions.all() is not None
     with pytest.raises(ClusterError, match="knows no job none-0"):

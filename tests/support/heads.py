@@ -17,9 +17,9 @@ from typing import Any
 from unittest.mock import patch
 
 import psutil
-from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
+from pipeline.cluster.ray_internals import reload_authentication
 from tests.support import orphans
 
 TOKEN = "5f0c3a9e7d1b4c2f8a6e0d9b7c5a3f1e"
@@ -125,6 +125,6 @@ def _answers(port: int, process: "subprocess.Popen[bytes]") -> None:
 def client_of(head: Head) -> Iterator[None]:
     """This process has the head's token."""
     with patch.dict(os.environ, head.environment):
-        reset_auth_token_state()  # Ray remembers the variables of its first look
+        reload_authentication()  # Ray remembers the variables of its first look
         yield
-    reset_auth_token_state()
+    reload_authentication()
