@@ -13,6 +13,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
 from pipeline.errors import LakeLensError, StorageError
 from pipeline.output.documents import Document, parsed
 from pipeline.output.layout import RunFolder
@@ -182,10 +184,15 @@ def _is_here(process: Process) -> bool | None:
 
 
 def _started(pid: int) -> int | None:
-    """When a process was started, in clock ticks since boot; None if there is none or it is a zombie."""
+    """When a process was started, in clock ticks since boot; None if there is none or it is a zombie.
+
+    psutil adds the time of the boot, which moves when somebody sets the clock.
+    """
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        process = psutil.Process(pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return None
+        since_boot_s: float = process.create_time() - psutil.boot_time()
+        return round(since_boot_s * os.sysconf("SC_CLK_TCK"))
+    except (psutil.Error, OSError):
         return None
-    state, *fields = text.rpartition(")")[2].split()  # proc(5): the name before it may hold anything
-    return None if state in ("Z", "X") else int(fields[18])
