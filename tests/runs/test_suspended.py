@@ -2,21 +2,25 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from ray import ObjectRef
 
 from pipeline import schema
 from pipeline.cluster import workers
-from pipeline.cluster.commit import Newer, Replacements
-from pipeline.config import RunConfig
-from pipeline.errors import MovedError, OvertakenError
-from pipeline.output import orphans
+from pipeline.cluster.budget import FailureBudget
+from pipeline.cluster.commit import Committer, Newer, Replacements
+from pipeline.cluster.ledger import Ledger
+from pipeline.config import FailuresConfig, RunConfig
+from pipeline.errors import OvertakenError
+from pipeline.output import delta_log, orphans
 from pipeline.output.fragment import Fragment, Rest
 from pipeline.output.table import Predictions
 from pipeline.planning import claim, plan
@@ -33,15 +37,22 @@ FAILED = Selection(failed=True)
 
 
 class Steps:
-    """Counts the steps that one thread takes, and holds it up at one of them."""
+    """Counts the steps that the threads of one run take, and holds the run up at one of them.
+
+    A run's own thread and the one that commits for it wait for each other, so their steps have one order.
+    """
 
     def __init__(self, hold: int | None = None) -> None:
         self.taken, self._hold = 0, hold
-        self.thread: threading.Thread | None = None
+        self._threads: set[int] = set()
         self.held, self.go_on = threading.Event(), threading.Event()
 
+    def join(self) -> None:
+        """Count the steps of the calling thread."""
+        self._threads.add(threading.get_ident())
+
     def take(self) -> None:
-        if threading.current_thread() is not self.thread:
+        if threading.get_ident() not in self._threads:
             return
         self.taken += 1
         if self.taken == self._hold:
@@ -97,23 +108,46 @@ def write(assigned: Assignment, ids: list[str], places: list[str | None] | None 
     return Fragment(fragment.path, "d 1", fragment.outcome, len(ids), fragment.size, replaces=found)
 
 
-def commit(assigned: Assignment, fragments: list[Fragment]) -> None:
-    """As `commit.Committer` does it, on this thread."""
+class Written:
+    """Stands for the reference of a task that has written these files."""
+
+    def __init__(self, fragments: list[Fragment]) -> None:
+        self._fragments = fragments
+
+    def future(self) -> "Future[list[Fragment]]":
+        done: Future[list[Fragment]] = Future()
+        done.set_result(self._fragments)
+        return done
+
+
+class WatchedLedger(Ledger):
+    """Lets the steps of the committing thread count. All rows may fail."""
+
+    def __init__(self, assigned: Assignment, steps: Steps | None) -> None:
+        super().__init__(assigned.account, assigned.pending, FailureBudget(FailuresConfig(max_rate=1)))
+        self._steps = steps
+
+    def holds(self, fragments: Sequence[Fragment], *, last: bool) -> bool:
+        if self._steps is not None:
+            self._steps.join()
+        return super().holds(fragments, last=last)
+
+
+def commit(assigned: Assignment, fragments: list[Fragment], steps: Steps | None = None) -> None:
+    """Commit as a run does. The steps of the committing thread count, too."""
     table, place = assigned.table, {"output": assigned.target.output, "storage": assigned.target.storage}
 
     def rewrite(replaced: Newer) -> dict[str, Rest]:
         write_rest = workers.write_rest._function
         return {path: write_rest(path, newer, epoch=assigned.epoch, **place) for path, newer in replaced.items()}
 
-    while True:
-        try:
-            replaced = Replacements(table.holders, rewrite).of(fragments)
-            return table.commit(fragments, assigned.run_id, assigned.epoch, replaced)
-        except MovedError:
-            table.catch_up(assigned.epoch)
+    ledger, replacements = WatchedLedger(assigned, steps), Replacements(table.holders, rewrite)
+    committer = Committer(table, assigned.run_id, assigned.epoch, 0.0, ledger, replacements)
+    committer.add(cast(ObjectRef, Written(fragments)))
+    committer.close()
 
 
-def work(config: RunConfig, run_id: str) -> None:
+def work(config: RunConfig, run_id: str, steps: Steps | None = None) -> None:
     """What a run does to its output: the failed rows again, two by two, and the new ones."""
     for selection in (FAILED, plan.MISSING):
         assigned = claim.assign(config, run_id, selection, take_over=True)
@@ -126,7 +160,7 @@ def work(config: RunConfig, run_id: str) -> None:
             rows = [row for file in assigned.files for row in read(assigned.target.storage, file)]
             for some in (rows[:2], rows[2:]):
                 ids, places = ([row[name] for row in some] for name in (schema.IMAGE_ID, schema.REPLACES))
-                commit(assigned, [write(assigned, ids, places)])
+                commit(assigned, [write(assigned, ids, places)], steps)
             orphans.remove(table, range(assigned.epoch + 1))
         finally:
             assigned.heartbeat.stop()
@@ -136,28 +170,35 @@ def read(storage: Storage, uri: str) -> list[dict[str, Any]]:
     return list(pq.read_table(pa.BufferReader(storage.read(uri))).to_pylist())
 
 
-def older(config: RunConfig, steps: Steps) -> list[BaseException]:
+def older(config: RunConfig, steps: Steps) -> tuple[threading.Thread, list[BaseException]]:
     """Start `work` on a thread; the list gets what it ends with."""
     ended: list[BaseException] = []
 
     def target() -> None:
+        steps.join()
         try:
-            work(config, "older")
+            work(config, "older", steps)
         except BaseException as error:
             ended.append(error)
         finally:
             steps.held.set()
 
-    steps.thread = threading.Thread(target=target)
-    steps.thread.start()
-    return ended
+    thread = threading.Thread(target=target)
+    thread.start()
+    return thread, ended
 
 
 def watched(patch: pytest.MonkeyPatch, steps: Steps) -> None:
     for where, name in (
-        *((DeltaTable, "create_write_transaction"), (DeltaTable, "load_as_version")),
-        *((Predictions, "_reopened"), (Predictions, "_catch_up"), (Predictions, "claim")),
-        *((orphans, "_named_and_found"), (Storage, "write"), (Storage, "create"), (Storage, "filesystem")),
+        (DeltaTable, "__init__"),
+        (DeltaTable, "create_write_transaction"),
+        (DeltaTable, "load_as_version"),
+        (Predictions, "claim"),
+        (delta_log, "read"),
+        (orphans, "unnamed"),
+        (Storage, "write"),
+        (Storage, "create"),
+        (Storage, "filesystem"),
     ):
         steps.watch(patch, where, name)
 
@@ -186,13 +227,12 @@ def test_a_run_that_is_suspended_at_any_step_and_overtaken_harms_nothing(
         steps = Steps(hold)
         with monkeypatch.context() as patch:
             watched(patch, steps)
-            ended = older(config, steps)
+            thread, ended = older(config, steps)
             assert steps.held.wait(60)
             work(config, "newer")
             check(config, place(hold))
             steps.go_on.set()
-            assert steps.thread is not None
-            steps.thread.join(60)
+            thread.join(60)
         check(config, place(hold))
         assert all(isinstance(error, OvertakenError) for error in ended), (hold, ended)
         overtaken += len(ended)
@@ -204,9 +244,8 @@ def steps_of_a_whole_run(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> 
     steps = Steps()
     with monkeypatch.context() as patch:
         watched(patch, steps)
-        ended = older(config, steps)
-        assert steps.thread is not None
-        steps.thread.join(60)
+        thread, ended = older(config, steps)
+        thread.join(60)
     assert ended == []
     check(config, config.output.path)
     return steps.taken
