@@ -164,7 +164,7 @@ def _pack(folder: Path, config: str) -> None:
     """What a job needs of this machine: a config, and LakeLens itself, some 300 kB."""
     (folder / "config.yaml").write_text(config, encoding="utf-8")
     for package in SHIPPED:
-        shutil.copytree(Path(__file__).parents[1] / package, folder / package, ignore=_LEFT_OUT)
+        shutil.copytree(Path(__file__).parents[2] / package, folder / package, ignore=_LEFT_OUT)
 
 
 def _entrypoint(python: str | None, options: Sequence[str]) -> str:
