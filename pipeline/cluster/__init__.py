@@ -4,6 +4,7 @@ Read in this order:
 
 - `connection`: join a cluster or start one. `handshake`: token and versions. `local_cluster`: a cluster of our
   own.
+- `ray_internals`: every use of Ray's private and developer APIs.
 - `node_resources`: what the nodes have. `pools`: how many actors, and what each asks for.
 - `workers`: the only Ray callables. `started`: what a run has started, and its end.
 - `commit`: finished blocks to writes to commits. `metrics`: what Prometheus collects.
