@@ -1,3 +1,57 @@
-"""LakeLens: label and embed every image of an image lake with a Vision Transformer, on Ray."""
+"""LakeLens: label and embed every image of an image lake with a Vision Transformer, on Ray.
+
+The Python API:
+
+    from pipeline import load_config, open_space, plan_config, run_config
+
+    config = load_config("lake.yaml", ["labels.top_k=3"])
+    print(plan_config(config).pending)
+    summary = run_config(config)
+    rows = open_space(summary.output).to_pandas(columns=["image_id", "label", "embedding"])
+
+Every name is imported when it is first used: worker processes import this package, and need none of them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
+    from pipeline.errors import LakeLensError
+    from pipeline.face.api import PlanPreview, load_config, plan_config, run_config
+    from pipeline.planning.plan import Selection
+    from pipeline.summary import Summary
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "LakeLensError",
+    "PlanPreview",
+    "RunConfig",
+    "Selection",
+    "Summary",
+    "load_config",
+    "plan_config",
+    "run_config",
+]
+
+_MODULES = {
+    "LakeLensError": "pipeline.errors",
+    "PlanPreview": "pipeline.face.api",
+    "RunConfig": "pipeline.config",
+    "Selection": "pipeline.planning.plan",
+    "Summary": "pipeline.summary",
+    "load_config": "pipeline.face.api",
+    "plan_config": "pipeline.face.api",
+    "run_config": "pipeline.face.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

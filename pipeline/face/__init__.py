@@ -1,0 +1,8 @@
+"""The face: what programs and notebooks call. This room does not know how anything is done.
+
+Read in this order:
+
+- `api`: load a config, plan it, run it. `pipeline/__init__` gives these names.
+- `interrupts`: Ctrl-C as a request to stop. `notebook`: progress in a notebook or on stderr. `progress_text`:
+  progress as a line of text.
+"""
