@@ -1,4 +1,4 @@
-"""What the other engines are measured against: plain transformers in float32, the slow and simple way."""
+"""The reference engine: plain transformers in float32, slow and simple, to compare the other engines with."""
 
 from collections.abc import Callable
 
@@ -7,21 +7,20 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.engines.base import Engine, Scored, top_k
-from pipeline.engines.network import load_classifier
+from pipeline.engines.pretrained import load_pretrained, patch_count, pool
 from pipeline.models.model import Model
 
 
 class ReferenceEngine(Engine):
-    """A classifier as transformers loads it; labels and vectors are two forward passes."""
+    """A classifier as transformers loads it. It computes labels and vectors in two forward passes."""
 
     def __init__(self, model: Model, *, pooling: str, top_k: int) -> None:
-        """Raises: ModelError."""
+        """Load the weights on the CUDA device if there is one. Raises: ModelError."""
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.precision = "fp32"
         self._steps, self._pooling, self._top_k = model.preprocessing, pooling, top_k
-        self._classifier = load_classifier(model).to(self.device)
-        patch = int(self._classifier.config.patch_size)
-        self._patches = (self._steps.height // patch) * (self._steps.width // patch)
+        self._classifier = load_pretrained(model).to(self.device)
+        self._patches = patch_count(self._classifier, model)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def start(self, pixels: NDArray[np.uint8]) -> Callable[[], Scored]:
@@ -31,7 +30,6 @@ class ReferenceEngine(Engine):
         batch = torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2))).to(self.device)
         logits = self._classifier(pixel_values=batch).logits
         hidden = self._classifier.base_model(pixel_values=batch).last_hidden_state
-        pooled = hidden[:, 0] if self._pooling == "cls" else hidden[:, -self._patches :].mean(dim=1)
-        indices, scores = top_k(logits.cpu().numpy(), self._top_k)
-        scored = Scored(indices, scores, pooled.float().cpu().numpy())
+        embeddings = pool(hidden, self._pooling, self._patches).float().cpu().numpy()
+        scored = Scored(*top_k(logits.cpu().numpy(), self._top_k), embeddings)
         return lambda: scored

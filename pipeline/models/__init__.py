@@ -2,6 +2,7 @@
 
 Read in this order:
 
+- `families`: the supported families of models, one record each.
 - `model`: weights, preprocessing, labels, and the fingerprint of the embedding space.
 - `processor`: the settings of a model's image processor, read as `Preprocessing`.
 - `model_files`: the files of a model, brought to this machine. `hub`: from the Hugging Face hub.

@@ -15,16 +15,21 @@ from typing import Any
 from pipeline.config import DecodeConfig, EmbeddingConfig, ModelConfig
 from pipeline.errors import ModelError
 from pipeline.models import model_files
+from pipeline.models.families import FAMILY_OF, Family
 from pipeline.models.model_files import read_json, weights_of
 from pipeline.models.processor import NESTED, OWN, SHARED, read_preprocessing
 from pipeline.preprocessing import Preprocessing
 from pipeline.storage.filesystems import Storage
 from pipeline.storage.uris import is_local
 
-MODEL_TYPES = ("vit", "deit", "vit_msn", "dinov2", "dinov2_with_registers", "beit", "data2vec-vision")
-"""Hugging Face model types whose last hidden state starts with a CLS token."""
-_BYSTANDERS = {
-    *("_name_or_path", "architectures", "dtype", "id2label", "label2id", "problem_type", "torch_dtype"),
+_IRRELEVANT_KEYS = {
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "torch_dtype",
     "transformers_version",
 }
 """Keys of config.json that do not change a vector."""
@@ -43,6 +48,11 @@ class Model:
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     dim: int
+
+    @property
+    def family(self) -> Family:
+        """The record of the model's family."""
+        return FAMILY_OF[self.model_type]
 
     @property
     def slug(self) -> str:
@@ -97,16 +107,19 @@ def resolve(config: ModelConfig, storage: Storage) -> Model:
     folder, revision = model_files.fetch(config, storage)
     settings = read_json(folder / "config.json", config.name)
     model_type = str(settings.get("model_type"))
-    if model_type not in MODEL_TYPES:
+    family = FAMILY_OF.get(model_type)
+    if family is None:
         raise ModelError(
-            f"The model {config.name} is of type {model_type!r}; LakeLens takes {', '.join(MODEL_TYPES)}."
+            f"The model {config.name} is of type {model_type!r}, which LakeLens does not support; choose a model "
+            f"of one of the types {', '.join(FAMILY_OF)}."
         )
     weights = weights_of(folder, config.name)
     processor, file = _processor(folder, config.name)
-    steps = read_preprocessing(processor, config.name, file, model_type)
+    steps = read_preprocessing(processor, config.name, file, family.processor)
     try:
-        _check_input_size(steps, settings, config.name, file)
-        labels, dim = _labels(settings, config.name), int(settings["hidden_size"])
+        if not family.takes_any_size:
+            _check_input_size(steps, settings, config.name, file)
+        labels, dim = _labels(settings, config.name), int(settings[family.dim_key])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ModelError(f"The model {config.name} has a config.json that makes no sense: {error!r}.") from error
     return Model(
@@ -153,7 +166,7 @@ def _sha256(files: list[Path]) -> str:
 def _architecture_sha256(settings: Mapping[str, Any]) -> str:
     """One hash over all of config.json that is part of the computation: the same weights with other heads
     or another epsilon give other vectors."""
-    decisive = {key: value for key, value in settings.items() if key not in _BYSTANDERS}
+    decisive = {key: value for key, value in settings.items() if key not in _IRRELEVANT_KEYS}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
@@ -173,10 +186,10 @@ def _labels(settings: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 
 def _check_input_size(steps: Preprocessing, settings: Mapping[str, Any], name: str, file: str) -> None:
-    """DINOv2 resizes its position embeddings to the input; all others take one size."""
+    """Raises: ModelError if preprocessing gives images of another size than the model takes."""
     expected = settings.get("image_size", 224)
     sizes = (expected, expected) if isinstance(expected, int) else tuple(expected)
-    if not str(settings["model_type"]).startswith("dinov2") and sizes != (steps.height, steps.width):
+    if sizes != (steps.height, steps.width):
         raise ModelError(
             f"The model {name} takes images of {sizes[0]}x{sizes[1]}, but its {file} makes them "
             f"{steps.height}x{steps.width}."

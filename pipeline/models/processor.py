@@ -1,6 +1,6 @@
-"""A model's image processor config, read as `Preprocessing`.
+"""Read the settings of a model's image processor as `Preprocessing`.
 
-It computes no pixels: decoding resizes and crops, the engines scale.
+This module computes no pixels: decoding resizes and crops, the engines scale.
 """
 
 from collections.abc import Mapping
@@ -14,78 +14,82 @@ OWN = "preprocessor_config.json"
 SHARED = "processor_config.json"
 """The file of a processor for several kinds of input, which may hold the image processor's settings."""
 NESTED = "image_processor"
-"""Their key in there."""
+"""The key of the image processor's settings in `SHARED`."""
 RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Pillow's filters, by the number that preprocessor configs use."""
 
 _HALF = (0.5, 0.5, 0.5)
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    # What each Hugging Face processor does when its config leaves a key out.
+DEFAULTS: dict[str, dict[str, Any]] = {
     "ViT": {"size": 224, "resample": 2, "image_mean": _HALF, "image_std": _HALF},
     "DeiT": {
-        **{"size": 256, "resample": 3, "image_mean": _HALF, "image_std": _HALF},
-        **{"do_center_crop": True, "crop_size": 224},
+        "size": 256,
+        "resample": 3,
+        "image_mean": _HALF,
+        "image_std": _HALF,
+        "do_center_crop": True,
+        "crop_size": 224,
     },
     "Beit": {
-        **{"size": 224, "resample": 3, "image_mean": _HALF, "image_std": _HALF},
-        **{"do_center_crop": False, "crop_size": 224},
+        "size": 224,
+        "resample": 3,
+        "image_mean": _HALF,
+        "image_std": _HALF,
+        "do_center_crop": False,
+        "crop_size": 224,
     },
     "Bit": {
-        **{"size": {"shortest_edge": 224}, "resample": 3, "do_center_crop": True, "crop_size": 224},
-        **{
-            "image_mean": (0.48145466, 0.4578275, 0.40821073),
-            "image_std": (0.26862954, 0.26130258, 0.27577711),
-        },
+        "size": {"shortest_edge": 224},
+        "resample": 3,
+        "image_mean": (0.48145466, 0.4578275, 0.40821073),
+        "image_std": (0.26862954, 0.26130258, 0.27577711),
+        "do_center_crop": True,
+        "crop_size": 224,
     },
 }
-
-
-_BY_TYPE = {
-    **dict.fromkeys(("beit", "data2vec-vision"), "Beit"),
-    **dict.fromkeys(("dinov2", "dinov2_with_registers"), "Bit"),
-    "deit": "DeiT",
-}
-"""The processors that transformers takes for model types, where a config names none; ViT's for all others."""
+"""The defaults of transformers for each image processor that LakeLens reproduces, without the suffix
+"ImageProcessor"."""
 
 
 def read_preprocessing(
-    raw: Mapping[str, Any], name: str, file: str = OWN, model_type: str = "vit"
+    raw: Mapping[str, Any], name: str, file: str = OWN, processor: str = "ViT"
 ) -> Preprocessing:
-    """Read an image processor's settings, with its defaults for what they leave out; `file` is for messages.
+    """Read an image processor's settings, with the processor's defaults for missing keys.
 
-    Settings that do not name their processor are those of the one that transformers takes for the model's type.
-
-    Raises: ModelError for a processor that LakeLens does not reproduce, or values that make no sense.
+    `processor` is a key of `DEFAULTS`, for settings that name no processor. Error messages contain the model's
+    `name` and the `file`. Raises: ModelError for an unknown processor, and for invalid values.
     """
     try:
-        return _read(raw, name, model_type)
+        return _read(_with_defaults(raw, name, processor), name)
     except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ModelError(f"The model {name} has a {file} that makes no sense: {error!r}.") from error
+        raise ModelError(f"The model {name} has invalid values in its {file}: {error!r}.") from error
 
 
-def _read(raw: Mapping[str, Any], name: str, model_type: str) -> Preprocessing:
-    usual = f"{_BY_TYPE.get(model_type, 'ViT')}ImageProcessor"
-    kind = str(raw.get("image_processor_type") or raw.get("feature_extractor_type") or usual)
+def _with_defaults(raw: Mapping[str, Any], name: str, processor: str) -> dict[str, Any]:
+    """Add the processor's defaults. Raises: ModelError for an unknown processor or step."""
+    kind = str(raw.get("image_processor_type") or raw.get("feature_extractor_type") or processor)
     family = kind.removesuffix("Fast").removesuffix("Pil").removesuffix("ImageProcessor")
     family = family.removesuffix("FeatureExtractor")
-    if family not in _DEFAULTS:
+    if family not in DEFAULTS:
         raise ModelError(
-            f"The model {name} asks for the processor {kind}, which LakeLens does not reproduce; "
-            f"it knows {', '.join(f'{known}ImageProcessor' for known in _DEFAULTS)}."
+            f"The model {name} uses the processor {kind}, which LakeLens does not reproduce; "
+            f"it reproduces {', '.join(f'{known}ImageProcessor' for known in DEFAULTS)}."
         )
-    values = {**_DEFAULTS[family], **{key: value for key, value in raw.items() if value is not None}}
+    values = {**DEFAULTS[family], **{key: value for key, value in raw.items() if value is not None}}
+    if family == "Bit" and isinstance(values["size"], int):
+        values["size"] = {"shortest_edge": values["size"]}
     if values.get("do_pad"):
         raise ModelError(f"The model {name} pads its images, which LakeLens does not reproduce.")
     if not values.get("do_resize", True):
-        raise ModelError(f"The model {name} does not resize its images; LakeLens needs one input size.")
-    size = values["size"]
-    if family == "Bit" and isinstance(size, int):
-        size = {"shortest_edge": size}
-    resize, shortest_edge = _size(size, name)
+        raise ModelError(f"The model {name} does not resize its images, but LakeLens needs one input size.")
+    return values
+
+
+def _read(values: Mapping[str, Any], name: str) -> Preprocessing:
+    resize, shortest_edge = _size(values["size"], name)
     crop = _size(values["crop_size"], name)[0] if values.get("do_center_crop") else None
     height, width = crop or resize or (0, 0)
     if not height or not width:
-        raise ModelError(f"The model {name} has no fixed input size; LakeLens needs one.")
+        raise ModelError(f"The model {name} has no fixed input size, but LakeLens needs one.")
     scale, bias = _affine(values)
     return Preprocessing(
         resize=resize,
@@ -100,7 +104,7 @@ def _read(raw: Mapping[str, Any], name: str, model_type: str) -> Preprocessing:
 
 
 def _size(size: Any, name: str) -> tuple[tuple[int, int] | None, int | None]:
-    """(height, width) or the shortest edge, from any of the forms that configs have."""
+    """Return (height, width) or the shortest edge, from any form that configs use. Raises: ModelError."""
     if isinstance(size, int):
         return (size, size), None
     if isinstance(size, list | tuple) and len(size) == 2:
@@ -113,7 +117,7 @@ def _size(size: Any, name: str) -> tuple[tuple[int, int] | None, int | None]:
 
 
 def _affine(values: Mapping[str, Any]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Rescale and normalise as one multiplication and one addition a channel."""
+    """Return scale and bias for each channel, which rescale and normalise in one step: value * scale + bias."""
     factor = float(values.get("rescale_factor", 1 / 255)) if values.get("do_rescale", True) else 1.0
     normalise = values.get("do_normalize", True)
     mean = [float(v) for v in values["image_mean"]] if normalise else [0.0] * 3

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pipeline.config import DecodeConfig, EmbeddingConfig, ModelConfig
 from pipeline.engines import choice, loading
 from pipeline.engines.base import Engine, top_k
-from pipeline.engines.network import READ_TOKENS, Network
+from pipeline.engines.network import Network
 from pipeline.errors import EngineError, ModelError
-from pipeline.models.model import MODEL_TYPES, Model, resolve
+from pipeline.models.families import FAMILY_OF
+from pipeline.models.model import Model, resolve
 from pipeline.storage.filesystems import Storage
 from tests.support import lakes
 
@@ -25,7 +26,7 @@ PREFIX = {"deit": 2, "dinov2_with_registers": 5}
 """Tokens before the patches: CLS, and DeiT's distillation token or the registers; 1 for all others."""
 
 
-@pytest.fixture(scope="module", params=MODEL_TYPES)
+@pytest.fixture(scope="module", params=FAMILY_OF)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny classifier of one model type, with random weights, as a Hugging Face folder."""
     return lakes.tiny_classifier(tmp_path_factory.mktemp(request.param), request.param)
@@ -125,7 +126,8 @@ def test_only_the_tokens_that_are_read_go_through_the_last_layer(folder: Path) -
         with torch.inference_mode():
             network(pixels)
         every = 16 + PREFIX.get(model.model_type, 1)
-        assert kept == [READ_TOKENS.get(model.model_type, every) if pooling == "cls" else every]
+        read = model.family.head_tokens if pooling == "cls" else None
+        assert kept == [read or every]
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.config import EmbeddingConfig, ModelConfig
 from pipeline.engines import loading
-from pipeline.models.model import MODEL_TYPES, resolve
+from pipeline.models.families import FAMILY_OF
+from pipeline.models.model import resolve
 from pipeline.storage.filesystems import Storage
 from tests.support import lakes
 
@@ -22,7 +23,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("xla")
     pixels = np.random.default_rng(2).integers(0, 256, (7, lakes.SIZE, lakes.SIZE, 3), dtype=np.uint8)
     np.save(folder / "pixels.npy", pixels)
-    models = [f"{lakes.tiny_classifier(folder / name, name)}@fp32" for name in MODEL_TYPES]
+    models = [f"{lakes.tiny_classifier(folder / name, name)}@fp32" for name in FAMILY_OF]
     models += [f"{folder / 'vit'}@bf16", f"{folder / 'vit'}@fp16"]
     command = [sys.executable, "-m", "tests.support.xla_child", str(folder / "pixels.npy"), *models]
     done = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
@@ -32,7 +33,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", FAMILY_OF)
 def test_it_gives_what_torch_does_whatever_the_batch_is_padded_to(model_type: str, lake: Path) -> None:
     config = ModelConfig(name=str(lake / model_type), precision="fp32")
     model = resolve(config, Storage())

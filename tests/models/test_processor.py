@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoImageProcessor
 
 from pipeline.errors import ModelError
+from pipeline.models.families import FAMILY_OF
 from pipeline.models.processor import RESAMPLING, read_preprocessing
 from pipeline.preprocessing import Preprocessing
 
@@ -160,7 +161,7 @@ def test_a_setting_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> N
 def test_settings_without_a_processors_name_are_those_of_the_models_type(
     model_type: str, resample: str, crop: tuple[int, int] | None
 ) -> None:
-    found = read_preprocessing({}, "m", model_type=model_type)
+    found = read_preprocessing({}, "m", processor=FAMILY_OF[model_type].processor)
     assert (found.resample, found.crop) == (resample, crop)
 
 
