@@ -2,7 +2,7 @@
 
     input = already_done + ok + failed + duplicates + invalid + not_selected + left
 
-Pure arithmetic; it does not know how rows are read or written.
+It is pure arithmetic, and does not know how rows are read or written.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ class Counts:
 
     @property
     def accounted(self) -> int:
-        """The right side of the balance."""
+        """Return the right side of the balance."""
         counts: dict[str, int] = asdict(self)
         return sum(counts.values()) - self.input
 
@@ -37,17 +37,17 @@ class Counts:
 
 @dataclass(frozen=True)
 class Account:
-    """Counts by dataset name. Immutable: a run makes new ones as its rows are committed."""
+    """Counts by dataset name. It is immutable: a run makes a new one for each commit."""
 
     datasets: Mapping[str, Counts]
 
     @property
     def total(self) -> Counts:
-        """The counts of all datasets together."""
+        """Return the sum over all datasets."""
         return sum(self.datasets.values(), Counts())
 
     def after(self, committed: Iterable[tuple[str, int, int]]) -> "Account":
-        """The account once (dataset, ok, failed) rows that were `left` are committed."""
+        """Return the account after a commit of (dataset, ok, failed) rows that were `left` before."""
         datasets = dict(self.datasets)
         for dataset, ok, failed in committed:
             counts = datasets.get(dataset, Counts())
@@ -57,12 +57,12 @@ class Account:
         return Account(datasets)
 
     def failure_rate(self) -> float:
-        """Share of the rows processed so far that failed; 0 before the first."""
+        """Return the share of failed rows among those processed; 0 before the first."""
         total = self.total
         return total.failed / (total.ok + total.failed) if total.failed else 0.0
 
     def check(self) -> None:
-        """Raises: AccountError, with the dataset and both sides, if any dataset does not balance."""
+        """Raise AccountError if a dataset does not balance. The message names it and both sides."""
         for dataset, counts in self.datasets.items():
             negative = [field.name for field in fields(counts) if getattr(counts, field.name) < 0]
             if counts.input != counts.accounted or negative:
@@ -72,7 +72,7 @@ class Account:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """For `summary.json`: the total and the counts of every dataset."""
+        """Return the total and the counts of every dataset, for JSON."""
         return {
             "total": asdict(self.total),
             "datasets": {name: asdict(counts) for name, counts in sorted(self.datasets.items())},
@@ -81,7 +81,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: pending rows in all, rows predicted so far, and the account of what is committed."""
+    """The state of a run: pending rows in all, rows predicted so far, and the account of committed rows."""
 
     pending: int
     predicted: int

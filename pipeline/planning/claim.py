@@ -1,6 +1,6 @@
 """From a config to a claimed assignment: the model, its space, the pending rows, the output's next epoch.
 
-It does not know how the pending rows are found, nor what becomes of them.
+This module does not know how the pending rows are found, nor what happens to them afterwards.
 """
 
 import socket
@@ -9,6 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
+from pipeline import schema
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, MovedError, SpaceError, TableError
 from pipeline.models import int8
@@ -16,7 +19,7 @@ from pipeline.models.model import Model, resolve
 from pipeline.output import handover, heartbeat, space
 from pipeline.output.handover import Handover
 from pipeline.output.heartbeat import Heartbeat, Sign
-from pipeline.output.layout import SPACE, Layout
+from pipeline.output.layout import SPACE, Layout, RunFolder
 from pipeline.output.table import Predictions
 from pipeline.planning.account import Account
 from pipeline.planning.listing_report import Listing
@@ -25,14 +28,14 @@ from pipeline.storage.filesystems import Storage
 from pipeline.storage.uris import absolute
 
 CLAIM_ATTEMPTS = 5
-"""Plans made because the table moved between planning and claiming, before giving up."""
+"""Plans to make before giving up, if other commits land between planning and claiming."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Target:
-    """The embedding space that a config means: its model, its place, its table if it has one yet, its format."""
+    """The output that a config names: its model, description and URI. `table` is None before the first run."""
 
     storage: Storage
     model: Model
@@ -43,9 +46,9 @@ class Target:
 
 
 def target(config: RunConfig) -> Target:
-    """Resolve the model and look at the output. Writes nothing.
+    """Resolve the model, and open the output. Writes nothing.
 
-    Raises: ModelError, StorageError, TableError, SpaceError if the output is another space.
+    Raises: ModelError, StorageError, TableError; SpaceError if the output is another embedding space.
     """
     storage = Storage(config.storage)
     model = resolve(config.model, storage)
@@ -55,8 +58,8 @@ def target(config: RunConfig) -> Target:
     table = Predictions.open(output, storage)
     if table is not None and held is None:
         raise SpaceError(
-            f"{output} holds predictions but no {SPACE}, so it cannot be told which space they are of; put "
-            "it back, or choose another output.path."
+            f"{output} holds predictions but no {SPACE}, which says by which model they were made. Restore that "
+            "file, or choose another output.path."
         )
     return Target(storage, model, description, output, table, held.format if held else space.FORMAT)
 
@@ -100,10 +103,10 @@ def assign(
     take_over: bool = False,
     say: Say = lambda sentence: None,
 ) -> Assignment | NothingPending:
-    """Plan, and claim the output's next epoch for what is pending; plan again if the table moved meanwhile.
+    """Plan, and claim the output's next epoch for the pending rows. Plan again if the table moved meanwhile.
 
-    Raises: LakeLensError of any kind that `target` and `plan` raise; BusyError while another run works, unless
-    it is to be taken over; TableError if the table keeps moving.
+    Raises: what `target` and `plan` raise; BusyError while another run works, unless `take_over`; TableError if
+    the table keeps moving.
     """
     for _ in range(CLAIM_ATTEMPTS):
         where = target(config)
@@ -118,10 +121,10 @@ def assign(
             if not found.pending and not _is_left_uncleared(where, say):
                 return NothingPending(where.output, found.account, found.listing)
             previous = _previous(where, say, take_over=take_over)
-            assigned = _claimed(config, run_id, selection, where, found, previous)
+            assigned = _claimed(config, run_id, selection, where, found, previous, say)
             if assigned is not None:
                 return assigned
-    raise TableError(f"{where.output} is being written by other runs; try again when they have ended.")
+    raise TableError(f"Other runs keep writing to {where.output}. Try again when they have ended.")
 
 
 def _is_left_uncleared(where: Target, say: Say) -> bool:
@@ -143,14 +146,14 @@ def _previous(where: Target, say: Say, *, take_over: bool) -> Handover:
     if not take_over and _is_alive(folder, where, say):
         sign = heartbeat.read(folder, where.storage)
         raise BusyError(
-            f"The run {sign.described} is writing {where.output}; wait for it, or take over from it with "
+            f"The run {sign.described} is writing to {where.output}. Wait for it, or stop it and take over with "
             "--take-over."
         )
     return handover.read(folder, where.storage)
 
 
 def _owner(where: Target) -> str | None:
-    """The folder of the run that owns the output."""
+    """Return the folder of the run that owns the output; None if no run does."""
     owner = where.table.owner() if where.table is not None else None
     return None if owner is None else Layout(where.output).run(owner).uri
 
@@ -163,43 +166,60 @@ def _is_alive(folder: str, where: Target, say: Say) -> bool:
 
 
 def _claimed(
-    config: RunConfig, run_id: str, selection: Selection, where: Target, found: Plan, previous: Handover
+    config: RunConfig, run_id: str, selection: Selection, where: Target, found: Plan, previous: Handover, say: Say
 ) -> Assignment | None:
-    """The plan as this run's own, written down; None if the table has moved."""
+    """Make the plan this run's own, and write it down. Return None if the table has moved since it was planned."""
     files = Layout(where.output).run(run_id)
-    beating = Heartbeat(files.uri, run_id, where.storage)  # before the claim: who loses that must see it
+    # Before the claim: a run that loses the race for the epoch must see this heartbeat.
+    beating = Heartbeat(files.uri, run_id, where.storage)
     try:
-        table = where.table
-        if table is None:
-            if space.claim(where.output, where.description, where.storage).format != where.format:
-                beating.discard()  # another run was first, of an older version: its ids are made by other rules
-                return None
-            table = Predictions.create(where.output, where.storage, found.kept)
-        # A table that was just made and has a version already: another run was first, and may have committed.
-        raced = where.table is None and table.version > 0
-        facts = {"fingerprint": where.description["fingerprint"], "host": socket.gethostname()}
-        epoch = None if raced else table.claim(run_id, found.kept, facts)
-        if epoch is None:
+        claimed = _claimed_table(where, run_id, found, say)
+        if claimed is None:
             beating.discard()
             return None
-        where.storage.write(files.config, config.to_yaml().encode())
-        document = found.account.to_dict() | {"pending": found.pending, "invalid": found.problems}
-        where.storage.write_json(files.plan, document | found.listing.to_dict())
-        pending = tuple(found.write_pending(files.pending, where.storage))
+        pending = _written_down(config, files, where, found)
     except BaseException:
         beating.discard()
         raise
     return Assignment(
-        where,
-        table,
-        run_id,
-        files.uri,
-        found.account,
-        selection,
-        epoch,
-        found.pending,
-        pending,
-        beating,
-        previous,
-        found.listing,
+        target=where,
+        table=claimed[0],
+        run_id=run_id,
+        folder=files.uri,
+        account=found.account,
+        selection=selection,
+        epoch=claimed[1],
+        pending=found.pending,
+        files=pending,
+        heartbeat=beating,
+        previous=previous,
+        listing=found.listing,
     )
+
+
+def _claimed_table(where: Target, run_id: str, found: Plan, say: Say) -> tuple[Predictions, int] | None:
+    """Return the table and this run's epoch; None if another run was faster."""
+    table, missing = where.table, pa.schema([])
+    if table is not None:
+        missing = schema.missing(table.columns(), found.kept, table.uri)
+    elif space.claim(where.output, where.description, where.storage).format != where.format:
+        return None  # a run of an older version made the space: its default ids follow other rules
+    else:
+        table = Predictions.create(where.output, where.storage, found.kept)
+        if table.version > 0:
+            return None  # another run made the table, and may have committed rows
+    facts = {"fingerprint": where.description["fingerprint"], "host": socket.gethostname()}
+    epoch = table.claim(run_id, found.kept, facts)
+    if epoch is None:
+        return None
+    if len(missing):
+        say(f"added to {where.output}: the columns {', '.join(missing.names)}; they are null in its older rows")
+    return table, epoch
+
+
+def _written_down(config: RunConfig, files: RunFolder, where: Target, found: Plan) -> tuple[str, ...]:
+    """Write the config, the account and the pending rows into the run's folder. Return the files of the rows."""
+    where.storage.write(files.config, config.to_yaml().encode())
+    account = found.account.to_dict() | {"pending": found.pending, "invalid": found.problems}
+    where.storage.write_json(files.plan, account | found.listing.to_dict())
+    return tuple(found.write_pending(files.pending, where.storage))

@@ -325,6 +325,20 @@ def test_a_kept_value_that_does_not_fit_is_found_before_anything_is_claimed(tmp_
     third.heartbeat.stop()
 
 
+def test_a_run_that_adds_columns_to_an_output_says_which(tmp_path: Path) -> None:
+    config, said = assignment(tmp_path), list[str]()
+    assigned(config, "first").heartbeat.stop()
+    uris = [str(path) for path in sorted((tmp_path / "images").iterdir())]
+    pq.write_table(pa.table({"uri": uris, "rating": [1] * 6}), tmp_path / "m.parquet")
+    kept = config.model_copy(update={"manifest": config.manifest.model_copy(update={"keep": ("rating",)})})
+    for run_id, sentences in [("second", 1), ("third", 0)]:
+        said.clear()
+        found = claim.assign(kept, run_id, say=said.append)
+        assert isinstance(found, claim.Assignment)
+        found.heartbeat.stop()
+        assert len([line for line in said if "rating" in line and str(tmp_path / "out") in line]) == sentences
+
+
 def test_a_damaged_heartbeat_stops_a_run_with_its_name(tmp_path: Path) -> None:
     config = assignment(tmp_path)
     first = assigned(config, "first")
@@ -499,7 +513,7 @@ def test_a_plan_in_little_memory_spills_and_is_the_same(tmp_path: Path) -> None:
 def test_a_live_run_is_not_taken_over_without_a_word(tmp_path: Path) -> None:
     config = assignment(tmp_path)
     first = assigned(config, "first")
-    with pytest.raises(BusyError, match=r"^The run first \(.*\) is writing .*; wait for it, or .* --take-over\.$"):
+    with pytest.raises(BusyError, match=r"^The run first \(.*\) is writing .* --take-over\.$"):
         claim.assign(config, "second")
     second = assigned(config, "second", take_over=True)
     assert (first.epoch, second.epoch, second.pending) == (1, 2, 6)
