@@ -29,7 +29,8 @@ from pipeline import config
 from pipeline.config import RunConfig
 from pipeline.demo.lake import make_lake
 from pipeline.engines import choice, loading
-from pipeline.engines.batching import BatchSizer, in_micro_batches
+from pipeline.engines.batch_sizer import BatchSizer
+from pipeline.engines.batching import MicroBatches
 from pipeline.images.decode import decode
 from pipeline.images.options import DecodeOptions
 from pipeline.models.model import resolve
@@ -170,13 +171,13 @@ def _bare_engine(settings: RunConfig, images: list[Path]) -> Callable[[], float]
 
     def once() -> float:
         started = time.perf_counter()
-        starts = in_micro_batches(
+        starts = MicroBatches(
             len(pixels), sizer, lambda first, end: engine.start(pixels[first:end]), engine.in_flight
         )
         list(starts)
         return len(pixels) / (time.perf_counter() - started)
 
-    while sizer.learned is None:
+    while sizer.settled is None:
         once()
     return once
 

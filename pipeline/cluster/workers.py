@@ -23,8 +23,9 @@ from pipeline.cluster import metrics
 from pipeline.config import RunConfig
 from pipeline.engines import loading
 from pipeline.engines.base import Engine, Scored
-from pipeline.engines.batch_size_cache import Shelf
-from pipeline.engines.batching import BatchSizer, in_micro_batches
+from pipeline.engines.batch_size_cache import BatchSizeCache
+from pipeline.engines.batch_sizer import BatchSizer
+from pipeline.engines.batching import MicroBatches
 from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, RowError, StorageError
 from pipeline.images.fetch import Fetcher, Request
 from pipeline.images.options import DecodeOptions
@@ -147,9 +148,9 @@ class Predictor:
                 graph=quantized.fetch(Layout(output).int8_model, storage) if int8 else None,
             )
             kind = (engine, self._engine.device, self._engine.precision, str(block_rows))
-            self._shelf = Shelf(weights_sha256, self._model.architecture_sha256, *kind)
+            self._known_sizes = BatchSizeCache(weights_sha256, self._model.architecture_sha256, *kind)
             largest = min(config.batching.max_batch_size, block_rows)
-            self._sizer = BatchSizer(largest, self._shelf.take())
+            self._sizer = BatchSizer(largest, self._known_sizes.load())
         except LakeLensError as error:
             self._failure = error
 
@@ -163,7 +164,7 @@ class Predictor:
         failed = found[schema.OUTCOME].to_pylist().count(schema.FAILED)
         by_outcome = {schema.OK: found.num_rows - failed, schema.FAILED: failed}
         self._metrics.scored(by_outcome, self._sizer.propose(), self._sizer.too_large)
-        self._shelf.put(self._sizer.learned)
+        self._known_sizes.store(self._sizer.settled)
         return stage_seconds.noted(found, stage_seconds.of([rows]) + took)
 
     def _predicted(self, rows: pa.Table) -> pa.Table:
@@ -177,13 +178,13 @@ class Predictor:
                 outputs.add_failed(ErrorCode.OUT_OF_MEMORY, "the device cannot hold even this one image")
         return outputs.table(self._run_id)
 
-    def _scored(self, pixels: NDArray[np.uint8]) -> Iterator[Scored | None]:
+    def _scored(self, pixels: NDArray[np.uint8]) -> MicroBatches[Scored]:
         """All of them in order, in micro-batches; None for one image that does not fit."""
 
         def start(first: int, end: int) -> Callable[[], Scored]:
             return self._engine.start(pixels[first:end])
 
-        return in_micro_batches(len(pixels), self._sizer, start, self._engine.in_flight)
+        return MicroBatches(len(pixels), self._sizer, start, self._engine.in_flight)
 
 
 @ray.remote(num_cpus=0, max_retries=3, retry_exceptions=[StorageError])  # type: ignore[untyped-decorator]

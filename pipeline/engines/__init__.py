@@ -9,5 +9,6 @@ Read in this order:
   in one forward pass.
 - `openvino`: the engine for CPUs. `convert`: the graph that it runs. `quantize`: the graph in int8.
 - `torch`: the engine for CUDA. `xla`: the engine for TPUs. `reference`: plain transformers, to compare with.
-- `batching`: the size of micro-batches, found by measuring. `batch_size_cache`: sizes that a node remembers.
+- `batching`: the size of blocks, and the micro-batches of a block. `batch_sizer`: the search for the fastest size
+  of micro-batches. `batch_size_cache`: sizes that a node remembers.
 """

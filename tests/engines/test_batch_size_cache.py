@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engines.batch_size_cache import KEPT_S, Shelf
-from pipeline.engines.batching import Learned
+from pipeline.engines.batch_size_cache import MAX_AGE_S, BatchSizeCache
+from pipeline.engines.batch_sizer import SettledSize
 
 
 @pytest.fixture(autouse=True)
@@ -16,46 +16,46 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_what_one_predictor_found_the_next_of_its_kind_takes() -> None:
-    assert Shelf("model", "H100", "bf16").take() is None
-    Shelf("model", "H100", "bf16").put(Learned(64, 256))
-    assert Shelf("model", "H100", "bf16").take() == Learned(64, 256)
-    assert Shelf("model", "H100", "fp16").take() is None
-    assert Shelf("other", "H100", "bf16").take() is None
+def test_a_predictor_loads_the_size_that_another_one_of_its_kind_stored() -> None:
+    assert BatchSizeCache("model", "H100", "bf16").load() is None
+    BatchSizeCache("model", "H100", "bf16").store(SettledSize(64, 256))
+    assert BatchSizeCache("model", "H100", "bf16").load() == SettledSize(64, 256)
+    assert BatchSizeCache("model", "H100", "fp16").load() is None
+    assert BatchSizeCache("other", "H100", "bf16").load() is None
 
 
-def test_a_search_that_has_not_ended_is_not_kept(cache: Path) -> None:
-    Shelf("model").put(None)
+def test_a_search_that_has_not_ended_is_not_stored(cache: Path) -> None:
+    BatchSizeCache("model").store(None)
     assert not cache.exists()
 
 
-def test_only_news_is_written(cache: Path) -> None:
-    shelf = Shelf("model")
-    shelf.put(Learned(8))
+def test_only_a_size_that_has_changed_is_written(cache: Path) -> None:
+    sizes = BatchSizeCache("model")
+    sizes.store(SettledSize(8))
     (file,) = (cache / "batch-sizes").iterdir()
     file.unlink()
-    shelf.put(Learned(8))
+    sizes.store(SettledSize(8))
     assert not file.exists()
-    shelf.put(Learned(16))
+    sizes.store(SettledSize(16))
     assert file.exists()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"size": 8, "colour": 1}'])
-def test_a_damaged_one_is_none(text: str, cache: Path) -> None:
-    Shelf("model").put(Learned(8))
+def test_a_damaged_file_is_ignored(text: str, cache: Path) -> None:
+    BatchSizeCache("model").store(SettledSize(8))
     (file,) = (cache / "batch-sizes").iterdir()
     file.write_text(text)
-    assert Shelf("model").take() is None
+    assert BatchSizeCache("model").load() is None
 
 
-def test_an_old_one_is_none(cache: Path) -> None:
-    Shelf("model").put(Learned(8))
+def test_an_old_file_is_ignored(cache: Path) -> None:
+    BatchSizeCache("model").store(SettledSize(8))
     (file,) = (cache / "batch-sizes").iterdir()
-    os.utime(file, (time.time() - KEPT_S - 1,) * 2)
-    assert Shelf("model").take() is None
+    os.utime(file, (time.time() - MAX_AGE_S - 1,) * 2)
+    assert BatchSizeCache("model").load() is None
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(cache: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_ignored(cache: Path) -> None:
     cache.write_text("a file in its place")
-    Shelf("model").put(Learned(8))
-    assert Shelf("model").take() is None
+    BatchSizeCache("model").store(SettledSize(8))
+    assert BatchSizeCache("model").load() is None
