@@ -20,9 +20,8 @@ from pipeline.models import comparison, int8
 from pipeline.models.comparison import Agreement, Judged
 from pipeline.models.model import resolve
 from pipeline.output import space
-from pipeline.output.fragment import is_of_failed
 from pipeline.output.layout import SPACE, Layout
-from pipeline.output.table import Predictions
+from pipeline.output.reader import PredictionsReader
 from pipeline.planning import manifest, relation
 from pipeline.storage import data_uris, sql, temporary_folders
 from pipeline.storage.filesystems import Storage
@@ -53,7 +52,7 @@ def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verd
     SpaceError if the model is not the one that made them; ManifestError, ModelError, StorageError.
     """
     output = absolute(output)
-    rows, written_out = _sampled(Predictions.existing(output, storage), storage, sample, seed)
+    rows, written_out = _sampled(output, storage, sample, seed)
     settings = _settings(output, storage, max(rows["run_id"].to_pylist()))
     model = resolve(settings.model, Storage(settings.storage))
     recipe = int8.recipe(settings.model.precision)
@@ -73,31 +72,17 @@ def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verd
     return Verdict(model.name, agreements, changed, rows.num_rows - len(names) - changed, written_out)
 
 
-def _sampled(table: Predictions, storage: Storage, sample: int, seed: int) -> tuple[pa.Table, int]:
-    """Rows that are drawn, and how many came in `data:` URIs and are not."""
-    files = [uri for uri in table.files() if not is_of_failed(uri)]
-    if not files:
-        raise TableError(f"There are no labelled rows at {table.uri}.")
-    read = f"read_parquet({sql.files(files)}, hive_types = {{'dataset': VARCHAR}}, union_by_name = true)"
-    with duckdb.connect() as connection:
-        sql.register_stores(connection, files, storage)
-        hashed = f"regexp_full_match(uri, {sql.literal(data_uris.HASHED)})"
-        ((written_out, others),) = connection.execute(
-            f"SELECT count(*) FILTER ({hashed}), count(*) FILTER (NOT {hashed}) FROM {read}"
-        ).fetchall()
-        if not others:
-            raise TableError(
-                f"All {written_out} labelled rows at {table.uri} are of data: URIs, which it does not keep."
-            )
-        chosen = f"""SELECT image_id FROM (
-                SELECT image_id, hash(image_id, {seed}) AS drawn,
-                    row_number() OVER (PARTITION BY dataset ORDER BY hash(image_id, {seed})) AS place
-                FROM {read} WHERE NOT {hashed} QUALIFY place <= {sample}
-            ) ORDER BY place, drawn LIMIT {sample}"""
-        rows = connection.sql(
-            f"SELECT {', '.join(HELD)} FROM {read} WHERE image_id IN ({chosen}) ORDER BY image_id"
-        ).to_arrow_table()
-        return rows, written_out
+def _sampled(output: str, storage: Storage, sample: int, seed: int) -> tuple[pa.Table, int]:
+    """Draw rows; return them and the number of rows of `data:` URIs, which are not drawn."""
+    labelled = PredictionsReader.open(output, storage).only(outcome=schema.OK)
+    total = sum(count.rows for count in labelled.counts())
+    if not total:
+        raise TableError(f"There are no labelled rows in {output}.")
+    hashed = f"regexp_full_match(uri, {sql.literal(data_uris.HASHED)})"
+    written_out = labelled.count(hashed)
+    if written_out == total:
+        raise TableError(f"All {total} labelled rows of {output} are of data: URIs, which it does not keep.")
+    return labelled.sample(sample, seed, HELD, where=f"NOT {hashed}"), written_out
 
 
 def _settings(output: str, storage: Storage, run_id: str) -> RunConfig:

@@ -1,15 +1,18 @@
 """How many of the demo's labels are what was drawn."""
 
-import duckdb
+import pyarrow.compute as pc
 
-_QUERY = """
-SELECT dataset, count(*), avg((label = truth)::INT)
-FROM read_parquet(?, hive_partitioning = true, hive_types = {'dataset': VARCHAR})
-WHERE outcome = 'ok' GROUP BY ROLLUP (dataset) ORDER BY dataset NULLS LAST
-"""
+from pipeline import schema
+from pipeline.output.reader import PredictionsReader
+from pipeline.storage.filesystems import Storage
 
 
 def accuracy(output: str) -> list[tuple[str, int, float]]:
-    """(dataset, images, share of right labels) of the ok rows of an output; the last is the "total"."""
-    rows = duckdb.execute(_QUERY, [f"{output}/predictions/*/*/*.parquet"]).fetchall()
-    return [("total" if dataset is None else dataset, images, share) for dataset, images, share in rows]
+    """Return (dataset, images, share of right labels) of the ok rows of an output; the last is the "total"."""
+    rows = PredictionsReader.open(output, Storage()).only(outcome=schema.OK)
+    labels = rows.to_arrow(["dataset", "label", "truth"])
+    right = pc.equal(labels["label"], labels["truth"]).cast("int32")
+    by_dataset = labels.append_column("right", right).group_by("dataset")
+    groups = by_dataset.aggregate([([], "count_all"), ("right", "mean")]).sort_by("dataset").to_pylist()
+    counted = [(group["dataset"], group["count_all"], group["right_mean"]) for group in groups]
+    return [*counted, ("total", labels.num_rows, pc.mean(right).as_py())]

@@ -7,7 +7,7 @@ Read in this order:
 - `prediction_rows`: decoded and scored rows to output rows. `fragment`: one Parquet file of them.
 - `table`: the Delta table: epochs, claims, commits. `actions`: one commit. `delta_log`: one entry of the log.
 - `heartbeat`: the sign of life of the run that owns the output. `orphans`: files that no commit names.
-- `failed_rows`: the failed rows, counted and exported.
+- `reader`: the only SQL and Arrow over committed rows. `failed_rows`: the failed rows, counted and exported.
 - `maintenance`: compact, vacuum, history. `column_types`, `widening`: kept columns whose types change.
 
 Threads: the driver's commit thread alone commits, so `table` takes no lock. `heartbeat` writes from a thread

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from pipeline import schema
 from pipeline.stage_seconds import Seconds
 
 
@@ -34,8 +33,3 @@ class Rest:
 
     removed: int
     fragment: Fragment | None
-
-
-def is_of_failed(uri: str) -> bool:
-    """Whether a fragment holds failed rows, by its folder."""
-    return f"/{schema.OUTCOME}={schema.FAILED}/" in uri

@@ -6,7 +6,9 @@ whose answer was lost is found again by its id. Workers write the files; this mo
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 from uuid import uuid4
 
 import pyarrow as pa
@@ -25,6 +27,20 @@ from pipeline.storage.uris import absolute, delta_uri
 
 COMMIT_ATTEMPTS = 6
 """Tries of one commit against a store that fails; the waits between them double from 0.5 s."""
+
+
+@dataclass(frozen=True)
+class VisibleFile:
+    """A file that the log names: its path below the table, and its size in bytes.
+
+    `rows` is None where the log does not count them, as after maintenance by others.
+    """
+
+    path: str
+    dataset: str
+    outcome: str
+    rows: int | None
+    size: int
 
 
 class Predictions:
@@ -93,6 +109,13 @@ class Predictions:
     def paths(self) -> list[str]:
         """The visible files, relative to the table."""
         return paths(self._handle)
+
+    def visible_files(self) -> list[VisibleFile]:
+        """The visible files, as the log describes them."""
+        actions = self._handle.get_add_actions(flatten=True)
+        names = ("path", *(f"partition.{name}" for name in schema.PARTITIONS), "num_records", "size_bytes")
+        columns = (actions[name].to_pylist() for name in names)
+        return [VisibleFile(unquote(path), *facts) for path, *facts in zip(*columns, strict=True)]
 
     def is_newest(self) -> bool:
         """Whether the log has no later version. Raises: StorageError."""

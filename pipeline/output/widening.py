@@ -26,6 +26,7 @@ from pipeline.output.heartbeat import Heartbeat
 from pipeline.output.layout import fragment_path, partition_of
 from pipeline.output.maintenance import WIDENED, who
 from pipeline.output.prediction_rows import ROW_GROUP_ROWS, parquet_writer
+from pipeline.output.reader import VIEW, PredictionsReader
 from pipeline.output.table import Predictions
 from pipeline.storage import sql, temporary_folders
 from pipeline.storage.filesystems import Storage, failure
@@ -218,18 +219,10 @@ def _connection() -> duckdb.DuckDBPyConnection:
 
 def _require_fit(table: Predictions, changes: Changes) -> None:
     """Raises: TableError if a column has a value that its new type does not hold exactly."""
-    files = table.files()
-    if not files:
-        return
-    nulls = ", ".join(f"NULL::{kind} AS {sql.quoted(name)}" for name, (kind, _) in changes.items())
-    rows = f"read_parquet({sql.files(files)}, hive_partitioning = false, union_by_name = true)"
     with _connection() as connection:
-        sql.register_stores(connection, files, table.storage)
         try:
-            # Files that were written before a column was kept lack it, maybe all of them.
-            found = column_types.misfits(
-                connection, f"(FROM {rows} UNION ALL BY NAME SELECT {nulls} WHERE false)", changes
-            )
+            PredictionsReader.of(table).create_view(connection)
+            found = column_types.misfits(connection, VIEW, changes)
         except duckdb.Error as error:
             raise TableError(f"Cannot read {table.uri}: {first_line(error)}.") from error
     for name, example in found.items():

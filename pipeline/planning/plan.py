@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from pipeline import schema
 from pipeline.config import ManifestConfig, PlanningConfig
 from pipeline.errors import ConfigError, ManifestError, MovedError, TableError, first_line
-from pipeline.output import column_types, space
-from pipeline.output.fragment import is_of_failed
+from pipeline.output import column_types, reader, space
+from pipeline.output.reader import PredictionsReader
 from pipeline.output.table import Predictions
 from pipeline.planning import manifest, relation
 from pipeline.planning.account import Account, Counts
@@ -176,39 +176,35 @@ def _made(
     if texts and not suspect:
         connection.execute(f"SELECT {', '.join(f'max(strlen({text}))' for text in texts)} FROM input")
     with _told_apart(table):
-        _read_committed(connection, table, storage, selection)
+        _read_committed(connection, table, selection)
         _find_fates(connection, selection)
     return Plan(connection, selection, table, read)
 
 
 def _read_committed(
-    connection: duckdb.DuckDBPyConnection, table: Predictions | None, storage: Storage, selection: Selection
+    connection: duckdb.DuckDBPyConnection, table: Predictions | None, selection: Selection
 ) -> None:
-    """View `committed`: what the predictions table holds, and the number of its file. `tries` is null but for the
-    failed rows that are selected. Table `files`: their paths below the table.
+    """Create the view `committed` of the rows that the table holds, and the table `files` of their files.
+
+    A row's `file` is the number of its file, whose `path` is below the predictions table. Its `tries` are null
+    unless it is a failed row that is selected.
     """
-    files = sorted(table.files() if table else [], key=is_of_failed)
-    first_failed = sum(not is_of_failed(uri) for uri in files)
+    committed = PredictionsReader.of(table) if table else None
     connection.execute(
-        "CREATE OR REPLACE TABLE files AS SELECT unnest(range(len($uris::VARCHAR[]))) AS file, "
-        "regexp_extract(unnest($uris::VARCHAR[]), '[^/]+/[^/]+/[^/]+$') AS path",
-        {"uris": files},
+        "CREATE OR REPLACE TABLE files AS "
+        "SELECT unnest(range(len($paths::VARCHAR[]))) AS file, unnest($paths::VARCHAR[]) AS path",
+        {"paths": [file.path for file in committed.files] if committed else []},
     )
-    if not files:
+    if committed is None:
         connection.execute(f"CREATE OR REPLACE VIEW committed AS SELECT {_NOTHING_COMMITTED} WHERE false")
         return
-    sql.register_stores(connection, files, storage)
-    chosen = f"file_index >= {first_failed}" if selection.failed else "false"
+    committed.create_view(connection, "predictions")
+    chosen = f"{schema.OUTCOME} = '{schema.FAILED}'" if selection.failed else "false"
     if selection.codes:
         chosen += f" AND error_code IN ({', '.join(map(sql.literal, selection.codes))})"
-    columns = table.columns() if table else schema.PREDICTIONS
-    absent = "".join(f", NULL AS {field.name}" for field in schema.lacking(columns))  # its files are older
-    uneven = str(schema.is_uneven(columns)).lower()
     connection.execute(
-        "CREATE OR REPLACE VIEW committed AS SELECT image_id, file_index AS file, version::VARCHAR AS version, "
-        f"CASE WHEN {chosen} THEN coalesce(attempts, 0)::INTEGER END AS tries "
-        f"FROM (SELECT *{absent}, file_index "
-        f"FROM read_parquet({sql.files(files)}, hive_partitioning = false, union_by_name = {uneven}))"
+        f"CREATE OR REPLACE VIEW committed AS SELECT image_id, {reader.FILE} AS file, version, "
+        f"CASE WHEN {chosen} THEN coalesce(attempts, 0)::INTEGER END AS tries FROM predictions"
     )
 
 
