@@ -1,11 +1,10 @@
 """Outputs of labelled and failed rows, written without Ray, a model or an image."""
 
-import shutil
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +25,7 @@ OK_ROWS, FAILED_ROWS = 6, 2
 LAKES = {
     "mixed": ("007", "2024-01-01", "street a b"),
     "numbers": ("007", "42"),
+    "years": ("2023", "2024"),
     "dates": ("2024-01-01", "2024-01-02"),
 }
 """Dataset names: readers that guess types guess them from these."""
@@ -48,46 +48,45 @@ class Output:
         return len(self.datasets) * OK_ROWS
 
 
-def ok_rows(ids: Sequence[str], vectors: Sequence[Sequence[float]], **constants: Any) -> pa.Table:
+CAPTION = pa.field("caption", pa.string())
+"""A column that only the second run of an output keeps."""
+
+
+def ok_rows(ids: Sequence[str], vectors: Sequence[Sequence[float]], kept: dict[str, str]) -> pa.Table:
     """Rows of a fragment that have two labels and a vector each."""
     top = [{"label": "cat", "score": 0.75, "index": 0}, {"label": "dog", "score": 0.25, "index": 1}]
     always = {"uri": "u", "label": "cat", "score": 0.75, "labels": top, "embedding_norm": 2.0}
     always |= {"width": 640, "height": 480, "content_sha256": "0" * 64, "attempts": 1}
-    always |= {"run_id": "r", "finished_at": datetime(2024, 1, 1, tzinfo=UTC)} | constants
+    always |= {"run_id": "r", "finished_at": datetime(2024, 1, 1, tzinfo=UTC)} | kept
     rows = [
         {schema.IMAGE_ID: id_, "embedding": list(vector), **always}
         for id_, vector in zip(ids, vectors, strict=True)
     ]
-    return pa.Table.from_pylist(rows, schema=schema.fragment(schema.PREDICTIONS))
+    return pa.Table.from_pylist(rows, schema=schema.fragment(schema.predictions([CAPTION] if kept else [])))
 
 
 def write_output(path: Path, datasets: Sequence[str]) -> Output:
-    """An output of two commits for each dataset, of which the first is compacted, with a checkpoint in its log.
+    """An output of two runs. The last dataset is compacted, and the log has a checkpoint.
 
-    Each dataset has `OK_ROWS` rows with a vector and `FAILED_ROWS` without.
+    Each dataset has `OK_ROWS` rows with a vector and `FAILED_ROWS` without. Only the second run keeps `CAPTION`.
     """
     table = Predictions.create(str(path), STORAGE, [])
-    epoch = table.claim("one", [])
-    assert epoch is not None
     rng, vectors = np.random.default_rng(0), dict[str, list[float]]()
-    for half in range(2):
+    for half, kept in enumerate([{}, {"caption": "a cat"}]):
+        epoch = table.claim(f"run-{half}", [CAPTION] if kept else [])
+        assert epoch is not None
         fragments = []
         for name in datasets:
             ids = [f"{name}/{half}{number}.jpg" for number in range(OK_ROWS // 2)]
             of_ids = _unit_vectors(rng, len(ids))
             vectors |= dict(zip(ids, of_ids, strict=True))
-            fragments.append(_written(path, name, ok_rows(ids, of_ids), epoch))
-            fragments.append(write_fragment(str(path), name, [f"{name}/{half}bad.jpg"], epoch))
-        table.commit(fragments, "one", epoch)
-    list(maintenance.compact(str(path), STORAGE, datasets=[datasets[0]]))
+            fragments.append(_written(path, name, ok_rows(ids, of_ids, kept), epoch))
+            fragments.append(write_fragment(str(path), name, [f"{name}/{half}bad.jpg"], epoch, kept))
+        table.commit(fragments, f"run-{half}", epoch)
+    (path / "space.json").write_text(json.dumps({"format": 2, "fingerprint": "f00", "dim": DIM}))
+    list(maintenance.compact(str(path), STORAGE, datasets=[datasets[-1]]))
     DeltaTable(Layout(str(path)).predictions).create_checkpoint()
     return Output(path, tuple(datasets), vectors)
-
-
-def placed(output: Output, path: Path) -> Output:
-    """A copy of an output in another place."""
-    shutil.copytree(output.path, path)
-    return Output(path, output.datasets, output.vectors)
 
 
 def _unit_vectors(rng: np.random.Generator, count: int) -> list[list[float]]:
