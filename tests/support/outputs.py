@@ -52,10 +52,10 @@ CAPTION = pa.field("caption", pa.string())
 """A column that only the second run of an output keeps."""
 
 
-def ok_rows(ids: Sequence[str], vectors: Sequence[Sequence[float]], kept: dict[str, str]) -> pa.Table:
+def ok_rows(ids: Sequence[str], vectors: Sequence[Sequence[float]], kept: dict[str, str], uri: str) -> pa.Table:
     """Rows of a fragment that have two labels and a vector each."""
     top = [{"label": "cat", "score": 0.75, "index": 0}, {"label": "dog", "score": 0.25, "index": 1}]
-    always = {"uri": "u", "label": "cat", "score": 0.75, "labels": top, "embedding_norm": 2.0}
+    always = {"uri": uri, "label": "cat", "score": 0.75, "labels": top, "embedding_norm": 2.0}
     always |= {"width": 640, "height": 480, "content_sha256": "0" * 64, "attempts": 1}
     always |= {"run_id": "r", "finished_at": datetime(2024, 1, 1, tzinfo=UTC)} | kept
     rows = [
@@ -65,7 +65,7 @@ def ok_rows(ids: Sequence[str], vectors: Sequence[Sequence[float]], kept: dict[s
     return pa.Table.from_pylist(rows, schema=schema.fragment(schema.predictions([CAPTION] if kept else [])))
 
 
-def write_output(path: Path, datasets: Sequence[str]) -> Output:
+def write_output(path: Path, datasets: Sequence[str], uri: str = "u") -> Output:
     """An output of two runs. The last dataset is compacted, and the log has a checkpoint.
 
     Each dataset has `OK_ROWS` rows with a vector and `FAILED_ROWS` without. Only the second run keeps `CAPTION`.
@@ -80,7 +80,7 @@ def write_output(path: Path, datasets: Sequence[str]) -> Output:
             ids = [f"{name}/{half}{number}.jpg" for number in range(OK_ROWS // 2)]
             of_ids = _unit_vectors(rng, len(ids))
             vectors |= dict(zip(ids, of_ids, strict=True))
-            fragments.append(_written(path, name, ok_rows(ids, of_ids, kept), epoch))
+            fragments.append(_written(path, name, ok_rows(ids, of_ids, kept, uri), epoch))
             fragments.append(write_fragment(str(path), name, [f"{name}/{half}bad.jpg"], epoch, kept))
         table.commit(fragments, f"run-{half}", epoch)
     (path / "space.json").write_text(json.dumps({"format": 2, "fingerprint": "f00", "dim": DIM}))
