@@ -9,136 +9,29 @@ operator makes of them is not known here.
 import copy
 import re
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-import yaml
-from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from typer.main import get_command
 
 from jobs.__main__ import COMMANDS, _app
-from pipeline import __version__, config
-from pipeline.cluster import pools
-from pipeline.cluster.node_resources import Node, Resources
-from pipeline.cluster.pools import Pools
+from pipeline import __version__
 from pipeline.cluster.submission import STOP_S
-from pipeline.config import PoolConfig, RunConfig
-from pipeline.engines import choice
-from pipeline.images import fetch
-from pipeline.images.options import DecodeOptions
-from pipeline.images.sandbox_child import memory_limit
 from tests.support import kuberay
-
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "configs" / "kuberay"
-README = (FOLDER / "README.md").read_text()
-FILES = sorted(FOLDER.glob("*.yaml"))
-UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-ACCELERATORS = {"gpu": "nvidia.com/gpu", "tpu": "google.com/tpu"}
-PREDICTOR_BYTES = 4e9
-"""What README.md says to reckon for a predictor: the model, its runtime, a block in and a block out."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """One file: its documents by kind, and what is looked at again and again."""
-
-    kind: str
-    documents: list[dict[str, Any]]
-
-    def one(self, kind: str) -> dict[str, Any]:
-        (found,) = (document for document in self.documents if document["kind"] == kind)
-        return found
-
-    @cached_property
-    def job(self) -> dict[str, Any]:
-        return self.one("RayJob")["spec"]
-
-    @cached_property
-    def ray(self) -> dict[str, Any]:
-        return self.job["rayClusterSpec"]
-
-    @property
-    def head(self) -> dict[str, Any]:
-        return self.ray["headGroupSpec"]["template"]["spec"]
-
-    @property
-    def workers(self) -> dict[str, Any]:
-        (group,) = self.ray["workerGroupSpecs"]
-        return group
-
-    @property
-    def worker(self) -> dict[str, Any]:
-        return self.workers["template"]["spec"]
-
-    @property
-    def pods(self) -> list[dict[str, Any]]:
-        return [self.job["submitterPodTemplate"]["spec"], self.head, self.worker]
-
-    @cached_property
-    def run(self) -> RunConfig:
-        return config.parse_text(self.one("ConfigMap")["data"]["config.yaml"], source=self.kind)
-
-    def at_start(self, replicas: int | None = None) -> Resources:
-        """What Ray has once the head and the first workers are ready, and KubeRay submits the job."""
-        pods = self.workers["replicas"] if replicas is None else replicas
-        limits = only(self.worker)["resources"]["limits"]
-        node = Node(
-            cpus=quantity(limits["cpu"]),
-            gpus=quantity(limits.get("nvidia.com/gpu", "0")),
-            tpus=quantity(limits.get("google.com/tpu", "0")),
-        )
-        return Resources((node,) * int(pods))
-
-    def pools(self, resources: Resources) -> Pools:
-        return pools.sized(self.run.workers, resources, choice.ACCELERATORS[self.run.model.engine])
-
-
-def only(pod: dict[str, Any]) -> dict[str, Any]:
-    (container,) = pod["containers"]
-    return container
-
-
-def quantity(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([mkMG]|[KMG]i)?", text)
-    assert found, text
-    return float(found[1]) * UNITS[found[2] or ""]
-
-
-def environment(container: dict[str, Any]) -> dict[str, str]:
-    return {variable["name"]: variable["value"] for variable in container["env"]}
-
-
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from leaves(inner, f"{path}.{key}")
-    else:
-        yield path, value
-
-
-class Strict(yaml.SafeLoader):
-    """As Kubernetes reads YAML: a key that is there twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        assert len(keys) == len(set(keys)), f"{keys}, at line {node.start_mark.line + 1}"
-        return super().construct_mapping(node, deep)
-
-
-def loaded(path: Path) -> Manifest:
-    documents = list(yaml.load_all(path.read_text(), Strict))
-    return Manifest(path.stem.removeprefix("rayjob-"), documents)
-
-
-@pytest.fixture(params=FILES, ids=lambda path: path.name)
-def manifest(request: pytest.FixtureRequest) -> Manifest:
-    return loaded(request.param)
+from tests.support.kuberay_manifests import (
+    ACCELERATORS,
+    FILES,
+    FOLDER,
+    README,
+    ROOT,
+    Manifest,
+    environment,
+    leaves,
+    loaded,
+    only,
+    quantity,
+)
 
 
 def test_there_is_one_for_each_case() -> None:
@@ -320,80 +213,3 @@ def test_a_pod_that_is_to_go_waits_for_the_commit(manifest: Manifest) -> None:
     program, seconds = only(manifest.worker)["lifecycle"]["preStop"]["exec"]["command"]
     assert program == "sleep"
     assert int(seconds) < manifest.worker["terminationGracePeriodSeconds"]
-
-
-def test_the_config_says_what_would_else_be_guessed_from_nodes_that_are_not_there_yet(manifest: Manifest) -> None:
-    assert manifest.run.model.engine == {"gpu": "torch", "tpu": "xla", "cpu": "openvino"}[manifest.kind]
-    assert isinstance(manifest.run.workers.predictors, PoolConfig)
-    assert isinstance(manifest.run.workers.decoders, PoolConfig)
-
-
-def test_the_first_pods_hold_the_pools_that_the_run_starts_with(manifest: Manifest) -> None:
-    start = manifest.at_start()
-    sizes = manifest.pools(start)
-    assert sizes.decoders.num_cpus == 1  # fewer, and they would crowd on the first nodes
-    assert sizes.decoders.at_first <= start.cpus
-    assert sizes.predictors.accelerator == (manifest.kind.upper() if manifest.kind in ACCELERATORS else None)
-    devices = start.of(sizes.predictors.accelerator) if manifest.kind in ACCELERATORS else start.nodes
-    assert 1 <= sizes.predictors.at_first <= devices
-    assert sizes.predictors.size.max_size <= devices / start.nodes * manifest.workers["maxReplicas"]
-    # What the autoscaler may take away before the run has started was given long enough.
-    options = manifest.ray.get("autoscalerOptions", {})
-    assert manifest.workers["minReplicas"] == start.nodes or options["idleTimeoutSeconds"] >= 600
-    if manifest.kind in ACCELERATORS:
-        assert manifest.pools(manifest.at_start(0)).predictors.accelerator == sizes.predictors.accelerator
-
-
-def test_rays_own_autoscaler_reads_the_groups_as_they_are_meant(manifest: Manifest) -> None:
-    cluster_document = {"metadata": {"name": "lakelens", "namespace": "lakelens"}, "spec": manifest.ray}
-    types = _derive_autoscaling_config_from_ray_cr(cluster_document)["available_node_types"]
-    assert types["headgroup"]["resources"] == {"CPU": 0, "memory": 0}
-    group, start = types[manifest.kind], manifest.at_start(1)
-    wanted = {"CPU": start.cpus, "GPU": start.of("GPU"), "TPU": start.of("TPU")}
-    found = {name: group["resources"].get(name, 0) for name in wanted}
-    assert found == wanted
-    limits = manifest.workers["minReplicas"], manifest.workers["maxReplicas"]
-    assert (group["min_workers"], group["max_workers"]) == limits
-
-
-def test_accelerators_that_come_only_later_are_used() -> None:
-    gpu = loaded(FOLDER / "rayjob-gpu.yaml")
-    assert gpu.pools(Resources((Node(cpus=8),))).predictors.accelerator == "GPU"
-
-
-def test_the_memory_of_a_pod_is_enough_for_its_worst_minute(manifest: Manifest) -> None:
-    limits = only(manifest.worker)["resources"]["limits"]
-    decode = manifest.run.decode
-    fetched = max(fetch.WINDOW_BYTES, 2 * decode.max_bytes)
-    one = fetched + memory_limit(DecodeOptions.from_config(decode))
-    predictors = quantity(limits.get(ACCELERATORS.get(manifest.kind, ""), "1"))
-    store = int(manifest.workers["rayStartParams"]["object-store-memory"])
-    need = quantity(limits["cpu"]) * one + predictors * PREDICTOR_BYTES + store
-    assert need <= quantity(limits["memory"])
-    head = int(manifest.ray["headGroupSpec"]["rayStartParams"]["object-store-memory"])
-    planning = manifest.run.planning.memory_gb * 4e9
-    assert head + planning <= quantity(only(manifest.head)["resources"]["limits"]["memory"])
-
-
-def test_where_pods_go(manifest: Manifest) -> None:
-    spot = {"cloud.google.com/gke-spot", "eks.amazonaws.com/capacityType", "karpenter.sh/capacity-type"}
-    if manifest.kind == "tpu":
-        assert manifest.worker["nodeSelector"].keys() == {
-            "cloud.google.com/gke-tpu-accelerator",
-            "cloud.google.com/gke-tpu-topology",
-        }
-        size = manifest.workers
-        assert size["minReplicas"] == size["replicas"] == size["maxReplicas"]
-        assert "enableInTreeAutoscaling" not in manifest.ray
-        return
-    assert manifest.ray["enableInTreeAutoscaling"]
-    (never,) = terms(manifest.head)
-    assert {rule["key"] for rule in never} == spot
-    assert {rule["operator"] for rule in never} == {"NotIn", "DoesNotExist"}
-    assert {rule["key"] for term in terms(manifest.worker) for rule in term} == spot
-    assert spot <= {toleration["key"] for toleration in manifest.worker["tolerations"]}
-
-
-def terms(pod: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    required = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-    return [term["matchExpressions"] for term in required["nodeSelectorTerms"]]

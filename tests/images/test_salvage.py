@@ -15,7 +15,7 @@ from pipeline.images import salvage
 from pipeline.images.decode import Decoded, decode
 from pipeline.models.processor import read_preprocessing
 from tests.support.making import decode_options, encoded, photo
-from tests.support.odd import MAGIC, chunk
+from tests.support.odd.pngs import MAGIC, chunk
 
 STEPS = read_preprocessing({"image_processor_type": "ViTImageProcessor", "size": 32}, "m")
 LONG = 2_000_000

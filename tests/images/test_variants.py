@@ -14,7 +14,7 @@ from pipeline.images.decode import decode
 from pipeline.images.sandbox import IsolatedDecoder, Report
 from pipeline.models.processor import read_preprocessing
 from tests.support.making import decode_options, encoded, photo
-from tests.support.odd import MAGIC, chunk
+from tests.support.odd.pngs import MAGIC, chunk
 
 STEPS = read_preprocessing({"image_processor_type": "ViTImageProcessor", "size": 32}, "m")
 UNSUPPORTED, CORRUPT, TRUNCATED = ErrorCode.UNSUPPORTED_FORMAT, ErrorCode.CORRUPT, ErrorCode.TRUNCATED
