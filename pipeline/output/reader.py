@@ -109,6 +109,14 @@ class PredictionsReader:
         ]
         return replace(self, files=tuple(chosen))
 
+    def part(self, first: int, end: int) -> "PredictionsReader":
+        """Return a reader of the files from `first` up to `end`, for one of several tasks."""
+        return replace(self, files=self.files[first:end])
+
+    def require_condition(self, where: str) -> None:
+        """Check an SQL condition without reading a row. Raises: ConfigError."""
+        self.part(0, 0).count(where)
+
     def schema(self, columns: Sequence[str] | None = None) -> pa.Schema:
         """Return the fields of these columns, by default of all. Raises: TableError for an unknown column."""
         names = self.columns.names if columns is None else columns

@@ -25,7 +25,7 @@ An output keeps the format that it was made with.
 """
 
 
-class Space(Document):
+class SpaceDescription(Document):
     """What `space.json` says; its fingerprint covers all that decides the vectors.
 
     `format` is 1 where it is not said; `dim` is the length of an embedding; `labels` are the names of the classes,
@@ -51,7 +51,7 @@ def location(path: str, slug: str, description: dict[str, Any]) -> str:
     return path.replace("{space}", f"{slug}-{description['fingerprint']}")
 
 
-def read(output: str, storage: Storage) -> Space | None:
+def read(output: str, storage: Storage) -> SpaceDescription | None:
     """The space that an output holds; None if it holds none.
 
     Raises: SpaceError, also for a format that this version does not know; StorageError.
@@ -61,7 +61,7 @@ def read(output: str, storage: Storage) -> Space | None:
     return None if found is None else _parsed(found, uri)
 
 
-def check(output: str, description: dict[str, Any], storage: Storage) -> Space | None:
+def check(output: str, description: dict[str, Any], storage: Storage) -> SpaceDescription | None:
     """The space that the output holds, if it is this one; None if it holds none yet.
 
     Raises: SpaceError, naming both, if it holds another one.
@@ -69,7 +69,7 @@ def check(output: str, description: dict[str, Any], storage: Storage) -> Space |
     held = read(output, storage)
     if held is None:
         return None
-    mine = Space.model_validate(description)
+    mine = SpaceDescription.model_validate(description)
     if held.fingerprint != mine.fingerprint:
         raise SpaceError(
             f"{output} holds the embedding space of {held.named}, and this run would write that of {mine.named}; "
@@ -83,19 +83,19 @@ def check(output: str, description: dict[str, Any], storage: Storage) -> Space |
     return held
 
 
-def claim(output: str, description: dict[str, Any], storage: Storage) -> Space:
+def claim(output: str, description: dict[str, Any], storage: Storage) -> SpaceDescription:
     """Make the output this space, in the newest format, or find that it is. Raises: SpaceError, StorageError."""
     document = {"format": FORMAT, **description}
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     created = storage.create(Layout(output).space, text.encode())
     held = None if created else check(output, description, storage)
-    return held or Space.model_validate(document)
+    return held or SpaceDescription.model_validate(document)
 
 
-def _parsed(data: bytes, uri: str) -> Space:
+def _parsed(data: bytes, uri: str) -> SpaceDescription:
     _require_known_format(data, uri)
     try:
-        return parsed(Space, data, uri)
+        return parsed(SpaceDescription, data, uri)
     except StorageError as error:
         raise SpaceError(f"{uri} is not a description of an embedding space.") from error
 

@@ -96,7 +96,7 @@ def test_a_run_that_planned_in_another_format_than_the_one_that_made_the_output_
 ) -> None:
     config, asked, claim = assignment(tmp_path), formats(monkeypatch), space.claim
 
-    def older(output: str, description: dict[str, Any], storage: Storage) -> space.Space:
+    def older(output: str, description: dict[str, Any], storage: Storage) -> space.SpaceDescription:
         """A run of an older version makes the output just before."""
         monkeypatch.setattr(space, "claim", claim)
         storage.write_json(f"{output}/space.json", description)

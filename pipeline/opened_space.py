@@ -1,0 +1,193 @@
+"""Read an output from Python: `open_space(path)`. A thin face over the reader of predictions and over `verify`.
+
+space = open_space("s3://lake/out")
+space.counts()
+space.to_pandas(columns=["image_id", "embedding"], datasets=["street"], where="score > 0.5")
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.config import StorageConfig
+from pipeline.errors import ConfigError, SpaceError
+from pipeline.output import space as spaces
+from pipeline.output.failed_rows import EXAMPLES, EXPORTED
+from pipeline.output.layout import Layout
+from pipeline.output.reader import BATCH_ROWS, Count, Failures, PredictionsReader
+from pipeline.output.space import SpaceDescription
+from pipeline.storage.filesystems import Storage
+from pipeline.storage.uris import absolute
+
+if TYPE_CHECKING:
+    import polars as pl
+    import ray.data
+
+    from pipeline.verify import Verdict
+
+TASK_BYTES = 256 * 1024**2
+"""Size of the files that one Ray task reads; a larger file is read by a task of its own."""
+VERIFIED = 200
+"""Rows that `Space.verify` computes again by default."""
+
+
+def open_space(path: str, storage: StorageConfig | None = None) -> "Space":
+    """Open the newest committed version of an output, on any store.
+
+    `path` is the output's folder: what a run's summary calls `output`. `storage` is needed only for what the
+    environment does not say, such as an endpoint. Raises: SpaceError if there is no output or its description is
+    damaged or of a newer LakeLens; TableError if there are no predictions; StorageError.
+    """
+    output, opened = absolute(path), Storage(storage or StorageConfig())
+    description = spaces.read(output, opened)
+    if description is None:
+        raise SpaceError(f"There is no output at {path}: {Layout(output).space} does not exist.")
+    return Space(description, PredictionsReader.open(output, opened))
+
+
+@dataclass(frozen=True)
+class Space:
+    """One embedding space with its committed rows, as of the version that was opened.
+
+    Every reading method takes the same arguments: `columns` (by default all), `datasets` (by default all),
+    `outcome` ("ok", "failed", or None for both) and `where`, an SQL condition on any column. Files of other
+    datasets and outcomes are not opened, and other columns are not read. Raises: TableError for an unknown column
+    or dataset, ConfigError for an unknown outcome or a condition that is not SQL, StorageError.
+    """
+
+    description: SpaceDescription
+    reader: PredictionsReader
+
+    @property
+    def path(self) -> str:
+        """The folder or prefix of the output."""
+        return self.reader.output
+
+    @property
+    def version(self) -> int:
+        """The version of the predictions table that was opened."""
+        return self.reader.version
+
+    @property
+    def datasets(self) -> list[str]:
+        """The names of the datasets that have rows."""
+        return self.reader.datasets
+
+    def counts(self) -> list[Count]:
+        """Count the rows by dataset and outcome, and failed rows by error code."""
+        return self.reader.counts()
+
+    def failures(self, examples: int = EXAMPLES) -> list[Failures]:
+        """Count the failed rows by dataset, stage and error code, most first, each with a few uris."""
+        return self.reader.failures(examples)
+
+    def failed_rows(self, columns: Sequence[str] = EXPORTED, *, datasets: Sequence[str] = ()) -> pa.Table:
+        """Return the failed rows, with the columns that tell why; the table can serve as a manifest."""
+        return self.to_arrow(columns, datasets=datasets, outcome=schema.FAILED)
+
+    def iter_batches(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        datasets: Sequence[str] = (),
+        outcome: str | None = schema.OK,
+        where: str | None = None,
+        batch_rows: int = BATCH_ROWS,
+    ) -> Iterator[pa.RecordBatch]:
+        """Read the rows as Arrow, up to `batch_rows` at a time: for outputs that do not fit into memory."""
+        return self.reader.only(datasets, outcome).batches(columns, where=where, batch_rows=batch_rows)
+
+    def to_arrow(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        datasets: Sequence[str] = (),
+        outcome: str | None = schema.OK,
+        where: str | None = None,
+    ) -> pa.Table:
+        """Read the rows as an Arrow table. `embedding` is a list of float32."""
+        return self.reader.only(datasets, outcome).to_arrow(columns, where=where)
+
+    def to_pandas(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        datasets: Sequence[str] = (),
+        outcome: str | None = schema.OK,
+        where: str | None = None,
+    ) -> pd.DataFrame:
+        """Read the rows as a pandas frame. `embedding` holds one float32 array (D,) for each row."""
+        frame: pd.DataFrame = self.to_arrow(columns, datasets=datasets, outcome=outcome, where=where).to_pandas()
+        return frame
+
+    def to_polars(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        datasets: Sequence[str] = (),
+        outcome: str | None = schema.OK,
+        where: str | None = None,
+    ) -> "pl.DataFrame":
+        """Read the rows as a Polars frame. Raises: ConfigError without Polars, an optional package."""
+        try:
+            import polars
+        except ImportError as error:
+            raise ConfigError("to_polars needs Polars, which is not installed: pip install polars.") from error
+        found = polars.from_arrow(self.to_arrow(columns, datasets=datasets, outcome=outcome, where=where))
+        assert isinstance(found, polars.DataFrame)
+        return found
+
+    def to_ray(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        datasets: Sequence[str] = (),
+        outcome: str | None = schema.OK,
+        where: str | None = None,
+    ) -> "ray.data.Dataset":
+        """Read the rows as a Ray Data dataset, in tasks that read some files each.
+
+        Ray Data uses the cluster that this process is connected to, and otherwise starts one on this machine.
+        """
+        import ray.data
+
+        chosen = self.reader.only(datasets, outcome)
+        names = chosen.schema(columns).names
+        if where is not None:
+            chosen.require_condition(where)  # an error of a task would come late, and less clear
+        spans = ray.data.from_items(_spans(chosen), override_num_blocks=len(_spans(chosen)))
+        arguments = {"reader": chosen, "columns": names, "where": where}
+        return spans.map_batches(_read, batch_size=None, batch_format="pyarrow", fn_kwargs=arguments)
+
+    def verify(self, *, sample: int = VERIFIED, seed: int = 0) -> "Verdict":
+        """Compute a sample of the ok rows again with plain transformers in float32, and compare.
+
+        The images and the model are found through the config of the last run of the sampled rows. Raises:
+        TableError if none of the images is there any more, SpaceError if the model is another one, ManifestError,
+        ModelError, StorageError.
+        """
+        from pipeline.verify import verify  # Ray and the engines: seconds that reading need not take
+
+        return verify(self.path, self.reader.storage, sample=sample, seed=seed)
+
+
+def _spans(reader: PredictionsReader) -> list[dict[str, int]]:
+    """Cut the files of a reader into spans for tasks: at least one, which is empty if there is no file."""
+    ends = accumulate(file.size for file in reader.files)
+    numbers = [(end - 1) // TASK_BYTES for end in ends]
+    groups = [list(group) for _, group in groupby(range(len(numbers)), key=numbers.__getitem__)]
+    return [{"first": group[0], "end": group[-1] + 1} for group in groups] or [{"first": 0, "end": 0}]
+
+
+def _read(spans: pa.Table, reader: PredictionsReader, columns: list[str], where: str | None) -> Iterator[pa.Table]:
+    """Read the rows of spans of files, in a Ray task. An empty table tells the columns where there is no row."""
+    for span in spans.to_pylist():
+        part = reader.part(span["first"], span["end"])
+        yield part.schema(columns).empty_table()
+        for batch in part.batches(columns, where=where):
+            yield pa.Table.from_batches([batch])
