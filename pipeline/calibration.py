@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from pipeline import schema
 from pipeline.cluster.started import Started
-from pipeline.cluster.workers import Decoder, images_of
+from pipeline.cluster.workers import Decoder
 from pipeline.config import RunConfig
 from pipeline.engines import loading
 from pipeline.engines.base import Engine
 from pipeline.errors import AgreementError, EngineError
+from pipeline.images.pixels import DensePixels
 from pipeline.models import comparison, int8
 from pipeline.models.comparison import Judged, Limits
 from pipeline.models.model import Model, resolve
@@ -88,7 +89,8 @@ def _images(config: RunConfig, storage: Storage, files: tuple[str, ...], model: 
     decoder = Decoder(config, model.preprocessing, "calibration")
     kept: list[NDArray[np.uint8]] = []
     for at in range(0, rows.num_rows, BATCH):
-        kept.append(images_of(decoder(rows.slice(at, BATCH)), decoder.steps))
+        decoded = decoder(rows.slice(at, BATCH))
+        kept.append(DensePixels.from_rows(decoded, decoder.steps.height, decoder.steps.width).images)
         if sum(map(len, kept)) >= wanted:
             break
     return np.concatenate(kept)[:wanted]

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import config, schema
-from pipeline.cluster.workers import Decoder, images_of
+from pipeline.cluster.workers import Decoder
 from pipeline.config import RunConfig
 from pipeline.engines import loading
 from pipeline.engines.base import Engine
 from pipeline.errors import SpaceError, TableError
+from pipeline.images.pixels import DensePixels
 from pipeline.models import comparison, int8
 from pipeline.models.comparison import Agreement, Judged
 from pipeline.models.model import resolve
@@ -146,7 +147,8 @@ def _judged(rows: pa.Table, decoder: Decoder, engine: Engine) -> _Batch:
     decoded = decoder(rows.select(schema.PENDING.names))
     there = decoded["error_code"].is_null().combine_chunks()
     same = pc.and_(there, pc.equal(decoded["content_sha256"], rows["then_sha256"])).combine_chunks()
-    pixels = images_of(decoded, decoder.steps)[same.filter(there).to_numpy(zero_copy_only=False)]
+    steps = decoder.steps
+    pixels = DensePixels.from_rows(decoded, steps.height, steps.width).of_rows(same.to_numpy(zero_copy_only=False))
     kept = rows.filter(same)
     labels = [[label["index"] for label in labels] for labels in kept["labels"].to_pylist()]
     held = Judged(np.array(labels, np.int32), np.array(kept["embedding"].to_pylist(), np.float32))

@@ -29,7 +29,9 @@ from pipeline.engines.batching import MicroBatches
 from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, RowError, StorageError
 from pipeline.images.fetch import Fetcher, Request
 from pipeline.images.options import DecodeOptions
-from pipeline.images.sandbox import IsolatedDecoder, Report
+from pipeline.images.pixels import DensePixels
+from pipeline.images.sandbox import IsolatedDecoder
+from pipeline.images.sandbox_processes import Report
 from pipeline.models import int8 as quantized
 from pipeline.models.model import resolve
 from pipeline.output.fragment import Fragment, Rest
@@ -79,9 +81,8 @@ class Decoder:
         return stage_seconds.noted(found, Seconds(fetch=self._fetch_s, decode=decode_s, decoder_waiting=waited_s))
 
     def _decoded(self, rows: pa.Table) -> pa.Table:
-        pixels = np.empty((rows.num_rows, self.steps.height, self.steps.width, 3), dtype=np.uint8)
         fetched: list[tuple[str | None, int]] = []
-        reports = self._decoder.decode(self._files(rows, fetched), pixels)
+        reports, pixels = self._decoder.decode(self._files(rows, fetched), rows.num_rows)
         tries = rows.column(schema.TRIES).to_pylist()
         decoded = [
             (*_facts(report, digest), (before or 0) + attempts)
@@ -93,8 +94,7 @@ class Decoder:
         rows = rows.set_column(
             rows.column_names.index(schema.URI), schema.PENDING.field(schema.URI), _kept_uris(rows)
         )
-        decoded_rows = [isinstance(report, Report) for report in reports]
-        return rows.append_column(schema.PIXELS, _as_column(pixels, decoded_rows))
+        return rows.append_column(schema.PIXELS, pixels.to_column())
 
     def _files(self, rows: pa.Table, fetched: list[tuple[str | None, int]]) -> Iterator[bytes | RowError]:
         """The bytes of every row as they arrive; their hashes and the attempts they took go to `fetched`."""
@@ -168,7 +168,8 @@ class Predictor:
         return stage_seconds.noted(found, stage_seconds.of([rows]) + took)
 
     def _predicted(self, rows: pa.Table) -> pa.Table:
-        pixels = images_of(rows, self._model.preprocessing)
+        steps = self._model.preprocessing
+        pixels = DensePixels.from_rows(rows, steps.height, steps.width).images
         normalize = self._config.embedding.normalize
         outputs = Outputs(rows.drop_columns([schema.PIXELS]), self._model.labels, normalize=normalize)
         for scored in self._scored(pixels):
@@ -286,20 +287,3 @@ def _requests(rows: pa.Table, bytes_column: str) -> list[Request]:
     uri, offset, length, carried_in, row = (rows.column(name).to_pylist() for name in names)
     columns = zip(uri, offset, length, carried_in, row, repeat(bytes_column, len(uri)), strict=True)
     return [Request(*values) for values in columns]
-
-
-def _as_column(pixels: NDArray[np.uint8], decoded: Sequence[bool]) -> pa.Array:
-    """Images uint8 (B, H, W, 3), those of the rows that are `decoded`, as an Arrow column without a copy."""
-    ends = np.cumsum(decoded, dtype=np.int64) * int(np.prod(pixels.shape[1:]))
-    valid, offsets = pa.array(decoded, pa.bool_()).buffers()[1], np.append(np.int64(0), ends)
-    buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(pixels[: sum(decoded)])]
-    return pa.Array.from_buffers(schema.PIXELS_TYPE, len(decoded), buffers)
-
-
-def images_of(rows: pa.Table, steps: Preprocessing) -> NDArray[np.uint8]:
-    """The images of decoded rows, uint8 (B, H, W, 3): those that have one, in order; mostly without a copy."""
-    column = rows.column(schema.PIXELS)
-    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    _, offsets, data = array.buffers()
-    ends = np.frombuffer(offsets or b"\0" * 8, np.int64)[array.offset :][: len(array) + 1]
-    return np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]].reshape(-1, steps.height, steps.width, 3)

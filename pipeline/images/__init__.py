@@ -7,6 +7,8 @@ Read in this order:
 - `options`: limits and policies of decoding. `decode`: bytes to pixels. `resize`: pixels of any size to the
   model's input. `salvage`: complete images that a decoder refuses. `variants`, `headers`: why a file cannot be
   decoded.
-- `sandbox`: decoding in a child process, so that one bad file costs only itself. `sandbox_child`: that process,
-  which imports little, because every actor starts one. `sandbox_protocol`: what the two send each other.
+- `sandbox`: decoding in a child process, so that one bad file costs only itself. `sandbox_processes`: handles of
+  its server and worker. `sandbox_child`: the child process, which imports little, because every actor starts one.
+  `sandbox_protocol`: what the two sides send each other.
+- `pixels`: the one owner of "pixels are dense": image i belongs to the i-th row without an error.
 """

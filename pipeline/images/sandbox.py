@@ -1,64 +1,42 @@
-"""Image files -> pixels in a child process: a file that crashes, hangs or floods its decoder costs itself only.
+"""Image files -> pixels in a child process: a file that crashes, hangs or floods its decoder costs only itself.
 
     IsolatedDecoder ── control ──▶ server   imports the decoders once, forks a worker, waits for its end
           └───────── files ──────▶ worker   decodes file by file, under a time and a memory limit
 
-The worker answers file by file, so the one that it was at when it died is known; the next worker is forked in
-milliseconds and goes on behind it. Bytes and pixels pass through shared memory. `sandbox_child` is the other side,
-`sandbox_protocol` what both know.
+The worker answers file by file, so the file that killed it is known. The next worker is forked in milliseconds and
+continues with the file after it. `sandbox_child` is the other side, `sandbox_protocol` is what both sides know.
 """
 
-import json
 import os
-import pickle
 import signal
-import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from mmap import mmap
 from tempfile import TemporaryFile
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ClusterError, ErrorCode, RowError, Stage
 from pipeline.images.options import DecodeOptions
-from pipeline.images.sandbox_protocol import FILE, NUMBER, SLOTS, Task, receive
+from pipeline.images.pixels import DensePixels
+from pipeline.images.sandbox_processes import Report, Server, Worker
+from pipeline.images.sandbox_protocol import FILE, SLOTS, Task, write_slot
 from pipeline.preprocessing import Preprocessing
 
-GRACE_S = 10.0
-"""How long beyond its own time limit a worker may be silent before it is killed from outside."""
-DEATHS = 2
-"""A file that so many workers die of is to blame: once can be an accident, such as a kill from outside."""
-KEPT_BYTES = 32 << 20
-"""What glibc's malloc takes from the heap, and twice of which it keeps there; 32 MiB is the most it accepts."""
-SLOT_BYTES = 1 << 20
-"""What a slot for a file always has: to make it smaller and larger for every file takes long."""
-END_S = 1.0
-"""How long the server may take to end by itself."""
+MAX_DEATHS = 2
+"""A file is blamed when this many workers died of it: one can have been killed from outside."""
+MIN_SLOT_BYTES = 1 << 20
+"""Slots are never smaller: resizing one for every small file is slow."""
 STARTS = 3
-"""How often in a row the server may fail to start."""
-
-_MAIN = "from pipeline.images.sandbox_child import main; main()"
-
-
-@dataclass(frozen=True)
-class Report:
-    """What decoding found: the upright original's size in pixels, and what was done beyond plain decoding."""
-
-    width: int
-    height: int
-    notes: tuple[str, ...]
+"""Failed starts of the server in a row before the decoder gives up."""
 
 
 @dataclass
 class _File:
-    """One image file, its place in the order, and how many workers have died of it."""
+    """One image file: its place in the order, its slot, and how many workers have died of it."""
 
     index: int
     data: bytes
@@ -67,57 +45,68 @@ class _File:
 
 
 @dataclass
-class _Work:
-    """One call of `decode`: the files that a worker has, what became of those before, how many have pixels."""
+class _Call:
+    """One call of `decode`: the files that the worker has, the results so far, and the number with pixels."""
 
-    pixels: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     sent: deque[_File] = field(default_factory=deque)
     results: dict[int, Report | RowError] = field(default_factory=dict)
     decoded: int = 0
 
     def finish(self, result: Report | RowError, pixels: NDArray[np.uint8] | None = None) -> None:
-        """The oldest file that was sent is done with."""
+        """Record the result of the oldest file that was sent."""
         self.results[self.sent.popleft().index] = result
         if isinstance(result, Report):
             assert pixels is not None
-            self.pixels[self.decoded] = pixels
+            self.images[self.decoded] = pixels
             self.decoded += 1
+
+    def dense(self) -> tuple[list[Report | RowError], DensePixels]:
+        """Return all results in order, and the pixels of those that have some."""
+        reports = [self.results[index] for index in range(len(self.results))]
+        decoded = np.array([isinstance(report, Report) for report in reports], np.bool_)
+        return reports, DensePixels(self.images[: self.decoded], decoded)
 
 
 class IsolatedDecoder:
     """`decode.decode` in a child process that may die. Not safe for threads."""
 
     def __init__(self, steps: Preprocessing, options: DecodeOptions) -> None:
-        """Start the child; it gets ready while the caller goes on."""
-        self._server: _Server | None = None
-        self._worker: _Worker | None = None
+        """Start the child process. It loads its decoders while the caller continues."""
+        self._server: Server | None = None
+        self._worker: Worker | None = None
+        self._memory: list[int] = []
         self._task = Task(steps, options)
         shape = (SLOTS, steps.height, steps.width, 3)
-        self._memory = [_shared(int(np.prod(shape))), *(_shared(0) for _ in range(SLOTS))]
+        self._memory += [_shared(int(np.prod(shape))), *(_shared(0) for _ in range(SLOTS))]
         self._pixels = np.frombuffer(mmap(self._memory[0], 0), np.uint8).reshape(shape)
-        self._server = _Server(self._task, self._memory)
+        self._server = Server(self._task, self._memory)
 
-    def decode(self, files: Iterable[bytes | RowError], pixels: NDArray[np.uint8]) -> list[Report | RowError]:
-        """Decode every file, in order; `pixels` uint8 (N, H, W, 3) gets those that can be, one behind the other.
+    def decode(self, files: Iterable[bytes | RowError], count: int) -> tuple[list[Report | RowError], DensePixels]:
+        """Decode `count` files, in order. A file that is a RowError already stays one.
 
-        What is a RowError already stays one. The codes besides those of `decode` are `decode_crashed`,
-        `decode_timeout` and `out_of_memory`. Raises: ClusterError if the child process cannot be started.
+        Besides the codes of `decode.decode` there are `decode_crashed`, `decode_timeout` and `out_of_memory`.
+        Raises: ClusterError if the child process cannot be started.
         """
-        work = _Work(pixels)
-        for index, file in enumerate(files):
-            if isinstance(file, RowError):
-                work.results[index] = file
-                continue
-            while len(work.sent) == SLOTS:
-                self._receive(work)
-            work.sent.append(_File(index, file))
-            self._send(work.sent[-1])
-        while work.sent:
-            self._receive(work)
-        return [work.results[index] for index in range(len(work.results))]
+        call = _Call(np.empty((count, *self._pixels.shape[1:]), np.uint8))
+        try:
+            for index, file in enumerate(files):
+                if isinstance(file, RowError):
+                    call.results[index] = file
+                    continue
+                while len(call.sent) == SLOTS:
+                    self._receive(call)
+                call.sent.append(_File(index, file))
+                self._send(call.sent[-1])
+            while call.sent:
+                self._receive(call)
+        except BaseException:
+            self._drop_worker()  # its answers for this call must not be taken for those of the next one
+            raise
+        return call.dense()
 
     def close(self) -> None:
-        """End the child process."""
+        """End the child process and free the shared memory."""
         if self._worker is not None:
             self._worker.connection.close()
         if self._server is not None:
@@ -129,22 +118,22 @@ class IsolatedDecoder:
     def __del__(self) -> None:
         self.close()
 
-    def _receive(self, work: "_Work") -> None:
-        """Take the answer for the oldest file, or its worker's death for it; or try it once more."""
-        file, worker = work.sent[0], self._worker
+    def _receive(self, call: _Call) -> None:
+        """Take the worker's answer for the oldest file, or its death as the answer; or send the file once more."""
+        file, worker = call.sent[0], self._worker
         assert worker is not None
-        found = worker.answer()
-        if found is None:
-            error = self._error(file, self._end_worker())
-        elif found.get("code") == ErrorCode.OUT_OF_MEMORY and worker.answered > 1:
-            self._end_worker()  # what earlier files have left behind is not held against this one
+        answer = worker.answer()
+        if answer is None:
+            error = self._error(file, self._drop_worker())
+        elif _is_out_of_memory(answer) and worker.answered > 1:
+            self._drop_worker()  # earlier files may have left little memory: a fresh worker decides
             error = None
         else:
-            work.finish(_result(found), self._pixels[file.slot])
+            call.finish(answer, self._pixels[file.slot])
             return
         if error is not None:
-            work.finish(error)
-        for waiting in work.sent:
+            call.finish(error)
+        for waiting in call.sent:
             self._send(waiting)
 
     def _send(self, file: _File) -> None:
@@ -152,131 +141,57 @@ class IsolatedDecoder:
         file.slot = worker.given % SLOTS
         worker.given += 1
         memory = self._memory[1 + file.slot]
-        os.ftruncate(memory, max(len(file.data), SLOT_BYTES))
-        os.pwrite(memory, file.data, 0)
-        with suppress(OSError):  # a worker that has died is noticed where its answers are read
+        os.ftruncate(memory, max(len(file.data), MIN_SLOT_BYTES))
+        write_slot(memory, file.data)
+        with suppress(OSError):  # `Worker.answer` notices a dead worker
             worker.connection.sendall(FILE.pack(file.slot, len(file.data)))
 
-    def _fork(self) -> "_Worker":
+    def _fork(self) -> Worker:
         for _ in range(STARTS):
-            self._server = self._server or _Server(self._task, self._memory)
-            worker = self._server.fork(self._task.options.timeout_s + GRACE_S)
+            self._server = self._server or Server(self._task, self._memory)
+            worker = self._server.fork()
             if worker is not None:
                 return worker
             self._server.close()
             self._server = None
-        raise ClusterError("The process that decodes images cannot be started; its node may be out of memory.")
+        raise ClusterError(
+            f"The process that decodes images did not start in {STARTS} tries; its node may be out of memory."
+        )
 
-    def _end_worker(self) -> int:
-        """See the worker to its end; returns the signal that it died of, 0 for none."""
-        assert self._worker is not None
-        assert self._server is not None
+    def _drop_worker(self) -> int:
+        """Wait for the worker's end. Return the signal that killed it; 0 if none did."""
         worker, self._worker = self._worker, None
-        worker.connection.close()  # one that lives still ends by that
+        if worker is None or self._server is None:
+            return 0
+        worker.connection.close()  # a worker that is still alive ends because of this
         status = self._server.status()
-        if status is None:  # the server died, too
+        if status is None:  # the server is dead, too
             self._server.close()
             self._server = None
         if worker.silent:
             return signal.SIGALRM
         return os.WTERMSIG(status) if status and os.WIFSIGNALED(status) else 0
 
-    def _error(self, file: _File, died_of: int) -> RowError | None:
-        """What the death of a worker says of the file that it was at; None if nothing yet."""
+    def _error(self, file: _File, killed_by: int) -> RowError | None:
+        """Return the error of a file whose worker has died; None to try it once more."""
         file.deaths += 1
-        if died_of == signal.SIGALRM:
+        if killed_by == signal.SIGALRM:
             limit = f"decode.timeout_s = {self._task.options.timeout_s:g} seconds"
-            return RowError(Stage.DECODE, ErrorCode.DECODE_TIMEOUT, f"decoding it takes more than {limit}")
-        if file.deaths < DEATHS:
+            return RowError(Stage.DECODE, ErrorCode.DECODE_TIMEOUT, f"decoding took longer than {limit}")
+        if file.deaths < MAX_DEATHS:
             return None
-        if died_of == signal.SIGKILL:
-            return RowError(Stage.DECODE, ErrorCode.OUT_OF_MEMORY, "the system killed its decoder")
-        return RowError(Stage.DECODE, ErrorCode.DECODE_CRASHED, "decoding it ends the process")
+        if killed_by == signal.SIGKILL:
+            message = "the system killed the decoding process twice, as it does when memory runs out"
+            return RowError(Stage.DECODE, ErrorCode.OUT_OF_MEMORY, message)
+        return RowError(Stage.DECODE, ErrorCode.DECODE_CRASHED, "the decoding process crashed twice")
 
 
-class _Server:
-    """The process that workers are forked from, one at a time."""
-
-    def __init__(self, task: Task, memory: list[int]) -> None:
-        self._control, theirs = socket.socketpair()
-        # One thread: a process that forks must have no others, and decoding uses none.
-        settings = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        # An image's memory is kept for the next one, not given back: to have it mapped anew takes long.
-        settings.update(MALLOC_MMAP_THRESHOLD_=str(KEPT_BYTES), MALLOC_TRIM_THRESHOLD_=str(2 * KEPT_BYTES))
-        with theirs:
-            descriptors = (theirs.fileno(), *memory)
-            self._process = subprocess.Popen(  # noqa: S603 - this very interpreter and module
-                [sys.executable, "-c", _MAIN, *map(str, descriptors)],
-                pass_fds=descriptors,
-                env={**os.environ, **settings, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-        data = pickle.dumps(task)
-        with suppress(OSError):
-            self._control.sendall(NUMBER.pack(len(data)) + data)
-
-    def fork(self, patience_s: float) -> "_Worker | None":
-        """A new worker, which may be silent for so long; None if the server is dead."""
-        try:
-            self._control.sendall(b"f")
-            data, descriptors, _, _ = socket.recv_fds(self._control, NUMBER.size, 1)
-        except OSError:
-            return None
-        if not descriptors:
-            return None
-        connection = socket.socket(fileno=descriptors[0])
-        connection.settimeout(patience_s)
-        return _Worker(connection, NUMBER.unpack(data)[0])
-
-    def status(self) -> int | None:
-        """How the last worker died, as `os.wait` has it; waits for that. None if the server is dead."""
-        try:
-            return int(NUMBER.unpack(receive(self._control, NUMBER.size))[0])
-        except (OSError, EOFError):
-            return None
-
-    def close(self) -> None:
-        self._control.close()  # it ends by that, and kills its worker before
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_S)
-        self._process.kill()
-        self._process.wait()
-
-
-@dataclass
-class _Worker:
-    """A forked process; how many files it was given and has answered for, and whether it had to be killed."""
-
-    connection: socket.socket
-    pid: int
-    given: int = 0
-    answered: int = 0
-    silent: bool = False
-
-    def answer(self) -> dict[str, Any] | None:
-        """The answer for the next file; None if the worker has died, or neither answers nor dies."""
-        try:
-            (size,) = NUMBER.unpack(receive(self.connection, NUMBER.size))
-            found: dict[str, Any] = json.loads(receive(self.connection, size).decode())
-        except TimeoutError:
-            self.silent = True
-            os.kill(self.pid, signal.SIGKILL)
-            return None
-        except (OSError, EOFError, ValueError):
-            return None
-        self.answered += 1
-        return found
-
-
-def _result(found: dict[str, Any]) -> Report | RowError:
-    if "code" in found:
-        return RowError(Stage.DECODE, ErrorCode(found["code"]), found["message"])
-    return Report(found["width"], found["height"], tuple(found["notes"]))
+def _is_out_of_memory(answer: Report | RowError) -> bool:
+    return isinstance(answer, RowError) and answer.code is ErrorCode.OUT_OF_MEMORY
 
 
 def _shared(size: int) -> int:
-    """A file descriptor of memory that a child can map, too."""
+    """Return a file descriptor of memory that a child process can map."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("lakelens-decode")
     else:

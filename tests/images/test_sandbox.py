@@ -13,10 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import ErrorCode, RowError, Stage
-from pipeline.images import sandbox
+from pipeline.images import sandbox_processes, sandbox_protocol
 from pipeline.images.decode import decode
-from pipeline.images.sandbox import IsolatedDecoder, Report
+from pipeline.images.sandbox import IsolatedDecoder
 from pipeline.images.sandbox_child import memory_limit
+from pipeline.images.sandbox_processes import Report
 from pipeline.images.sandbox_protocol import SLOTS
 from pipeline.models.processor import read_preprocessing
 from tests.support.making import decode_options, encoded, photo
@@ -53,8 +54,8 @@ def hostile(action: str) -> bytes:
 
 
 def run(decoder: IsolatedDecoder, files: list[bytes]) -> tuple[list[Report | RowError], NDArray[np.uint8]]:
-    pixels = np.zeros((len(files), 32, 32, 3), np.uint8)
-    return decoder.decode(files, pixels), pixels
+    reports, pixels = decoder.decode(files, len(files))
+    return reports, pixels.images
 
 
 def codes(reports: list[Report | RowError]) -> list[ErrorCode | None]:
@@ -71,12 +72,12 @@ def test_healthy_files_come_out_as_they_do_without_isolation(decoder: IsolatedDe
 def test_errors_of_the_decoder_and_of_earlier_stages_keep_their_places(decoder: IsolatedDecoder) -> None:
     earlier = RowError(Stage.FETCH, ErrorCode.NOT_FOUND, "there is no such object")
     files: list[bytes | RowError] = [*[earlier] * 5, GOOD[0], earlier, b"no image", *[earlier] * 7, GOOD[1]]
-    pixels = np.zeros((len(files), 32, 32, 3), np.uint8)
-    reports = decoder.decode(files, pixels)
+    reports, pixels = decoder.decode(files, len(files))
     expected = [ErrorCode.NOT_FOUND if isinstance(file, RowError) else None for file in files]
     expected[7] = ErrorCode.UNSUPPORTED_FORMAT
     assert codes(reports) == expected
-    np.testing.assert_array_equal(pixels[:2], EXPECTED[:2])
+    np.testing.assert_array_equal(pixels.images, EXPECTED[:2])
+    assert pixels.decoded.nonzero()[0].tolist() == [5, 15]
 
 
 @pytest.mark.parametrize("action", HOSTILE)
@@ -101,9 +102,9 @@ def test_many_hostile_files_among_good_ones_are_each_told_apart(decoder: Isolate
 def test_the_message_of_a_hostile_file_is_the_same_in_every_run(decoder: IsolatedDecoder) -> None:
     reports, _ = run(decoder, [hostile("loop"), hostile("exit 3"), hostile("kill 9")])
     assert [report.message for report in reports if isinstance(report, RowError)] == [
-        "decoding it takes more than decode.timeout_s = 1 seconds",
-        "decoding it ends the process",
-        "the system killed its decoder",
+        "decoding took longer than decode.timeout_s = 1 seconds",
+        "the decoding process crashed twice",
+        "the system killed the decoding process twice, as it does when memory runs out",
     ]
 
 
@@ -115,7 +116,8 @@ def test_a_file_that_takes_long_but_not_too_long_is_decoded(decoder: IsolatedDec
 def test_a_worker_that_is_stopped_from_outside_is_killed_and_its_file_timed_out(
     decoder: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox, "GRACE_S", 0.2)
+    monkeypatch.setattr(sandbox_processes, "GRACE_S", 0.2)
+    decoder = IsolatedDecoder(STEPS, decode_options(timeout_s=1.0))
     run(decoder, [GOOD[0]])
     os.kill(workers_of(decoder)[1], signal.SIGSTOP)
     reports, pixels = run(decoder, GOOD[:6])
@@ -135,7 +137,7 @@ def test_a_leak_of_earlier_files_is_not_held_against_a_later_one() -> None:
 def workers_of(decoder: IsolatedDecoder) -> tuple[int, int]:
     assert decoder._server is not None
     assert decoder._worker is not None
-    return decoder._server._process.pid, decoder._worker.pid
+    return decoder._server.process.pid, decoder._worker.pid
 
 
 @pytest.mark.parametrize("which", ["server", "worker", "both"])
@@ -150,9 +152,51 @@ def test_a_child_that_is_killed_from_outside_costs_no_image(decoder: IsolatedDec
                     os.kill(pid, signal.SIGKILL)
             yield file
 
-    pixels = np.zeros((12, 32, 32, 3), np.uint8)
-    assert codes(decoder.decode(files(), pixels)) == [None] * 12
+    reports, pixels = decoder.decode(files(), 12)
+    assert codes(reports) == [None] * 12
+    np.testing.assert_array_equal(pixels.images, EXPECTED)
+
+
+def test_a_server_that_is_stopped_from_outside_is_replaced_and_costs_no_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sandbox_processes, "GRACE_S", 0.5)
+    monkeypatch.setattr(sandbox_processes, "START_S", 0.0)
+    decoder = IsolatedDecoder(STEPS, decode_options(timeout_s=5.0))
+    run(decoder, GOOD[:1])
+    server, worker = workers_of(decoder)
+    os.kill(server, signal.SIGSTOP)
+    os.kill(worker, signal.SIGKILL)
+    reports, pixels = run(decoder, GOOD)
+    decoder.close()
+    assert codes(reports) == [None] * 12
     np.testing.assert_array_equal(pixels, EXPECTED)
+
+
+def test_answers_for_a_call_that_failed_are_not_taken_for_those_of_the_next(decoder: IsolatedDecoder) -> None:
+    def files() -> Iterator[bytes]:
+        yield from GOOD[:3]
+        raise OSError("the store is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        decoder.decode(files(), 4)
+    reports, pixels = run(decoder, GOOD[4:8])
+    assert reports == [Report(60 + i, 40, ()) for i in range(4, 8)]
+    np.testing.assert_array_equal(pixels, EXPECTED[4:8])
+
+
+def test_a_slot_is_written_and_read_whole_though_the_system_stops_after_two_gib(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limit, pwrite, pread = 1000, os.pwrite, os.pread
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: pwrite(file, data[:limit], at))
+    monkeypatch.setattr(os, "pread", lambda file, size, at: pread(file, min(size, limit), at))
+    data = os.urandom(10 * limit + 1)
+    with (tmp_path / "slot").open("w+b") as file:
+        sandbox_protocol.write_slot(file.fileno(), data)
+        assert sandbox_protocol.read_slot(file.fileno(), len(data)) == data
+        with pytest.raises(EOFError):
+            sandbox_protocol.read_slot(file.fileno(), len(data) + 1)
 
 
 def are_gone(*pids: int) -> bool:

@@ -11,7 +11,8 @@ from PIL import Image
 from pipeline.errors import ErrorCode, RowError
 from pipeline.images import decode as decoding
 from pipeline.images.decode import decode
-from pipeline.images.sandbox import IsolatedDecoder, Report
+from pipeline.images.sandbox import IsolatedDecoder
+from pipeline.images.sandbox_processes import Report
 from pipeline.models.processor import read_preprocessing
 from tests.support.making import decode_options, encoded, photo
 from tests.support.odd.pngs import MAGIC, chunk
@@ -191,16 +192,16 @@ def test_a_heic_without_the_extra_is_unsupported_and_says_what_to_install(monkey
 def test_a_heic_is_decoded_in_the_sandbox() -> None:
     image = photo(200, 150)
     data = encoded(image, "HEIF", quality=95)
-    pixels = np.empty((3, 32, 32, 3), np.uint8)
     decoder = IsolatedDecoder(STEPS, decode_options(max_pixels=1_000_000))
     try:
-        found = decoder.decode([data, data[:1000], encoded(Image.new("RGB", (2000, 2000)), "HEIF")], pixels)
+        files = [data, data[:1000], encoded(Image.new("RGB", (2000, 2000)), "HEIF")]
+        found, pixels = decoder.decode(files, len(files))
     finally:
         decoder.close()
     assert found[0] == Report(200, 150, ())
     assert [one.code for one in found[1:] if isinstance(one, RowError)] == [TRUNCATED, ErrorCode.TOO_MANY_PIXELS]
     plain = decode(encoded(image), STEPS, decode_options()).pixels
-    assert np.abs(pixels[0].astype(int) - plain.astype(int)).max() <= 4
+    assert np.abs(pixels.images[0].astype(int) - plain.astype(int)).max() <= 4
 
 
 @needs_heif
