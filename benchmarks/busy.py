@@ -37,7 +37,7 @@ TINY = {
 def busy(settings: RunConfig, rate: float, log: Path) -> float:
     """Return the share of the second half of a run's time in which a device of `rate` images/s works."""
     run_id = uuid4().hex
-    assignment = claim.assign(settings, run_id)
+    assignment = claim.plan_and_claim(settings, run_id)
     assert isinstance(assignment, claim.Assignment)
     with assignment.heartbeat, connection.connected(None), Started(run_id) as started:
         sizes = pools.sized(settings.workers, node_resources.alive(), "GPU")

@@ -45,7 +45,7 @@ def measure(block_rows: int, rate: float, seconds: float, folder: Path) -> dict[
     """Keep a device of `rate` images/s busy for some `seconds`, and return the figures."""
     run_id, log = uuid4().hex, folder / "log"
     settings = settings_of(folder, int(rate * seconds))
-    assignment = claim.assign(settings, run_id)
+    assignment = claim.plan_and_claim(settings, run_id)
     assert isinstance(assignment, claim.Assignment)
     with assignment.heartbeat, connection.connected(None), Started(run_id) as started:
         sizes = pools.sized(settings.workers, node_resources.alive(), "GPU")

@@ -38,7 +38,7 @@ class Nothing:
 def lakelens(settings: RunConfig) -> float:
     """Images/s of the stages before the predictor."""
     run_id = uuid4().hex
-    assignment = claim.assign(settings, run_id)
+    assignment = claim.plan_and_claim(settings, run_id)
     assert isinstance(assignment, claim.Assignment)
     with assignment.heartbeat, connection.connected(None), Started(run_id) as started:
         sizes = pools.sized(settings.workers, node_resources.alive(), None)

@@ -19,7 +19,7 @@ from pipeline.config import ManifestConfig, PlanningConfig
 from pipeline.output.fragment import Fragment
 from pipeline.output.layout import PREDICTIONS, fragment_path
 from pipeline.output.table import Predictions
-from pipeline.planning.plan import plan
+from pipeline.planning.plan import open_plan
 from pipeline.storage.filesystems import Storage
 
 ROWS_PER_FILE = 32_768
@@ -64,7 +64,7 @@ def measure(folder: Path, memory_gb: float, kind: str) -> None:
     started = time.monotonic()
     table = Predictions.open(str(folder / "out"), Storage())
     config = ManifestConfig(path=(str(folder / "manifest" / f"*.{kind}"),))
-    with plan(config, Storage(), table, limits=PlanningConfig(memory_gb=memory_gb)) as found:
+    with open_plan(config, Storage(), table, limits=PlanningConfig(memory_gb=memory_gb)) as found:
         counted_s = time.monotonic() - started
         files = found.write_pending(str(folder / "pending"), Storage())
     used = resource.getrusage(resource.RUSAGE_SELF)

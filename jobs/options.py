@@ -7,7 +7,7 @@ import typer
 
 from jobs import logs
 from pipeline.errors import ConfigError, ErrorCode
-from pipeline.planning.plan import Selection
+from pipeline.planning.selection import Selection
 
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file; see configs/.")]
 Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="An output.path, with its {space} filled in.")]

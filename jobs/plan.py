@@ -5,20 +5,21 @@ from jobs.options import ConfigPath, Overrides
 from pipeline import config
 from pipeline.config import RunConfig
 from pipeline.planning import claim
-from pipeline.planning.plan import MISSING, Selection, plan
+from pipeline.planning.plan import open_plan
+from pipeline.planning.selection import NEW_AND_CHANGED, Selection
 
 FIGURES = ("input", "already_done", "duplicates", "invalid", "left")
 
 
 def main(path: ConfigPath, overrides: Overrides = None) -> None:
     """Print, per dataset, what a run of CONFIG would find done and what it would do. Writes nothing."""
-    show_plan(config.load(path, overrides or []), MISSING)
+    show_plan(config.load(path, overrides or []), NEW_AND_CHANGED)
 
 
 def show_plan(settings: RunConfig, selection: Selection) -> None:
     """Print what a run of this selection would find and do."""
-    target = claim.target(settings)
-    with plan(
+    target = claim.resolve_target(settings)
+    with open_plan(
         settings.manifest,
         target.storage,
         target.table,

@@ -6,7 +6,7 @@ from jobs import console, logs
 from jobs.options import Address, ConfigPath, LogFormat, Overrides, Required, TakeOver, require_variables
 from pipeline import config
 from pipeline.config import RunConfig
-from pipeline.planning.plan import MISSING, Selection
+from pipeline.planning.selection import NEW_AND_CHANGED, Selection
 from pipeline.run import run
 from pipeline.summary import Summary
 
@@ -31,7 +31,7 @@ def main(
 def show_run(
     settings: RunConfig,
     address: str | None = None,
-    selection: Selection = MISSING,
+    selection: Selection = NEW_AND_CHANGED,
     *,
     take_over: bool = False,
 ) -> Summary:

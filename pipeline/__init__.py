@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.errors import LakeLensError
     from pipeline.face.api import PlanPreview, load_config, plan_config, run_config
-    from pipeline.planning.plan import Selection
+    from pipeline.planning.selection import Selection
     from pipeline.summary import Summary
 
 __version__ = "0.1.0"
@@ -39,7 +39,7 @@ _MODULES = {
     "LakeLensError": "pipeline.errors",
     "PlanPreview": "pipeline.face.api",
     "RunConfig": "pipeline.config",
-    "Selection": "pipeline.planning.plan",
+    "Selection": "pipeline.planning.selection",
     "Summary": "pipeline.summary",
     "load_config": "pipeline.face.api",
     "plan_config": "pipeline.face.api",

@@ -32,14 +32,14 @@ from pipeline.output.handover import HandoverFile
 from pipeline.planning import claim
 from pipeline.planning.account import Progress
 from pipeline.planning.claim import Assignment, NothingPending
-from pipeline.planning.plan import MISSING, Selection
+from pipeline.planning.selection import NEW_AND_CHANGED, Selection
 from pipeline.summary import Summary
 
 
 def run(
     config: RunConfig,
     *,
-    selection: Selection = MISSING,
+    selection: Selection = NEW_AND_CHANGED,
     take_over: bool = False,
     address: str | None = None,
     stop: threading.Event | None = None,
@@ -56,7 +56,7 @@ def run(
     reason why a run cannot start or go on.
     """
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:6]}"
-    planned = claim.assign(config, run_id, selection, take_over=take_over, say=say)
+    planned = claim.plan_and_claim(config, run_id, selection, take_over=take_over, say=say)
     if isinstance(planned, NothingPending):
         planned.account.check()
         return Summary(planned.output, planned.account, listing=planned.listing)

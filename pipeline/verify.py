@@ -110,11 +110,11 @@ def _format_of(output: str, storage: Storage, description: dict[str, Any]) -> in
 def _located(rows: pa.Table, settings: RunConfig, id_format: int) -> pa.Table:
     """The rows that the manifest still has, with the columns of `schema.PENDING`."""
 
-    def read(suspect: bool) -> pa.Table:
+    def read(check_text: bool) -> pa.Table:
         with temporary_folders.folder() as room, duckdb.connect() as connection:
             storage = Storage(settings.storage)
             manifest.create_input(
-                connection, settings.manifest, storage, room, id_format=id_format, suspect=suspect
+                connection, settings.manifest, storage, room, id_format=id_format, check_text=check_text
             )
             connection.register("held", rows)
             return connection.sql(
@@ -128,7 +128,7 @@ def _located(rows: pa.Table, settings: RunConfig, id_format: int) -> pa.Table:
         null.get(name, f"input.{sql.quoted(name)}") + f" AS {name}" for name in schema.PENDING.names
     )
     try:
-        return manifest.read_text_twice(read)
+        return manifest.retry_with_text_checks(read)
     except duckdb.Error as error:
         raise relation.unreadable(error, settings.manifest) from error
 

@@ -15,7 +15,8 @@ from pipeline.face.interrupts import stop_on_interrupt
 from pipeline.face.notebook import ProgressLine
 from pipeline.planning import claim
 from pipeline.planning.account import Account, Progress
-from pipeline.planning.plan import MISSING, Selection, plan
+from pipeline.planning.plan import open_plan
+from pipeline.planning.selection import NEW_AND_CHANGED, Selection
 from pipeline.summary import Summary
 
 
@@ -47,14 +48,14 @@ class PlanPreview:
     unlisted: tuple[str, ...]
 
 
-def plan_config(config: RunConfig, *, selection: Selection = MISSING) -> PlanPreview:
+def plan_config(config: RunConfig, *, selection: Selection = NEW_AND_CHANGED) -> PlanPreview:
     """Count what a run of this config would do. Writes nothing, opens no image, and does not start Ray.
 
     Raises: LakeLensError, as `run_config` does before it starts.
     """
-    target = claim.target(config)
+    target = claim.resolve_target(config)
     manifest, limits = config.manifest, config.planning
-    with plan(manifest, target.storage, target.table, selection, limits, id_format=target.format) as found:
+    with open_plan(manifest, target.storage, target.table, selection, limits, id_format=target.format) as found:
         found.account.check()
         return PlanPreview(
             output=target.output,
@@ -69,7 +70,7 @@ def plan_config(config: RunConfig, *, selection: Selection = MISSING) -> PlanPre
 def run_config(
     config: RunConfig,
     *,
-    selection: Selection = MISSING,
+    selection: Selection = NEW_AND_CHANGED,
     take_over: bool = False,
     address: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,

@@ -23,7 +23,8 @@ from pipeline.output.layout import SPACE, Layout, RunFolder
 from pipeline.output.table import Predictions
 from pipeline.planning.account import Account
 from pipeline.planning.listing_report import Listing
-from pipeline.planning.plan import MISSING, Plan, Selection, plan
+from pipeline.planning.plan import Plan, open_plan
+from pipeline.planning.selection import NEW_AND_CHANGED, Selection
 from pipeline.storage.filesystems import Storage
 from pipeline.storage.uris import absolute
 
@@ -45,7 +46,7 @@ class Target:
     format: int = space.FORMAT
 
 
-def target(config: RunConfig) -> Target:
+def resolve_target(config: RunConfig) -> Target:
     """Resolve the model, and open the output. Writes nothing.
 
     Raises: ModelError, StorageError, TableError; SpaceError if the output is another embedding space.
@@ -95,24 +96,24 @@ class Assignment:
     listing: Listing
 
 
-def assign(
+def plan_and_claim(
     config: RunConfig,
     run_id: str,
-    selection: Selection = MISSING,
+    selection: Selection = NEW_AND_CHANGED,
     *,
     take_over: bool = False,
     say: Say = lambda sentence: None,
 ) -> Assignment | NothingPending:
     """Plan, and claim the output's next epoch for the pending rows. Plan again if the table moved meanwhile.
 
-    Raises: what `target` and `plan` raise; BusyError while another run works, unless `take_over`; TableError if
-    the table keeps moving.
+    Raises: what `resolve_target` and `open_plan` raise; BusyError while another run works, unless `take_over`;
+    TableError if the table keeps moving.
     """
     for _ in range(CLAIM_ATTEMPTS):
-        where = target(config)
+        where = resolve_target(config)
         with (
             suppress(MovedError),
-            plan(
+            open_plan(
                 config.manifest, where.storage, where.table, selection, config.planning, id_format=where.format
             ) as found,
         ):

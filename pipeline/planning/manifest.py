@@ -33,9 +33,12 @@ FORMATS = {
 
 
 @dataclass(frozen=True)
-class Read:
-    """What came of reading the manifest: of folders that were listed for it, and sentences about what is read in
-    another way than its author may think."""
+class InputReport:
+    """What people should know about a manifest that was read.
+
+    `listing` covers the folders that were listed for it. `notes` are sentences about values that are read in
+    another way than the manifest's author may expect.
+    """
 
     listing: Listing
     notes: tuple[str, ...]
@@ -49,26 +52,26 @@ def create_input(
     where: str | None = None,
     *,
     id_format: int,
-    suspect: bool = False,
-) -> Read:
-    """View `input`: the relation of all manifest files. `scratch` lasts as long as the connection.
+    check_text: bool = False,
+) -> InputReport:
+    """Create the view `input`, the relation of all manifest files, and report what people should know about them.
 
-    `where` is an SQL condition on the manifest's own columns; `id_format` is the format of the output, by whose
-    rules rows get their ids; `suspect` says that a Parquet file holds text that is not UTF-8. Raises: like
-    `sources`, `ManifestFiles` and `relation`.
+    `scratch` lasts as long as the connection. `where` is an SQL condition on the manifest's own columns.
+    `id_format` is the format of the output, which decides the ids. `check_text` checks the text of Parquet files
+    value by value: see `retry_with_text_checks`. Raises: like `sources`, `ManifestFiles` and `relation`.
     """
-    connection.execute("SET TimeZone = 'UTC'")  # Delta knows no other
+    connection.execute("SET TimeZone = 'UTC'")  # the only time zone of Delta
     found = sources(config, storage, scratch)
-    files = ManifestFiles(found, config, storage, scratch, where=where, id_format=id_format, suspect=suspect)
+    files = ManifestFiles(found, config, storage, scratch, where=where, id_format=id_format, check_text=check_text)
     sql.register_stores(connection, [file.source.uri for file in files.files if file.rewritten is None], storage)
     relation(files, connection).create_view("input", replace=True)
-    return Read(merged(source.listing for source in found), tuple(files.notes))
+    return InputReport(merged(source.listing for source in found), tuple(files.notes))
 
 
-def read_text_twice(read: Callable[[bool], Result]) -> Result:
-    """What `read(suspect)` gives: first without suspicion, and again if a Parquet file's text is not UTF-8.
+def retry_with_text_checks(read: Callable[[bool], Result]) -> Result:
+    """Return `read(False)`, or `read(True)` if DuckDB finds text in a Parquet file that is not UTF-8.
 
-    Raises: what `read` raises.
+    DuckDB ends a query at such text. With `check_text` each such value becomes null. Raises: what `read` raises.
     """
     try:
         return read(False)

@@ -85,9 +85,9 @@ class ManifestFile:
 class ManifestFiles:
     """All files of a manifest. Those that DuckDB cannot read as they are, are rewritten into `scratch`.
 
-    `id_format` is the format of the output, by whose rules rows get their ids. With `suspect` every Parquet file
-    is rewritten: one of them holds text that is not UTF-8. `where` is an SQL condition, for which all columns are
-    kept. `notes` are sentences about what is read in another way than the manifest's author may think. Raises:
+    `id_format` is the format of the output, by whose rules rows get their ids. With `check_text` every Parquet
+    file is rewritten, and its text is checked. `where` is an SQL condition, for which all columns are kept.
+    `notes` are sentences about what is read in another way than the manifest's author may think. Raises:
     ManifestError for a file that cannot be read or lacks a column, StorageError.
     """
 
@@ -100,11 +100,11 @@ class ManifestFiles:
         *,
         id_format: int,
         where: str | None = None,
-        suspect: bool = False,
+        check_text: bool = False,
     ) -> None:
         self.config, self.id_format, self.where = config, id_format, where
         self.names: dict[str, str | None] = config.columns.model_dump()
-        self._storage, self._scratch, self._suspect = storage, scratch, suspect
+        self._storage, self._scratch, self._check_text = storage, scratch, check_text
         with ThreadPoolExecutor(OPENED) as pool:
             opened = pool.map(self._open, sources)
         self.files = [self._file(number, *found) for number, found in enumerate(opened)]
@@ -157,7 +157,7 @@ class ManifestFiles:
             return ManifestFile(source, number, done.schema, done.rows, done)
         file = ManifestFile(source, number, own, rows)
         taken = any(columns.find(own, name) for name in _TAKEN)
-        if not (taken or self._suspect or is_http(source.uri)):
+        if not (taken or self._check_text or is_http(source.uri)):
             return file
         done = parquet_copy.parquet(writer, self._storage, self._left_out(file))
         return ManifestFile(source, number, own, rows, done)

@@ -133,7 +133,7 @@ def _fail(job: Hanging) -> None:
 
 
 def _overtake(job: Hanging) -> None:
-    table = claim.target(job.config).table
+    table = claim.resolve_target(job.config).table
     assert table is not None
     assert table.claim("another-run", []) is not None
     job.tell()

@@ -15,7 +15,7 @@ from pipeline.config import ManifestConfig
 from pipeline.errors import ManifestError
 from pipeline.output import column_types
 from pipeline.output.table import Predictions
-from pipeline.planning import plan
+from pipeline.planning.plan import open_plan
 from tests.support.making import STORAGE, write_fragment
 
 DECIMAL = pa.decimal128(10, 2)
@@ -39,7 +39,7 @@ def manifest(folder: Path, values: pa.Array, name: str = "rating") -> ManifestCo
 
 def planned(folder: Path, config: ManifestConfig, table: Predictions | None) -> pa.ChunkedArray:
     """The kept column as a plan writes it."""
-    with plan.plan(config, STORAGE, table) as found:
+    with open_plan(config, STORAGE, table) as found:
         (file,) = found.write_pending(str(folder / "pending"), STORAGE)
     return pq.read_table(file).sort_by("uri")["rating"]
 
@@ -156,7 +156,7 @@ def test_a_value_of_a_row_that_is_done_need_not_fit(tmp_path: Path) -> None:
 def test_a_column_that_the_next_manifest_lacks_or_no_longer_keeps_stays_in_the_table(tmp_path: Path) -> None:
     table = held(tmp_path, pa.int64())
     config = manifest(tmp_path, pa.array([4.5])).model_copy(update={"keep": ()})
-    with plan.plan(config, STORAGE, table) as found:
+    with open_plan(config, STORAGE, table) as found:
         assert (found.kept, found.pending) == ([], 1)
 
 

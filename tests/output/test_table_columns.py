@@ -16,7 +16,8 @@ from pipeline.output.fragment import Fragment
 from pipeline.output.layout import PREDICTIONS, fragment_path
 from pipeline.output.prediction_rows import parquet_bytes
 from pipeline.output.table import Predictions
-from pipeline.planning import plan
+from pipeline.planning.plan import open_plan
+from pipeline.planning.selection import Selection
 from tests.support import lakes
 from tests.support.making import STORAGE, prediction_rows, write_fragment
 
@@ -216,7 +217,7 @@ def test_a_table_of_an_older_version_is_planned_and_its_failures_are_told(tmp_pa
     config = ManifestConfig(path=(str(manifest),))
 
     def planned(failed: bool) -> tuple[int, int]:
-        with plan.plan(config, STORAGE, Predictions.open(out, STORAGE), plan.Selection(failed=failed)) as found:
+        with open_plan(config, STORAGE, Predictions.open(out, STORAGE), Selection(failed=failed)) as found:
             return found.account.total.already_done, found.pending
 
     assert (planned(False), planned(True)) == ((1, 2), (0, 1))

@@ -13,8 +13,9 @@ from pipeline.config import RunConfig
 from pipeline.errors import BusyError, ManifestError, SpaceError, StorageError
 from pipeline.output import maintenance, space, widening
 from pipeline.output.handover import Handover, HandoverFile
-from pipeline.planning import claim, plan as pending
-from pipeline.planning.plan import Selection, plan
+from pipeline.planning import claim, plan as plan_module
+from pipeline.planning.plan import open_plan
+from pipeline.planning.selection import Selection
 from pipeline.run import run
 from pipeline.storage.filesystems import Storage
 from tests.support import lakes
@@ -28,7 +29,7 @@ def assignment(tmp_path: Path) -> RunConfig:
 
 
 def assigned(config: RunConfig, run_id: str, *selection: Selection, take_over: bool = False) -> claim.Assignment:
-    found = claim.assign(config, run_id, *selection, take_over=take_over)
+    found = claim.plan_and_claim(config, run_id, *selection, take_over=take_over)
     assert isinstance(found, claim.Assignment)
     return found
 
@@ -44,16 +45,16 @@ def test_a_run_that_planned_before_another_one_made_the_table_plans_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = assignment(tmp_path)
-    target = claim.target
+    target = claim.resolve_target
 
     def overtaken(config: RunConfig) -> claim.Target:
         found = target(config)
-        monkeypatch.setattr(claim, "target", target)
+        monkeypatch.setattr(claim, "resolve_target", target)
         commit_all(assigned(config, "first"))
         return found
 
-    monkeypatch.setattr(claim, "target", overtaken)
-    second = claim.assign(config, "second")
+    monkeypatch.setattr(claim, "resolve_target", overtaken)
+    second = claim.plan_and_claim(config, "second")
     assert isinstance(second, claim.NothingPending)
     assert second.account.total.already_done == 6
 
@@ -63,28 +64,28 @@ def test_predictions_whose_space_is_lost_are_refused(tmp_path: Path) -> None:
     commit_all(assigned(config, "first"))
     (tmp_path / "out" / "space.json").unlink()
     with pytest.raises(SpaceError, match=r"holds predictions but no space\.json, .*\.$"):
-        claim.assign(config, "second")
+        claim.plan_and_claim(config, "second")
 
 
 def formats(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The formats that plans are asked for from now on."""
     asked: list[int] = []
 
-    def noted(*given: Any, id_format: int, **options: Any) -> AbstractContextManager[pending.Plan]:
+    def noted(*given: Any, id_format: int, **options: Any) -> AbstractContextManager[plan_module.Plan]:
         asked.append(id_format)
-        return plan(*given, id_format=id_format, **options)
+        return open_plan(*given, id_format=id_format, **options)
 
-    monkeypatch.setattr(claim, "plan", noted)
+    monkeypatch.setattr(claim, "open_plan", noted)
     return asked
 
 
 def test_an_output_keeps_the_format_that_it_was_made_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, asked = assignment(tmp_path), formats(monkeypatch)
-    assert claim.target(config).format == 2
+    assert claim.resolve_target(config).format == 2
     first = assigned(config, "first", Selection(limit=1))
     first.heartbeat.stop()
     edit_json(tmp_path / "out" / "space.json", format=...)
-    assert claim.target(config).format == 1
+    assert claim.resolve_target(config).format == 1
     second = assigned(config, "second")
     second.heartbeat.stop()
     assert asked == [2, 1]
@@ -120,7 +121,7 @@ def test_a_kept_value_that_does_not_fit_is_found_before_anything_is_claimed(tmp_
     with pytest.raises(
         ManifestError, match=r"4\.5 .*; widen the column with lakelens compact .* --widen rating=double$"
     ):
-        claim.assign(kept, "second")
+        claim.plan_and_claim(kept, "second")
     assert sorted((tmp_path / "out").rglob("*")) == before
     assert widening.widen(first.target.output, STORAGE, {"rating": "double"}) == 0
     third = assigned(kept, "third")
@@ -136,7 +137,7 @@ def test_a_run_that_adds_columns_to_an_output_says_which(tmp_path: Path) -> None
     kept = config.model_copy(update={"manifest": config.manifest.model_copy(update={"keep": ("rating",)})})
     for run_id, sentences in [("second", 1), ("third", 0)]:
         said.clear()
-        found = claim.assign(kept, run_id, say=said.append)
+        found = claim.plan_and_claim(kept, run_id, say=said.append)
         assert isinstance(found, claim.Assignment)
         found.heartbeat.stop()
         assert len([line for line in said if "rating" in line and str(tmp_path / "out") in line]) == sentences
@@ -149,19 +150,19 @@ def test_a_damaged_heartbeat_stops_a_run_with_its_name(tmp_path: Path) -> None:
     sign = tmp_path / "out" / "runs" / "first" / "heartbeat.json"
     sign.write_text("{")
     with pytest.raises(StorageError, match=rf"^{sign} is damaged: .*delete it"):
-        claim.assign(config, "second")
+        claim.plan_and_claim(config, "second")
 
 
 def test_a_live_run_is_not_taken_over_without_a_word(tmp_path: Path) -> None:
     config = assignment(tmp_path)
     first = assigned(config, "first")
     with pytest.raises(BusyError, match=r"^The run first \(.*\) is writing .* --take-over\.$"):
-        claim.assign(config, "second")
+        claim.plan_and_claim(config, "second")
     second = assigned(config, "second", take_over=True)
     assert (first.epoch, second.epoch, second.pending) == (1, 2, 6)
     first.heartbeat.stop()
     with pytest.raises(BusyError, match=r"^The run second "):
-        claim.assign(config, "third")
+        claim.plan_and_claim(config, "third")
     second.heartbeat.stop()
     HandoverFile(second.folder, STORAGE, Handover()).note_rate("torch", 7.5)
     third = assigned(config, "third")
@@ -174,7 +175,7 @@ def test_a_run_that_finds_nothing_to_do_leaves_no_sign_and_asks_no_one(tmp_path:
     first = assigned(config, "first")
     commit_all(first)
     before = sorted(tmp_path.rglob("*"))
-    assert isinstance(claim.assign(config, "second"), claim.NothingPending)
+    assert isinstance(claim.plan_and_claim(config, "second"), claim.NothingPending)
     assert sorted(tmp_path.rglob("*")) == before
     first.heartbeat.stop()
 
@@ -188,15 +189,15 @@ def test_a_plan_whose_committed_files_are_compacted_away_is_made_again(
     for uri in uris[:4]:
         first.table.commit([write_fragment(first.target.output, "images", [uri], 1)], "first", 1)
     first.heartbeat.stop()
-    target = claim.target
+    target = claim.resolve_target
 
     def overtaken(config: RunConfig) -> claim.Target:
         found = target(config)
-        monkeypatch.setattr(claim, "target", target)
+        monkeypatch.setattr(claim, "resolve_target", target)
         list(maintenance.compact(found.output, STORAGE))
         return found
 
-    monkeypatch.setattr(claim, "target", overtaken)
+    monkeypatch.setattr(claim, "resolve_target", overtaken)
     second = assigned(config, "second")
     assert (second.account.total.already_done, second.pending) == (4, 2)
     second.heartbeat.stop()

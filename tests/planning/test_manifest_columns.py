@@ -90,7 +90,7 @@ def test_images_beside_such_names_are_pointed_at_where_they_are(tmp_path: Path) 
 def test_text_in_parquet_that_is_not_utf_8_costs_that_value(tmp_path: Path) -> None:
     columns = {"uri": raw_text(b"/a", b"/\xe9", b"/c"), "caption": raw_text(b"\xff", b"ok", b"ok"), "n": [1, 2, 3]}
     path = parquet(tmp_path, columns)
-    rows, notes = read_with_notes(tmp_path, path, keep=("caption", "n"), suspect=True)
+    rows, notes = read_with_notes(tmp_path, path, keep=("caption", "n"), check_text=True)
     assert rows.column("uri").to_pylist() == ["/a", None, "/c"]
     assert rows.column("caption").to_pylist() == [None, "ok", "ok"]
     assert rows.column("n").to_pylist() == [1, 2, 3]
@@ -379,7 +379,7 @@ def test_text_inside_other_types_that_is_not_utf_8_costs_that_value(tmp_path: Pa
     else:
         path = parquet(tmp_path, {"m": pa.StructArray.from_arrays([text], ["path"])})
         settings = {"columns": ManifestColumns(uri="m.path")}
-    rows, _ = read_with_notes(tmp_path, path, suspect=True, **settings)
+    rows, _ = read_with_notes(tmp_path, path, check_text=True, **settings)
     assert [uri and uri[-2:] for uri in rows.column("uri").to_pylist()] == ["/a", None]
     assert rows.column(PROBLEM).to_pylist()[1] is not None
 

@@ -10,9 +10,10 @@ import pytest
 from pipeline import schema
 from pipeline.config import ManifestConfig, PlanningConfig
 from pipeline.errors import ManifestError
-from pipeline.planning import plan as pending
+from pipeline.planning import plan as plan_module
 from pipeline.planning.account import Counts
-from pipeline.planning.plan import Selection, plan
+from pipeline.planning.plan import open_plan
+from pipeline.planning.selection import Selection
 from pipeline.storage import temporary_folders
 from tests.support import lakes
 from tests.support.making import STORAGE, write_fragment
@@ -105,7 +106,7 @@ def test_a_table_below_an_unusual_folder_is_read(tmp_path: Path, folder: str) ->
 
 def test_pending_files_have_the_pending_columns_and_then_the_kept_ones(tmp_path: Path) -> None:
     rows = [{"uri": "/a", "caption": "x", "stars": 4, "offset": 2, "length": 3, "version": 1}]
-    with plan(config(tmp_path, rows, keep=("stars", "caption")), STORAGE, None) as found:
+    with open_plan(config(tmp_path, rows, keep=("stars", "caption")), STORAGE, None) as found:
         (file,) = found.write_pending(str(tmp_path / "pending"), STORAGE)
     kept = [pa.field("stars", pa.string()), pa.field("caption", pa.string())]
     assert found.kept == kept
@@ -145,11 +146,11 @@ def test_pending_rows_are_ordered_by_dataset_and_then_as_in_the_manifest(tmp_pat
 
 
 def test_a_large_plan_is_cut_into_files_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pending, "PENDING_FILE_ROWS", 4096)
-    monkeypatch.setattr(pending, "PENDING_GROUP_ROWS", 1024)
+    monkeypatch.setattr(plan_module, "PENDING_FILE_ROWS", 4096)
+    monkeypatch.setattr(plan_module, "PENDING_GROUP_ROWS", 1024)
     uris = [f"/{i:05}" for i in range(10_000)]
     pq.write_table(pa.table({"uri": uris}), tmp_path / "m.parquet")
-    with plan(ManifestConfig(path=(str(tmp_path / "m.parquet"),)), STORAGE, None) as found:
+    with open_plan(ManifestConfig(path=(str(tmp_path / "m.parquet"),)), STORAGE, None) as found:
         files = found.write_pending(str(tmp_path / "pending"), STORAGE)
     assert files == sorted(files)
     assert len(files) >= 3
@@ -162,7 +163,7 @@ def test_a_plan_leaves_no_scratch_behind_even_if_it_fails(tmp_path: Path, monkey
     temporary.mkdir()
     monkeypatch.setattr(temporary_folders.tempfile, "tempdir", str(temporary))
     outcome(config(tmp_path, [{"uri": "/a"}]), tmp_path / "pending")
-    with pytest.raises(ManifestError), plan(ManifestConfig(path=(str(tmp_path / "no.csv"),)), STORAGE, None):
+    with pytest.raises(ManifestError), open_plan(ManifestConfig(path=(str(tmp_path / "no.csv"),)), STORAGE, None):
         pass
     assert list(temporary.iterdir()) == []
 
@@ -174,7 +175,7 @@ def test_a_manifest_that_breaks_off_half_way_is_one_sentence(tmp_path: Path) -> 
     (tmp_path / "m.parquet").write_bytes(data)
     with (
         pytest.raises(ManifestError, match=r"Cannot read the manifest .*m\.parquet") as caught,
-        plan(ManifestConfig(path=(str(tmp_path / "m.parquet"),)), STORAGE, None),
+        open_plan(ManifestConfig(path=(str(tmp_path / "m.parquet"),)), STORAGE, None),
     ):
         pass
     assert "\n" not in str(caught.value)
@@ -182,9 +183,9 @@ def test_a_manifest_that_breaks_off_half_way_is_one_sentence(tmp_path: Path) -> 
 
 def test_a_manifest_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
     path = lakes.write_manifest(tmp_path / "m.parquet", [{"uri": f"/{i}"} for i in range(9)])
-    with plan(ManifestConfig(path=(str(path),)), STORAGE, None) as found:
+    with open_plan(ManifestConfig(path=(str(path),)), STORAGE, None) as found:
         lakes.write_manifest(path, [{"uri": f"/{i}"} for i in range(5)])
-        with pytest.raises(ManifestError, match=r"^The manifest has changed while it was read; run again\.$"):
+        with pytest.raises(ManifestError, match=r"changed .* 9 .* 5 .*; run again"):
             found.write_pending(str(tmp_path / "pending"), STORAGE)
 
 
@@ -205,7 +206,7 @@ def test_a_plan_in_little_memory_spills_and_is_the_same(tmp_path: Path) -> None:
     pq.write_table(pa.table({"uri": [*uris, *uris[:1000]]}), tmp_path / "m.parquet")
     manifest = ManifestConfig(path=(str(tmp_path / "m.parquet"),))
     table = committed(tmp_path / "out", {"images": uris[::3]})
-    with plan(manifest, STORAGE, table, limits=PlanningConfig(memory_gb=0.1)) as found:
+    with open_plan(manifest, STORAGE, table, limits=PlanningConfig(memory_gb=0.1)) as found:
         files = found.write_pending(str(tmp_path / "pending"), STORAGE)
     assert found.account.total == Counts(input=301_000, already_done=100_000, left=200_000, duplicates=1000)
     pending_uris = [uri for file in files for uri in pq.read_table(file, columns=["uri"])["uri"].to_pylist()]
@@ -218,7 +219,7 @@ def test_text_that_is_not_utf_8_in_a_condition_is_null_and_told(tmp_path: Path) 
     (tmp_path / "m.csv").write_bytes(b"uri,caption\n/a,x\n/b,\xff\n")
     for name in ("m.parquet", "m.csv"):
         manifest = ManifestConfig(path=(str(tmp_path / name),))
-        with plan(manifest, STORAGE, None, Selection(where="caption = 'x'")) as found:
+        with open_plan(manifest, STORAGE, None, Selection(where="caption = 'x'")) as found:
             assert found.account.total == Counts(input=2, left=1, not_selected=1)
             assert len(found.lines) == 1
 
@@ -230,7 +231,7 @@ def test_text_that_is_not_utf_8_in_parquet_costs_a_value_and_no_plan(tmp_path: P
     columns = {name: pa.array(values, pa.binary()).view(pa.string()) for name, values in texts.items()}
     pq.write_table(pa.table(columns), tmp_path / "m.parquet")
     manifest = ManifestConfig(path=(str(tmp_path / "m.parquet"),), keep=("caption",))
-    with plan(manifest, STORAGE, None) as found:
+    with open_plan(manifest, STORAGE, None) as found:
         files = found.write_pending(str(tmp_path / "pending"), STORAGE)
         notes = found.lines
     pending = [row for file in files for row in pq.read_table(file).to_pylist()]

@@ -12,7 +12,8 @@ from pipeline.config import ManifestConfig
 from pipeline.errors import ConfigError
 from pipeline.output.table import Predictions
 from pipeline.planning.account import Counts
-from pipeline.planning.plan import Selection, plan
+from pipeline.planning.plan import open_plan
+from pipeline.planning.selection import Selection
 from tests.support.making import STORAGE, write_fragment
 from tests.support.plans import committed, config, outcome
 
@@ -131,16 +132,16 @@ def test_only_selected_rows_are_pending_and_the_others_are_counted(
 def test_a_condition_that_does_not_fit_is_one_sentence(tmp_path: Path, where: str) -> None:
     with (
         pytest.raises(ConfigError, match=r"^--where .* does not fit the manifest .*m.*: .*\.$") as caught,
-        plan(config(tmp_path, CHOICE), STORAGE, None, Selection(where=where)),
+        open_plan(config(tmp_path, CHOICE), STORAGE, None, Selection(where=where)),
     ):
         pass
     assert "\n" not in str(caught.value)
 
 
 def test_a_limit_leaves_the_rest(tmp_path: Path) -> None:
-    with plan(config(tmp_path, CHOICE), STORAGE, None, Selection(limit=3)) as found:
+    with open_plan(config(tmp_path, CHOICE), STORAGE, None, Selection(limit=3)) as found:
         files = found.write_pending(str(tmp_path / "pending"), STORAGE)
     assert (found.pending, found.account.total) == (3, Counts(input=8, left=8))
     assert [row["image_id"] for file in files for row in pq.read_table(file).to_pylist()] == ["0", "2", "4"]
-    with plan(config(tmp_path, CHOICE), STORAGE, None, Selection(limit=30)) as found:
+    with open_plan(config(tmp_path, CHOICE), STORAGE, None, Selection(limit=30)) as found:
         assert found.pending == 8

@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 from pipeline.config import RunConfig
 from pipeline.errors import FailureRateError
 from pipeline.output import failed_rows
-from pipeline.planning.plan import Selection
+from pipeline.planning.selection import Selection
 from pipeline.run import run
 from pipeline.storage.filesystems import Storage
 from tests.support import lakes

@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 
 from pipeline.config import RunConfig
 from pipeline.output import maintenance
-from pipeline.planning.plan import Selection
+from pipeline.planning.selection import Selection
 from pipeline.run import run
 from pipeline.storage.filesystems import Storage
 from tests.support import lakes

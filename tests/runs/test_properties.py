@@ -14,7 +14,7 @@ from pipeline.config import ManifestConfig
 from pipeline.output.layout import fragment_path
 from pipeline.output.table import Predictions
 from pipeline.planning.account import Counts
-from pipeline.planning.plan import plan
+from pipeline.planning.plan import open_plan
 from pipeline.run import run
 from tests.support import lakes
 from tests.support.making import STORAGE, encoded, photo, write_fragment
@@ -60,7 +60,7 @@ def test_every_manifest_row_is_counted_exactly_once(
     ids = sorted({row["image_id"] for row in rows if row["image_id"]})
     done = data.draw(st.lists(st.sampled_from(ids), unique=True)) if ids else []
     table.commit([write_fragment(str(folder / "out"), "d", done, 1)] if done else [], "run", 1)
-    with plan(manifest, STORAGE, table) as found:
+    with open_plan(manifest, STORAGE, table) as found:
         files = found.write_pending(str(folder / "pending"), STORAGE)
     found.account.check()
     assert found.account.total.input == len(rows)

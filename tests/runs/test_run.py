@@ -16,7 +16,7 @@ from pipeline import schema
 from pipeline.errors import EngineError, FailureRateError, SpaceError
 from pipeline.planning import claim
 from pipeline.planning.account import Progress
-from pipeline.planning.plan import plan
+from pipeline.planning.plan import open_plan
 from pipeline.run import run
 from pipeline.storage.filesystems import Storage
 from tests.support import lakes
@@ -128,8 +128,10 @@ def test_labels_and_embeddings_are_those_of_transformers_and_every_space_has_its
     where = (tmp_path / "images", model, tmp_path / "out" / "{space}")
     run(lakes.settings(*where, *overrides))
     (space,) = (tmp_path / "out").iterdir()
-    assert claim.target(lakes.settings(*where, *overrides)).output == str(space)
-    other = claim.target(lakes.settings(*where, f"embedding.pooling={'mean' if pooling == 'cls' else 'cls'}"))
+    assert claim.resolve_target(lakes.settings(*where, *overrides)).output == str(space)
+    other = claim.resolve_target(
+        lakes.settings(*where, f"embedding.pooling={'mean' if pooling == 'cls' else 'cls'}")
+    )
     assert Path(other.output).parent == space.parent
     assert (other.output != str(space), other.table) == (True, None)
     rows = {row["uri"]: row for row in lakes.predictions(space)}
@@ -212,7 +214,7 @@ def test_a_run_that_fails_wholesale_is_stopped_and_commits_nothing(model: Path, 
     ):
         run(settings)
     assert list((tmp_path / "out" / "predictions").glob("*/*/*.parquet")) == []
-    with plan(settings.manifest, Storage(), claim.target(settings).table) as found:
+    with open_plan(settings.manifest, Storage(), claim.resolve_target(settings).table) as found:
         assert found.pending == 500
 
 

@@ -21,7 +21,7 @@ from pipeline.output.layout import fragment_path
 from pipeline.output.table import Predictions
 from pipeline.planning import claim, listing, manifest
 from pipeline.planning.listing_report import Listing
-from pipeline.planning.plan import plan
+from pipeline.planning.plan import open_plan
 from pipeline.run import run
 from pipeline.storage import sql
 from pipeline.storage.filesystems import Storage
@@ -98,7 +98,7 @@ def test_a_new_object_is_found_by_the_next_run(
     (path,) = lakes.folder_of_images(tmp_path, 1, first=999)
     server.filesystem().put_file(str(path), f"{BUCKET}/first/images/new/{path.name}")
     settings = lakes.settings(f"{lake}/images/", f"{lake}/model", finished)
-    with plan(settings.manifest, Storage(), claim.target(settings).table) as found:
+    with open_plan(settings.manifest, Storage(), claim.resolve_target(settings).table) as found:
         assert (found.account.total.already_done, found.pending) == (62, 1)
     assert run(settings).account.total.ok == 1
     assert len(rows_of(finished)) == 63
@@ -144,9 +144,9 @@ def test_an_endpoint_in_the_config_needs_none_in_the_environment(
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     overrides = (f"storage.endpoint_url={server.endpoint_url}", "storage.region=us-east-1")
     settings = lakes.settings(f"{lake}/manifest.parquet", f"{lake}/model", finished, *overrides)
-    target = claim.target(settings)
+    target = claim.resolve_target(settings)
     assert target.table is not None
-    with plan(settings.manifest, target.storage, target.table) as found:
+    with open_plan(settings.manifest, target.storage, target.table) as found:
         assert found.account.total.already_done == 62
 
 

@@ -23,9 +23,9 @@ from pipeline.errors import OvertakenError
 from pipeline.output import delta_log, orphans
 from pipeline.output.fragment import Fragment, Rest
 from pipeline.output.table import Predictions
-from pipeline.planning import claim, plan
+from pipeline.planning import claim
 from pipeline.planning.claim import Assignment, NothingPending
-from pipeline.planning.plan import Selection
+from pipeline.planning.selection import NEW_AND_CHANGED, Selection
 from pipeline.storage.filesystems import Storage
 from tests.support import lakes, seaweed
 from tests.support.making import write_fragment
@@ -94,7 +94,7 @@ def outputs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Ca
 
 def first_run(config: RunConfig) -> None:
     """Half of the rows are there, as failed ones in one file, and an orphan beside it."""
-    assigned = claim.assign(config, "before", Selection(limit=4))
+    assigned = claim.plan_and_claim(config, "before", Selection(limit=4))
     assert isinstance(assigned, Assignment)
     write(assigned, IDS[:1])
     commit(assigned, [write(assigned, IDS[:4])])
@@ -149,8 +149,8 @@ def commit(assigned: Assignment, fragments: list[Fragment], steps: Steps | None 
 
 def work(config: RunConfig, run_id: str, steps: Steps | None = None) -> None:
     """What a run does to its output: the failed rows again, two by two, and the new ones."""
-    for selection in (FAILED, plan.MISSING):
-        assigned = claim.assign(config, run_id, selection, take_over=True)
+    for selection in (FAILED, NEW_AND_CHANGED):
+        assigned = claim.plan_and_claim(config, run_id, selection, take_over=True)
         if isinstance(assigned, NothingPending):
             continue
         table = assigned.table

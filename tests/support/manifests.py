@@ -25,12 +25,14 @@ def read(scratch: Path, *paths: object, **settings: Any) -> pa.Table:
 
 
 def read_with_notes(
-    scratch: Path, *paths: object, suspect: bool = False, id_format: int = 2, **settings: Any
+    scratch: Path, *paths: object, check_text: bool = False, id_format: int = 2, **settings: Any
 ) -> tuple[pa.Table, list[str]]:
     """The checked rows, and what is said of the manifests."""
     config = ManifestConfig(path=tuple(map(str, paths)), **settings)
     with duckdb.connect() as connection:
-        found = manifest.create_input(connection, config, STORAGE, scratch, id_format=id_format, suspect=suspect)
+        found = manifest.create_input(
+            connection, config, STORAGE, scratch, id_format=id_format, check_text=check_text
+        )
         return connection.sql(f"FROM input ORDER BY {ORDINAL}").to_arrow_table(), [*found.notes]
 
 

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 from pipeline.config import ManifestConfig
 from pipeline.output.table import Predictions
 from pipeline.planning.account import Account
-from pipeline.planning.plan import MISSING, Selection, plan
+from pipeline.planning.plan import open_plan
+from pipeline.planning.selection import NEW_AND_CHANGED, Selection
 from tests.support.making import STORAGE, write_fragment
 
 Rows = list[dict[str, Any]]
@@ -26,10 +27,10 @@ def outcome(
     manifest: ManifestConfig,
     out: Path,
     table: Predictions | None = None,
-    selection: Selection = MISSING,
+    selection: Selection = NEW_AND_CHANGED,
 ) -> tuple[Account, Rows]:
     """The account of a plan, and its pending rows as they are on disk."""
-    with plan(manifest, STORAGE, table, selection) as found:
+    with open_plan(manifest, STORAGE, table, selection) as found:
         files = found.write_pending(str(out), STORAGE)
         assert found.pending == found.account.total.left
     found.account.check()
