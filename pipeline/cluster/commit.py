@@ -91,7 +91,7 @@ class Committer:
             self.close(stopped)
 
     def add(self, write: ObjectRef) -> None:
-        """Take a running `write_fragments` task; waits while too many are in flight.
+        """Take a running write task; waits while too many are in flight.
 
         Raises: whatever made an earlier write or commit fail.
         """

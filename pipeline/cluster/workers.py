@@ -1,13 +1,11 @@
-"""The only Ray callables: `read_pending`, `Decoder`, `Predictor`, `write_fragments`, `write_rest`.
+"""What Ray runs on blocks of rows: `read_pending`, `Decoder`, `Predictor`.
 
-Thin: each turns one block into another, row for row in the same order, by the modules that do the work.
+They are thin: each turns one block into another, row for row in the same order. Other modules do the work.
 """
 
-import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import Any
 
@@ -15,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import ray
 from numpy.typing import NDArray
 
 from pipeline import schema, stage_seconds
@@ -26,7 +23,7 @@ from pipeline.engines.base import Engine, Scored
 from pipeline.engines.batch_size_cache import BatchSizeCache
 from pipeline.engines.batch_sizer import BatchSizer
 from pipeline.engines.batching import MicroBatches
-from pipeline.errors import STORE_CODES, ErrorCode, LakeLensError, MovedError, RowError, StorageError
+from pipeline.errors import ErrorCode, LakeLensError, RowError, StorageError
 from pipeline.images.fetch import Fetcher, Request
 from pipeline.images.options import DecodeOptions
 from pipeline.images.pixels import DensePixels
@@ -34,19 +31,13 @@ from pipeline.images.sandbox import IsolatedDecoder
 from pipeline.images.sandbox_processes import Report
 from pipeline.models import int8 as quantized
 from pipeline.models.model import resolve
-from pipeline.output.fragment import Fragment, Rest
-from pipeline.output.layout import Layout, fragment_path, partition_of
-from pipeline.output.prediction_rows import Outputs, parquet_bytes
+from pipeline.output.layout import Layout
+from pipeline.output.prediction_rows import Outputs
 from pipeline.preprocessing import Preprocessing
 from pipeline.stage_seconds import Seconds
 from pipeline.storage import data_uris
-from pipeline.storage.filesystems import Storage, failure
+from pipeline.storage.filesystems import Storage
 from pipeline.storage.uris import DATA_PATTERN, is_data, redacted
-
-WRITES = 8
-"""Fragments of one group of blocks that are written at once: a lake can have many small datasets."""
-EXAMPLES = 3
-"""Failed rows of a fragment that are named if the run is stopped for its failures."""
 
 
 def read_pending(files: pa.Table, storage: Storage) -> Iterator[pa.Table]:
@@ -188,67 +179,6 @@ class Predictor:
         return MicroBatches(len(pixels), self._sizer, start, self._engine.in_flight)
 
 
-@ray.remote(num_cpus=0, max_retries=3, retry_exceptions=[StorageError])  # type: ignore[untyped-decorator]
-def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int) -> list[Fragment]:
-    """Write `schema.PREDICTIONS` rows as one Parquet file for each dataset and outcome; not visible yet.
-
-    Raises: StorageError. A task that is run again writes files of other names, and only the last are named.
-    """
-    seconds = stage_seconds.of(blocks)
-    rows = pa.concat_tables(blocks, promote_options="default").replace_schema_metadata(None)
-    groups = rows.select(list(schema.PARTITIONS)).group_by(list(schema.PARTITIONS)).aggregate([]).to_pylist()
-
-    def write(group: dict[str, str]) -> Fragment:
-        dataset, outcome = group[schema.DATASET], group[schema.OUTCOME]
-        mine = pc.and_(pc.equal(rows[schema.DATASET], dataset), pc.equal(rows[schema.OUTCOME], outcome))
-        mine = rows.filter(mine)
-        data = parquet_bytes(mine.select(schema.fragment(mine.schema).names))
-        path = fragment_path(dataset, outcome, epoch)
-        storage.write(Layout(output).fragment(path), data)
-        return Fragment(
-            path, dataset, outcome, mine.num_rows, len(data), _examples(mine), _refused(mine), _replaces(mine)
-        )
-
-    with ThreadPoolExecutor(max_workers=WRITES) as pool:
-        written = list(pool.map(write, groups))
-    return [dataclasses.replace(first, seconds=seconds) for first in written[:1]] + written[1:]
-
-
-@ray.remote(num_cpus=0, max_retries=3, retry_exceptions=[StorageError])  # type: ignore[untyped-decorator]
-def write_rest(path: str, newer: Sequence[str], *, output: str, storage: Storage, epoch: int) -> Rest:
-    """Write a visible file without the rows whose ids are in newer files, as a file that is not visible yet.
-
-    Nothing is written if it has none of them, or no others. Raises: MovedError if one of the files is gone,
-    StorageError.
-    """
-    ids = pa.chunked_array([_ids(Layout(output).fragment(other), storage) for other in newer], pa.string())
-    data = storage.read(Layout(output).fragment(path))
-    if data is None:
-        raise MovedError(f"{Layout(output).fragment(path)} is gone.")
-    rows = pq.read_table(pa.BufferReader(data), partitioning=None)
-    others = rows.filter(pc.invert(pc.is_in(rows[schema.IMAGE_ID], ids)))
-    removed = rows.num_rows - others.num_rows
-    if not removed or not others.num_rows:
-        return Rest(removed, None)
-    dataset, outcome = partition_of(path)
-    data, path = parquet_bytes(others), fragment_path(dataset, outcome, epoch)
-    storage.write(Layout(output).fragment(path), data)
-    return Rest(removed, Fragment(path, dataset, outcome, others.num_rows, len(data)))
-
-
-def _ids(uri: str, storage: Storage) -> pa.Array:
-    """The ids of a file's rows. Raises: MovedError if it is gone, StorageError."""
-    fs, path = storage.filesystem(uri)
-    try:
-        with fs.open(path, "rb") as file:
-            rows = pq.read_table(file, columns=[schema.IMAGE_ID], partitioning=None)
-        return rows[schema.IMAGE_ID].combine_chunks()
-    except FileNotFoundError as error:
-        raise MovedError(f"{uri} is gone.") from error
-    except Exception as error:
-        raise failure(error, uri) from error
-
-
 def _facts(report: Report | RowError, digest: str | None) -> tuple[Any, ...]:
     """The values of `schema.DECODED`, but for the attempts."""
     if isinstance(report, RowError):
@@ -264,22 +194,6 @@ def _kept_uris(rows: pa.Table) -> pa.ChunkedArray:
         return uris
     kept = [data_uris.hashed(uri) if is_data(uri) else uri for uri in uris.to_pylist()]
     return pa.chunked_array([pa.array(kept, pa.string())])
-
-
-def _examples(group: pa.Table) -> tuple[str, ...]:
-    failed = group.filter(pc.is_valid(group["error_code"])).slice(0, EXAMPLES)
-    return tuple(f"{redacted(row[schema.URI])}: {row['error_code']}" for row in failed.to_pylist())
-
-
-def _refused(group: pa.Table) -> int:
-    """Failed rows for which the store is to blame."""
-    codes = pa.array([code.value for code in STORE_CODES])
-    return int(pc.sum(pc.is_in(group["error_code"], codes)).as_py() or 0)
-
-
-def _replaces(group: pa.Table) -> tuple[str, ...]:
-    """The visible files that hold older rows of some of these ids."""
-    return tuple(sorted(pc.unique(group[schema.REPLACES].drop_null()).to_pylist()))
 
 
 def _requests(rows: pa.Table, bytes_column: str) -> list[Request]:

@@ -10,9 +10,14 @@ from ray import ObjectRef
 from pipeline.cluster.commit import Newer
 from pipeline.cluster.gather import Groups
 from pipeline.cluster.started import Block, Started
-from pipeline.cluster.workers import write_fragments, write_rest
+from pipeline.errors import StorageError
 from pipeline.output.fragment import Rest
+from pipeline.output.fragment_files import write_fragments, write_remaining_rows
 from pipeline.storage.filesystems import Storage
+
+_OPTIONS = {"num_cpus": 0, "max_retries": 3, "retry_exceptions": [StorageError]}
+write_task = ray.remote(**_OPTIONS)(write_fragments)
+rewrite_task = ray.remote(**_OPTIONS)(write_remaining_rows)
 
 
 class Writers:
@@ -29,11 +34,11 @@ class Writers:
                 yield self._write(group)
 
     def _write(self, group: Sequence[Block]) -> ObjectRef:
-        return self._started.task(write_fragments.remote(*(ref for ref, _ in group), **self._place))
+        return self._started.task(write_task.remote(*(ref for ref, _ in group), **self._place))
 
     def rewrite(self, replaced: Newer) -> dict[str, Rest]:
         """Write each file again without the rows that newer files replace, and wait for all of them."""
         refs = [
-            self._started.task(write_rest.remote(path, newer, **self._place)) for path, newer in replaced.items()
+            self._started.task(rewrite_task.remote(path, newer, **self._place)) for path, newer in replaced.items()
         ]
         return dict(zip(replaced, ray.get(refs), strict=True))

@@ -22,7 +22,7 @@ LIST_S = 0.3
 TITLES = {
     "decoder": ("ray::MapWorker(MapBatches(Decoder))",),
     "predictor": ("ray::MapWorker(MapBatches(Predictor))",),
-    "writer": ("ray::write_fragments", "ray::write_rest"),
+    "writer": ("ray::write_fragments", "ray::write_remaining_rows"),
 }
 """What Ray calls the processes of each kind."""
 ENVIRONMENT = {

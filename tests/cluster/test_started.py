@@ -142,7 +142,7 @@ def _overtake(job: Hanging) -> None:
 @pytest.fixture
 def workers_that_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "block_rows", lambda rate, **_: BLOCK)
-    monkeypatch.setattr(writers, "write_fragments", hanging.write_when_told)
+    monkeypatch.setattr(writers, "write_task", hanging.write_when_told)
 
 
 ENDS: dict[str, tuple[Callable[[Hanging], None], type[BaseException] | None]] = {

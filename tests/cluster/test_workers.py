@@ -12,16 +12,15 @@ from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from pipeline import schema
-from pipeline.cluster.workers import Decoder, Predictor, write_fragments, write_rest
+from pipeline.cluster.workers import Decoder, Predictor
 from pipeline.config import RunConfig
 from pipeline.engines import loading
 from pipeline.engines.base import Engine, Scored
-from pipeline.errors import EngineError, ModelError, MovedError, OutOfMemory
+from pipeline.errors import EngineError, ModelError, OutOfMemory
 from pipeline.models.model import Model, resolve
-from pipeline.output.fragment import Rest
+from pipeline.output.fragment_files import write_fragments
 from pipeline.storage.filesystems import Storage
 from tests.support import lakes
-from tests.support.making import write_fragment
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +142,9 @@ def test_a_fragment_is_written_for_each_dataset_and_outcome(
     paths[0].write_text("no image")
     rows = pending(paths).set_column(2, schema.PENDING.field("dataset"), pa.array(["a/b", "c"] * 3))
     scored = predictor(settings, model)(Decoder(settings, model.preprocessing, "run")(rows))
-    write = write_fragments._function
-    fragments = write(scored.slice(0, 2), scored.slice(2), output=str(tmp_path), storage=Storage(), epoch=7)
+    fragments = write_fragments(
+        scored.slice(0, 2), scored.slice(2), output=str(tmp_path), storage=Storage(), epoch=7
+    )
     found = {(one.dataset, one.outcome): one for one in fragments}
     assert {key: one.rows for key, one in found.items()} == {
         ("a/b", "failed"): 1,
@@ -165,25 +165,6 @@ def test_a_fragment_names_the_files_that_hold_older_rows_of_its_ids(
     replaces = pa.array(["dataset=d/outcome=failed/2", None, "dataset=d/outcome=failed/1", None], pa.string())
     rows = rows.set_column(rows.column_names.index(schema.REPLACES), schema.REPLACES, replaces)
     scored = predictor(settings, model)(Decoder(settings, model.preprocessing, "run")(rows))
-    (one,) = write_fragments._function(scored, output=str(tmp_path), storage=Storage(), epoch=7)
+    (one,) = write_fragments(scored, output=str(tmp_path), storage=Storage(), epoch=7)
     assert one.replaces == ("dataset=d/outcome=failed/1", "dataset=d/outcome=failed/2")
     assert schema.REPLACES not in pq.read_schema(tmp_path / "predictions" / one.path).names
-
-
-def test_a_file_is_written_without_the_rows_whose_ids_newer_files_hold(tmp_path: Path) -> None:
-    def rest_of(path: str, *newer: str) -> Rest:
-        return write_rest._function(path, list(newer), output=str(tmp_path), storage=Storage(), epoch=2)
-
-    old = write_fragment(str(tmp_path), "a b/%", ["1", "2", "3", "4"], 1).path
-    first, second, all_, none = (
-        write_fragment(str(tmp_path), "a b/%", ids, 2).path for ids in (["3", "new"], ["1"], list("1234"), ["5"])
-    )
-    found = rest_of(old, first, second)
-    assert found.fragment is not None
-    assert (found.removed, found.fragment.rows, found.fragment.dataset) == (2, 2, "a b/%")
-    kept = pq.read_table(tmp_path / "predictions" / found.fragment.path, partitioning=None)
-    assert kept["image_id"].to_pylist() == ["2", "4"]
-    assert (rest_of(old, all_), rest_of(old, none)) == (Rest(4, None), Rest(0, None))
-    for gone in ((old, "dataset=a/outcome=ok/2-gone.parquet"), ("dataset=a/outcome=ok/1-gone.parquet", first)):
-        with pytest.raises(MovedError, match="gone"):
-            rest_of(*gone)

@@ -14,7 +14,6 @@ from deltalake import DeltaTable
 from ray import ObjectRef
 
 from pipeline import schema
-from pipeline.cluster import workers
 from pipeline.cluster.budget import FailureBudget
 from pipeline.cluster.commit import Committer, Newer, Replacements
 from pipeline.cluster.ledger import Ledger
@@ -22,6 +21,7 @@ from pipeline.config import FailuresConfig, RunConfig
 from pipeline.errors import OvertakenError
 from pipeline.output import delta_log, orphans
 from pipeline.output.fragment import Fragment, Rest
+from pipeline.output.fragment_files import write_remaining_rows
 from pipeline.output.table import Predictions
 from pipeline.planning import claim
 from pipeline.planning.claim import Assignment, NothingPending
@@ -138,8 +138,10 @@ def commit(assigned: Assignment, fragments: list[Fragment], steps: Steps | None 
     table, place = assigned.table, {"output": assigned.target.output, "storage": assigned.target.storage}
 
     def rewrite(replaced: Newer) -> dict[str, Rest]:
-        write_rest = workers.write_rest._function
-        return {path: write_rest(path, newer, epoch=assigned.epoch, **place) for path, newer in replaced.items()}
+        return {
+            path: write_remaining_rows(path, newer, epoch=assigned.epoch, **place)
+            for path, newer in replaced.items()
+        }
 
     ledger, replacements = WatchedLedger(assigned, steps), Replacements(table.holders, rewrite)
     committer = Committer(table, assigned.run_id, assigned.epoch, 0.0, ledger, replacements)

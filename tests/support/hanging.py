@@ -11,11 +11,12 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from pipeline.cluster.workers import Decoder, Predictor, write_fragments
+from pipeline.cluster.workers import Decoder, Predictor
 from pipeline.config import RunConfig
 from pipeline.engines import loading
 from pipeline.engines.base import Engine, Scored
 from pipeline.output.fragment import Fragment
+from pipeline.output.fragment_files import write_fragments
 from pipeline.storage.filesystems import Storage
 
 HOUR_S = 3600
@@ -79,8 +80,7 @@ def write_when_told(*blocks: pa.Table, output: str, **place: Any) -> list[Fragme
         (folder / HELD).touch()
         while not (folder / WORD).exists():
             time.sleep(0.02)
-    written: list[Fragment] = write_fragments._function(*blocks, output=output, **place)
-    return written
+    return write_fragments(*blocks, output=output, **place)
 
 
 def sleep(seconds: float) -> None:

@@ -1,0 +1,97 @@
+"""Write rows as Parquet files that no commit names yet, so that no reader sees them."""
+
+import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import schema, stage_seconds
+from pipeline.errors import STORE_CODES, MovedError
+from pipeline.output.fragment import Fragment, Rest
+from pipeline.output.layout import Layout, fragment_path, partition_of
+from pipeline.output.prediction_rows import parquet_bytes
+from pipeline.storage.filesystems import Storage, failure
+from pipeline.storage.uris import redacted
+
+WRITES = 8
+"""Fragments of one group of blocks that are written at once: a lake can have many small datasets."""
+EXAMPLES = 3
+"""Failed rows of a fragment that a message names if the run stops because of its failures."""
+
+
+def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int) -> list[Fragment]:
+    """Write `schema.PREDICTIONS` rows as one Parquet file for each dataset and outcome.
+
+    Each call uses new file names, so a task may run again: only the files of its last run are committed.
+    Raises: StorageError.
+    """
+    seconds = stage_seconds.of(blocks)
+    rows = pa.concat_tables(blocks, promote_options="default").replace_schema_metadata(None)
+    groups = rows.select(list(schema.PARTITIONS)).group_by(list(schema.PARTITIONS)).aggregate([]).to_pylist()
+
+    def write(group: dict[str, str]) -> Fragment:
+        dataset, outcome = group[schema.DATASET], group[schema.OUTCOME]
+        mine = pc.and_(pc.equal(rows[schema.DATASET], dataset), pc.equal(rows[schema.OUTCOME], outcome))
+        mine = rows.filter(mine)
+        data = parquet_bytes(mine.select(schema.fragment(mine.schema).names))
+        path = fragment_path(dataset, outcome, epoch)
+        storage.write(Layout(output).fragment(path), data)
+        return Fragment(
+            path, dataset, outcome, mine.num_rows, len(data), _examples(mine), _refused(mine), _replaces(mine)
+        )
+
+    with ThreadPoolExecutor(max_workers=WRITES) as pool:
+        written = list(pool.map(write, groups))
+    return [dataclasses.replace(first, seconds=seconds) for first in written[:1]] + written[1:]
+
+
+def write_remaining_rows(path: str, newer: Sequence[str], *, output: str, storage: Storage, epoch: int) -> Rest:
+    """Write the rows of a visible file whose ids are not in newer files as a new file.
+
+    Write nothing if all rows remain, or none. Raises: MovedError if one of the files is gone, StorageError.
+    """
+    ids = pa.chunked_array([_ids(Layout(output).fragment(other), storage) for other in newer], pa.string())
+    data = storage.read(Layout(output).fragment(path))
+    if data is None:
+        raise MovedError(f"{Layout(output).fragment(path)} is gone.")
+    rows = pq.read_table(pa.BufferReader(data), partitioning=None)
+    others = rows.filter(pc.invert(pc.is_in(rows[schema.IMAGE_ID], ids)))
+    removed = rows.num_rows - others.num_rows
+    if not removed or not others.num_rows:
+        return Rest(removed, None)
+    dataset, outcome = partition_of(path)
+    data, path = parquet_bytes(others), fragment_path(dataset, outcome, epoch)
+    storage.write(Layout(output).fragment(path), data)
+    return Rest(removed, Fragment(path, dataset, outcome, others.num_rows, len(data)))
+
+
+def _ids(uri: str, storage: Storage) -> pa.Array:
+    """Read the ids of a file's rows. Raises: MovedError if the file is gone, StorageError."""
+    fs, path = storage.filesystem(uri)
+    try:
+        with fs.open(path, "rb") as file:
+            rows = pq.read_table(file, columns=[schema.IMAGE_ID], partitioning=None)
+        return rows[schema.IMAGE_ID].combine_chunks()
+    except FileNotFoundError as error:
+        raise MovedError(f"{uri} is gone.") from error
+    except Exception as error:
+        raise failure(error, uri) from error
+
+
+def _examples(group: pa.Table) -> tuple[str, ...]:
+    failed = group.filter(pc.is_valid(group["error_code"])).slice(0, EXAMPLES)
+    return tuple(f"{redacted(row[schema.URI])}: {row['error_code']}" for row in failed.to_pylist())
+
+
+def _refused(group: pa.Table) -> int:
+    """Count the rows that failed because of the store."""
+    codes = pa.array([code.value for code in STORE_CODES])
+    return int(pc.sum(pc.is_in(group["error_code"], codes)).as_py() or 0)
+
+
+def _replaces(group: pa.Table) -> tuple[str, ...]:
+    """Return the visible files that hold older rows of these ids."""
+    return tuple(sorted(pc.unique(group[schema.REPLACES].drop_null()).to_pylist()))
