@@ -40,7 +40,7 @@ def busy(settings: RunConfig, rate: float, log: Path) -> float:
     assignment = claim.plan_and_claim(settings, run_id)
     assert isinstance(assignment, claim.Assignment)
     with assignment.heartbeat, connection.connected(None), Started(run_id) as started:
-        sizes = pools.sized(settings.workers, node_resources.alive(), "GPU")
+        sizes = pools.plan_pools(settings.workers, node_resources.live(), "GPU")
         setup = Setup(settings, assignment, sizes, "torch", feed.ROWS)
         decoded = stages.images(stages.rows(setup), setup)
         scored = fixed_rate_device.predicted(decoded, sizes.predictors, settings, assignment, feed.ROWS, rate, log)

@@ -48,9 +48,9 @@ def measure(block_rows: int, rate: float, seconds: float, folder: Path) -> dict[
     assignment = claim.plan_and_claim(settings, run_id)
     assert isinstance(assignment, claim.Assignment)
     with assignment.heartbeat, connection.connected(None), Started(run_id) as started:
-        sizes = pools.sized(settings.workers, node_resources.alive(), "GPU")
+        sizes = pools.plan_pools(settings.workers, node_resources.live(), "GPU")
         rows = stages.rows(Setup(settings, assignment, sizes, "torch", block_rows))
-        fed = pools.pooled(rows, ReadyDecoder, sizes.decoders, block_rows=block_rows, run_id=run_id)
+        fed = pools.map_actors(rows, ReadyDecoder, sizes.decoders, block_rows=block_rows, run_id=run_id)
         scored = fixed_rate_device.predicted(fed, sizes.predictors, settings, assignment, block_rows, rate, log)
         count = sum(rows for _, rows in started.blocks(scored))
     busy = fixed_rate_device.busy_share(log)

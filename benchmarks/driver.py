@@ -132,11 +132,11 @@ def main() -> None:
         return stages.rows(replace(setup, block_rows=BLOCK))
 
     def images(rows: Dataset, setup: Setup) -> Dataset:
-        return pools.pooled(rows, FakeDecoder, setup.pools.decoders, run_id=setup.assignment.run_id)
+        return pools.map_actors(rows, FakeDecoder, setup.pools.decoders, run_id=setup.assignment.run_id)
 
     def scored(images: Dataset, setup: Setup) -> Dataset:
         fake = {"run_id": setup.assignment.run_id, "rate": options.rate}
-        return pools.pooled(images, FakePredictor, setup.pools.predictors, **fake)
+        return pools.map_actors(images, FakePredictor, setup.pools.predictors, **fake)
 
     with TemporaryDirectory(prefix="lakelens-driver-") as folder:
         settings, watch = settings_of(Path(folder), options.rows), Watch()

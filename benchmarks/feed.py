@@ -41,9 +41,9 @@ def lakelens(settings: RunConfig) -> float:
     assignment = claim.plan_and_claim(settings, run_id)
     assert isinstance(assignment, claim.Assignment)
     with assignment.heartbeat, connection.connected(None), Started(run_id) as started:
-        sizes = pools.sized(settings.workers, node_resources.alive(), None)
+        sizes = pools.plan_pools(settings.workers, node_resources.live(), None)
         setup = Setup(settings, assignment, sizes, "", ROWS)
-        fed = pools.pooled(stages.images(stages.rows(setup), setup), Nothing, sizes.predictors, run_id=run_id)
+        fed = pools.map_actors(stages.images(stages.rows(setup), setup), Nothing, sizes.predictors, run_id=run_id)
         return steady.rate([(time.perf_counter(), rows) for _, rows in started.blocks(fed)])
 
 

@@ -59,7 +59,7 @@ def predicted(
     log: Path,
 ) -> Dataset:
     """Run the predictor stage on devices of `rate` images/s."""
-    return pools.pooled(
+    return pools.map_actors(
         decoded,
         Predictor,
         pool,

@@ -1,6 +1,6 @@
-"""The start of a submitted run: a job may get another Python than the cluster's own, which lacks packages.
+"""Start a submitted run. A job may get another Python than the cluster's, without LakeLens's packages.
 
-It has to be read by old versions of Python, and by those that have the standard library alone.
+Old versions of Python must be able to read this file, with the standard library alone.
 """
 
 import importlib
@@ -10,9 +10,9 @@ NEEDED = (3, 11)
 
 
 def main() -> None:
-    """Run a command, or say which Python this is, and what it lacks."""
+    """Run a command, or report which Python this is and what it lacks."""
     if sys.version_info < NEEDED:
-        return _refuse("is version " + sys.version.split()[0] + ", and LakeLens needs 3.11 or newer")
+        return _refuse("is version " + sys.version.split()[0] + ", but LakeLens needs 3.11 or newer")
     try:
         command = importlib.import_module("jobs.__main__")
         importlib.import_module("jobs." + sys.argv[1])
@@ -22,8 +22,8 @@ def main() -> None:
 
 
 def _refuse(reason: str) -> None:
-    message = "The Python of this job, " + sys.executable + ", " + reason + ": "
-    message += "name one that has LakeLens's packages with `lakelens submit --python PATH`, or install them there."
+    message = "The Python of this job, " + sys.executable + ", " + reason + ". "
+    message += "Install LakeLens's packages there, or name a Python that has them: lakelens submit --python PATH."
     if sys.version_info >= NEEDED:
         from jobs import logs
 

@@ -1,4 +1,4 @@
-"""`lakelens status`: the runs that were submitted to a cluster."""
+"""`lakelens status`: list the runs that were submitted to a cluster."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ def main(
     job_id: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Only this job.")] = None,
     ca_file: CaFile = None,
 ) -> None:
-    """List the submitted runs that the Ray cluster remembers, the newest first."""
+    """List the submitted runs that the Ray cluster still knows, the newest first."""
     submissions = Submissions(address, ca_file)
     jobs = submissions.all() if job_id is None else [submissions.find(job_id)]
     if not jobs:

@@ -1,4 +1,4 @@
-"""`lakelens stop`: end a submitted run."""
+"""`lakelens stop`: stop a submitted run."""
 
 from typing import Annotated
 
@@ -11,9 +11,9 @@ from pipeline.cluster.submission import Submissions
 
 def main(
     address: Dashboard,
-    job_id: Annotated[str, typer.Argument(metavar="JOB", help="As `status` lists it.")],
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as `status` lists it.")],
     ca_file: CaFile = None,
 ) -> None:
-    """Ask a submitted run to commit what is predicted, and to end."""
+    """Ask a submitted run to commit what it has predicted, and to end."""
     stopped = Submissions(address, ca_file).stop(job_id)
     console.say(f"job {job_id} {'is stopping' if stopped else 'had ended already'}")

@@ -1,4 +1,4 @@
-"""`lakelens submit`: a run as a job of a Ray cluster."""
+"""`lakelens submit`: start a run as a job of a Ray cluster."""
 
 from typing import Annotated
 
@@ -26,15 +26,15 @@ def main(
     ] = None,
     python: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Python on the cluster that runs the job. Default: that on the PATH."),
+        typer.Option(metavar="PATH", help="The cluster's Python that runs the job. Default: the one on its PATH."),
     ] = None,
     ca_file: CaFile = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Show its log, and exit with its exit code.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Show the job's log, and exit with its exit code.")] = False,
 ) -> None:
     """Submit `lakelens run CONFIG` to the Ray cluster whose dashboard is at --address.
 
-    LakeLens itself goes with it; what it needs is in the cluster's image. A run that was submitted and has not
-    ended is not submitted again; one that has ended is, and goes on where it was.
+    LakeLens itself is sent along. Its dependencies must be in the cluster's image. A run that has not ended is not
+    submitted again. One that has ended is, and continues where it stopped.
     """
     settings = config.load(path, overrides or [])
     environment = runtime_environment.read(runtime_env) if runtime_env else None
@@ -43,19 +43,18 @@ def main(
     submissions = Submissions(address, ca_file)
     job_id = submissions.submit(settings, options, environment, python)
     console.say(f"job {job_id}")
-    if not wait:
-        console.note(f"lakelens status {job_id} --address {address} tells how it goes.")
-        return
-    raise typer.Exit(_followed(submissions, job_id))
+    if wait:
+        raise typer.Exit(_followed(submissions, job_id))
+    console.note(f"Watch it: lakelens status {job_id} --address {address}")
 
 
 def _followed(submissions: Submissions, job_id: str) -> int:
-    """Its exit code; Ctrl-C asks whether the job is to stop, too."""
+    """Return the job's exit code. On Ctrl-C, ask whether to stop the job."""
     try:
         return submissions.follow(job_id, console.passed_on)
     except KeyboardInterrupt:
-        if console.err.is_terminal and typer.confirm("\nStop the job, too?", err=True):
+        if console.err.is_terminal and typer.confirm("\nStop the job as well?", err=True):
             submissions.stop(job_id)
             return submissions.follow(job_id, lambda text: None)
-        console.note(f"Job {job_id} goes on.")
+        console.note(f"Job {job_id} continues.")
         return INTERRUPTED

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from pipeline import calibration
-from pipeline.cluster import connection, node_resources, pools
+from pipeline.cluster import connection, node_resources, placement, pools
 from pipeline.cluster.budget import FailureBudget
 from pipeline.cluster.commit import Committer, Replacements
 from pipeline.cluster.gather import GATHER_SHARE, gather
@@ -97,7 +97,7 @@ class _Run:
         """Process the pending rows, and account for every one of them."""
         orphans.remove(self._assignment.table, range(self._assignment.epoch))
         try:
-            with connection.connected(address), connection.explained(), self._started:
+            with connection.connected(address), connection.translated_errors(), self._started:
                 setup = self._setup()
                 self._commit_all(stages, setup)
         except BaseException as error:
@@ -118,15 +118,15 @@ class _Run:
 
     def _setup(self) -> Setup:
         """Choose the engine, the pools and the size of blocks by what the nodes have now."""
-        config, assignment, now = self._config, self._assignment, node_resources.alive()
-        gpus, tpus = pools.offers(config.workers, now, "GPU"), pools.offers(config.workers, now, "TPU")
+        config, assignment, now = self._config, self._assignment, node_resources.live()
+        gpus, tpus = pools.uses(config.workers, now, "GPU"), pools.uses(config.workers, now, "TPU")
         engine = self._ledger.engine = choice.choose(config.model, gpus=gpus, tpus=tpus)
-        sizes = pools.sized(config.workers, now, choice.ACCELERATORS[engine])
+        sizes = pools.plan_pools(config.workers, now, choice.ACCELERATORS[engine])
         if config.model.precision == INT8:
             calibration.ensure(config, assignment.target.output, assignment.files, self._started)
         accelerated = sizes.predictors.accelerator is not None
         rows = block_rows(assignment.previous.rate_of(engine), accelerator=accelerated)
-        sizes = sizes.for_blocks(math.ceil(assignment.pending / rows))
+        sizes = sizes.limited_to(math.ceil(assignment.pending / rows))
         return Setup(config, assignment, sizes, engine, rows)
 
     def _commit_all(self, stages: Stages, setup: Setup) -> None:
@@ -152,7 +152,7 @@ class _Run:
             interrupt=self._started.interrupt,
         )
         fragments = writers.written(groups)
-        with pools.watched(setup.pools, self._config.workers.wait_s, self._ledger.changed, self._give_up):
+        with placement.watched(setup.pools, self._config.workers.wait_s, self._ledger.changed, self._give_up):
             committer.commit_all(fragments, self._stop.is_set)
 
     def _give_up(self) -> None:

@@ -11,6 +11,6 @@ Read in this order:
 - `submission`: runs as jobs. `dashboard`: the client of the Jobs API. `runtime_environment`: what a job brings.
 
 Threads of the driver: the main thread takes finished blocks and starts writes. The thread `gather` waits for
-Ray Data. The thread `commit` alone commits and keeps the account. The thread of `pools.watched` looks for
+Ray Data. The thread `commit` alone commits and keeps the account. The thread of `placement.watched` looks for
 actors without a place.
 """

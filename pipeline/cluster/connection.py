@@ -1,4 +1,4 @@
-"""Connect to Ray, and tell what its workers raised. It does not know what they do."""
+"""Connect to Ray, and translate the errors of its workers. It does not know what they do."""
 
 import logging
 import os
@@ -18,46 +18,46 @@ from pipeline.cluster import handshake, local_cluster, ray_internals
 from pipeline.errors import ClusterError, LakeLensError, first_line
 
 CONNECT_TIMEOUT_S = 10.0
-"""How long a cluster's port may take to answer; Ray itself tries for five minutes."""
+"""Seconds that a cluster's port may take to answer. Ray itself tries for five minutes."""
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Join the cluster at `address` or $RAY_ADDRESS, else start one on this machine; leave it afterwards.
+    """Join the cluster at `address` or $RAY_ADDRESS, or start one on this machine; leave it at the end.
 
     Raises: ClusterError.
     """
     address = address or os.environ.get("RAY_ADDRESS")
-    address = None if address == "local" else address  # Ray's own name for it
-    if ray.is_initialized():  # the process that called us owns the connection
+    address = None if address == "local" else address  # Ray's own name for a new cluster on this machine
+    if ray.is_initialized():  # our caller owns the connection
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray Data starts its actors in a way that Ray's own core logs as an error, every time.
+    # Ray's core logs an error each time that Ray Data starts an actor.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     _check_address(address)
     where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
     try:
-        with _hushed(), _signals_kept():
+        with _stderr_silenced(), _signal_handlers_kept():
             local = {} if address else local_cluster.prepare()
             if address and _has_port(address):
-                handshake.check(address, where)
+                handshake.require_access(address, where)
             ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
     except (RayError, OSError, RuntimeError, ValueError) as error:
         raise handshake.refusal(error, where) from error
     try:
-        ray_internals.silence_data()  # its bars would drown the progress line, and its errors are raised
+        ray_internals.silence_data()  # its bars would overwrite our progress line; its errors are raised anyway
         yield
     finally:
         ray.shutdown()
 
 
 def _check_address(address: str | None) -> None:
-    """Raises: ClusterError at once for an address where nothing answers."""
+    """Check an address before Ray does. Raises: ClusterError if it is of another kind, or nothing answers."""
     if address and "://" in address:
         raise ClusterError(
-            f"Cannot run through {address}, the address of a dashboard or of a Ray client; give the head node's "
-            "own, host:6379."
+            f"Cannot connect to {address}: this is the address of a dashboard or of a Ray client. Give the "
+            "address of the head node, such as host:6379."
         )
     if address and _has_port(address):
         host, _, port = address.rpartition(":")
@@ -65,42 +65,50 @@ def _check_address(address: str | None) -> None:
 
 
 def _has_port(address: str) -> bool:
-    """False for "auto"."""
+    """Tell host:port from "auto"."""
     _, colon, port = address.rpartition(":")
     return bool(colon) and port.isdigit()
 
 
 def require_answer(host: str, port: int, where: str) -> None:
-    """Raises: ClusterError if nothing answers at a port; Ray would try for minutes."""
+    """Connect to a port once; Ray would try for minutes. Raises: ClusterError if nothing answers."""
     try:
         socket.create_connection((host.strip("[]"), port), CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError, UnicodeError) as error:
-        raise ClusterError(f"Cannot connect to {where}: nothing answers there.") from error
+        raise ClusterError(
+            f"Cannot connect to {where}: nothing answers. Check the address, and that the cluster runs."
+        ) from error
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Turn what Ray raises into the LakeLensError that a worker raised, or into a ClusterError."""
+def translated_errors() -> Iterator[None]:
+    """Replace Ray's error by the LakeLensError that a worker raised, or by a ClusterError."""
     try:
         yield
     except RayError as error:
-        raise _explain(error) from error
+        raise _translated(error) from error
 
 
-def _explain(error: RayError) -> LakeLensError:
-    """Ray gives only the text of what a worker raised: its last "module.Name: sentence" before Ray's own."""
+def _translated(error: RayError) -> LakeLensError:
+    """Read a worker's error from Ray's text, which is all that Ray passes on.
+
+    A line of the traceback has the form "module.Name: sentence".
+    """
     raised = re.findall(r"^([\w.]+\.)?(\w+(?:Error|Exception)): (.+)$", str(error), flags=re.MULTILINE)
     for module, name, sentence in raised:
         kind = getattr(errors, name, None) if module == f"{errors.__name__}." else None
         if isinstance(kind, type) and issubclass(kind, LakeLensError):
             return kind(sentence.strip())
     said = ": ".join(raised[0][1:]) if raised else first_line(error)
-    return ClusterError(f"Ray lost the work: {said.rstrip('.')}.")
+    return ClusterError(
+        f"Ray could not finish the work: {said.rstrip('.')}. Committed rows are kept. Run again to process the "
+        "rest."
+    )
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """Ray's C++ core writes straight to file descriptor 2 as it starts; what goes wrong comes as exceptions."""
+def _stderr_silenced() -> Iterator[None]:
+    """Drop what Ray's C++ core writes to file descriptor 2 while it starts. Its errors are raised as well."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
@@ -114,8 +122,8 @@ def _hushed() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Ray puts a handler of its own on SIGTERM, which aborts the process; the caller's stay."""
+def _signal_handlers_kept() -> Iterator[None]:
+    """Restore the caller's handlers: `ray.init` sets one on SIGTERM, which aborts the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,6 +1,6 @@
-"""The client of a cluster's Jobs API, at the address of its dashboard: headers, certificates, errors as sentences.
+"""Connect to the Jobs API at the address of a cluster's dashboard: headers, certificates, translated errors.
 
-Authentication is Ray's own, by its variables.
+Ray itself authenticates, with its own variables.
 """
 
 import json
@@ -19,9 +19,9 @@ from pipeline.errors import BusyError, ClusterError, ConfigError, first_line
 from pipeline.storage.uris import redacted
 
 HEADERS = "RAY_JOB_HEADERS"
-"""Ray's own variable: headers for every request, as a JSON object."""
+"""Ray's own variable for headers of every request, as a JSON object."""
 CA_FILES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-"""Variables that name the certificates to trust. Ray's requests know the first two, its log the last."""
+"""Variables that name the certificates to trust. Ray's requests read the first two, its log client the last."""
 
 
 def client(address: str, ca_file: str | None = None) -> JobSubmissionClient:
@@ -33,7 +33,7 @@ def client(address: str, ca_file: str | None = None) -> JobSubmissionClient:
         parts, port = urlsplit(""), 0
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ClusterError(
-            f"Jobs are submitted to the address of a dashboard, http://host:8265, not {redacted(address)}."
+            f"{redacted(address)} is not the address of a dashboard. Give one such as http://host:8265."
         )
     headers, verify = _headers(), _certificates(ca_file)
     if parts.scheme not in getproxies() or proxy_bypass(parts.hostname):
@@ -41,40 +41,43 @@ def client(address: str, ca_file: str | None = None) -> JobSubmissionClient:
     if "authorization" not in {name.lower() for name in headers or {}}:
         handshake.require_token(f"the Ray dashboard at {redacted(address)}")
     ray_internals.silence_jobs()
-    with explained(address):
+    with translated_errors(address):
         return JobSubmissionClient(address, headers=headers, verify=verify)
 
 
 @contextmanager
-def explained(address: str, job_id: str | None = None) -> Iterator[None]:
-    """Whatever the client raises, as one sentence."""
+def translated_errors(address: str, job_id: str | None = None) -> Iterator[None]:
+    """Replace what the client raises by our errors."""
     address = redacted(address)
     try:
         yield
     except AuthenticationError as error:
-        sentence = str(handshake.wants_token(f"the Ray dashboard at {address}")).rstrip(".")
-        raise ClusterError(f"{sentence}; headers for a proxy before it go into {HEADERS}.") from error
+        required = handshake.token_required(f"the Ray dashboard at {address}")
+        raise ClusterError(f"{required} Set {HEADERS} for headers that a proxy needs.") from error
     except (RuntimeError, OSError) as error:
-        raise _explain(error, address, job_id) from error
+        raise _translated(error, address, job_id) from error
 
 
-def _explain(error: Exception, address: str, job_id: str | None) -> ClusterError | BusyError:
+def _translated(error: Exception, address: str, job_id: str | None) -> ClusterError | BusyError:
     said = str(error)
     if "does not exist" in said or "status code 404" in said:
-        unknown = f"knows no job {job_id}" if job_id else "takes no jobs: its head needs ray[default]"
-        return ClusterError(f"The Ray cluster at {address} {unknown}.")
+        if job_id:
+            return ClusterError(
+                f"The Ray cluster at {address} has no job {job_id}. List its jobs: `lakelens status`."
+            )
+        return ClusterError(f"The Ray cluster at {address} has no Jobs API. Install ray[default] on its head.")
     if "already exists" in said:
-        return BusyError("Another process submitted this run at the same moment; `lakelens status` shows its job.")
+        return BusyError("Another process submitted this run at the same time. See its job: `lakelens status`.")
     if "CERTIFICATE_VERIFY_FAILED" in f"{error.__context__} {said}":
         return ClusterError(
-            f"The certificate of the Ray dashboard at {address} is not trusted; name the certificate "
-            f"file of its authority with --ca-file, {CA_FILES[0]} or {CA_FILES[-1]}."
+            f"The certificate of the Ray dashboard at {address} is not trusted. Give the certificate file of its "
+            f"authority: --ca-file, {CA_FILES[0]} or {CA_FILES[-1]}."
         )
     return ClusterError(f"The Ray cluster at {address} refused the request: {first_line(error)}.")
 
 
 def _headers() -> dict[str, str] | None:
-    """Raises: ConfigError, which does not show what may be a secret."""
+    """Read the headers from the environment. Raises: ConfigError, without the value, which may be a secret."""
     text = os.environ.get(HEADERS)
     if not text:
         return None
@@ -84,21 +87,21 @@ def _headers() -> dict[str, str] | None:
         headers = None
     if not isinstance(headers, dict) or not all(map(_is_sendable, [*headers, *headers.values()])):
         raise ConfigError(
-            f'{HEADERS} must be a JSON object of texts, as in {{"X-Name": "value"}}, without blanks or line ends '
-            "around them."
+            f'{HEADERS} must be a JSON object of strings, such as {{"X-Name": "value"}}, without blanks or line '
+            "breaks around them."
         )
     return headers
 
 
 def _is_sendable(text: object) -> bool:
-    """Whether HTTP can carry it: otherwise the error of its client shows it."""
+    """Tell whether HTTP can carry a text. The HTTP client would show others in its error."""
     if not isinstance(text, str) or not text or text != text.strip() or not text.isprintable():
         return False
     return all(ord(char) < 256 for char in text)
 
 
 def _certificates(ca_file: str | None) -> str | bool:
-    """A file or folder of certificates; True for the system's. Raises: ConfigError."""
+    """Return the file or folder of certificates, or True for the system's. Raises: ConfigError."""
     named = [("--ca-file", ca_file), *((name, os.environ.get(name)) for name in CA_FILES)]
     source, path = next(((source, path) for source, path in named if path), ("", None))
     if not path:
@@ -106,7 +109,7 @@ def _certificates(ca_file: str | None) -> str | bool:
     folder = os.path.isdir(path)
     try:
         ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
-    except OSError as error:  # an SSLError is one, too
-        said = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
-        raise ConfigError(f"{source} = {path} cannot be used: {said}.") from error
+    except OSError as error:  # an SSLError is an OSError, too
+        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigError(f"{source} = {path} cannot be used: {reason}.") from error
     return path

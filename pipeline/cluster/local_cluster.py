@@ -1,6 +1,6 @@
-"""What Ray needs to start a cluster of our own on this machine, whatever the user's environment is like.
+"""Prepare this machine for a Ray cluster of our own, whatever the user's environment looks like.
 
-It does not connect to anything.
+This module does not connect to anything.
 """
 
 import os
@@ -16,34 +16,34 @@ from pipeline.cluster import ray_internals
 from pipeline.errors import ClusterError
 from pipeline.storage import caches
 
-WORKERS = 16
-"""Processes that a cluster of our own keeps for the next task, besides one for each CPU."""
-SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
-"""The longest path of a Unix socket."""
-SOCKET = f"/session_2026-01-01_00-00-00_000000_{2**22}/sockets/plasma_store.0"
-"""The longest path of a socket below Ray's temporary folder."""
-ELSEWHERE = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108 - a folder of the user's own is made there
-"""Where most systems let everyone write."""
-UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
+IDLE_WORKERS = 16
+"""Idle processes that our cluster keeps for the next task, in addition to one per CPU."""
+MAX_SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
+"""The longest path that the kernel allows for a Unix socket, in bytes."""
+LONGEST_SOCKET = f"/session_2026-01-01_00-00-00_000000_{2**22}/sockets/plasma_store.0"
+"""The longest path that Ray uses for a socket, below its temporary folder."""
+FALLBACK_FOLDERS = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108 - we make a folder of our user's there
+"""Folders that everybody may write to on most systems."""
+UV_VARIABLE = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 
 
 def prepare() -> dict[str, Any]:
-    """Set up this process to start a cluster; returns the options of `ray.init` for it. Raises: ClusterError."""
-    # Else Ray ends a process that was idle for a second, and every write of files waits for a new one to start.
-    os.environ.setdefault("RAY_num_workers_soft_limit", str(WORKERS + (os.cpu_count() or 1)))
-    if UV not in os.environ:
+    """Prepare this process to start a cluster, and return the options for `ray.init`. Raises: ClusterError."""
+    # By default Ray ends a process that was idle for a second. Every write of files would wait for a new one.
+    os.environ.setdefault("RAY_num_workers_soft_limit", str(IDLE_WORKERS + (os.cpu_count() or 1)))
+    if UV_VARIABLE not in os.environ:
         ray_internals.ignore_uv()
     caches.set_environment()
     _set_token()
     options: dict[str, Any] = {"include_dashboard": False, **_folders()}
-    if os.cpu_count() == 1:  # else Ray counts, and knows a container's limits
+    if os.cpu_count() == 1:  # otherwise Ray counts them, and knows a container's limits
         options["num_cpus"] = 2
     return options
 
 
 def _set_token() -> None:
-    """Ray asks for a token, and writes a new one into the user's home; without a home it is in the environment,
-    which workers inherit."""
+    """Give the cluster a token. Ray writes one into the user's home; without a writable home it goes into the
+    environment, which workers inherit."""
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token" or _has_token():
         return
     home = caches.home()
@@ -55,30 +55,30 @@ def _set_token() -> None:
 def _has_token() -> bool:
     try:
         return ray_internals.has_token()
-    except AuthenticationError as error:  # the file that is named cannot be read, or is empty
-        raise ClusterError(f"Ray finds no token: {error.message}.") from error
+    except AuthenticationError as error:  # the named file cannot be read, or is empty
+        raise ClusterError(f"Ray cannot read its token: {error.message}.") from error
 
 
 def _folders() -> dict[str, str]:
-    """Where Ray's files are, if its own choice cannot have sockets: their paths are limited.
+    """Choose another folder for Ray's files if its own is not writable, or too long for the paths of sockets.
 
-    What objects spill to the disk still goes to the user's choice, which may have more space.
+    Objects that spill to the disk stay in the user's folder, which may have more space.
     """
     chosen = ray_internals.default_temporary_folder()
     writable = caches.is_writable(chosen)
     if writable and _is_short(chosen):
         return {}
     spilling = {"object_spilling_directory": str(chosen)} if writable else {}
-    for parent in (caches.temporary_files(), *ELSEWHERE):
+    for parent in (caches.temporary_files(), *FALLBACK_FOLDERS):
         with suppress(OSError):
             folder = caches.temporary("ray", parent)
             if _is_short(folder) and caches.is_writable(folder):
                 return {**ray_internals.temporary_folder_option(folder), **spilling}
     raise ClusterError(
-        f"Ray cannot start: the path {chosen} is too long for its sockets, or cannot be written; set RAY_TMPDIR "
-        "to another folder."
+        f"Ray cannot start: its temporary folder {chosen} is not writable, or its path is too long for sockets. "
+        "Set RAY_TMPDIR to another folder."
     )
 
 
 def _is_short(folder: Path) -> bool:
-    return len(os.fsencode(folder)) + len(SOCKET) <= SOCKET_BYTES
+    return len(os.fsencode(folder)) + len(LONGEST_SOCKET) <= MAX_SOCKET_BYTES

@@ -1,4 +1,4 @@
-"""The Ray runtime environment that a person gives for a job, from a YAML file."""
+"""Read the Ray runtime environment of a job from a user's YAML file."""
 
 import json
 import re
@@ -12,30 +12,30 @@ from pipeline.yaml_files import read_yaml
 
 STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 STOP_S = 60
-"""How long a run that is stopped has to commit what is predicted, before Ray kills it; Ray's own default is 3."""
+"""Seconds that a stopped run has to commit what is predicted, before Ray kills it. Ray's own default is 3."""
 _SECRET = re.compile(
     r"(^|_)(secrets?|tokens?|pass|pwd|\w*password|passwd|passphrase|credentials?|\w*keys?|sas|connection_string"
     r"|authorization|cookies?|headers)(_(?!file$|path$)|$)|pgpass|_pwd$",
     re.IGNORECASE,
 )
-"""Names of variables that are not sent; those of files that hold secrets are."""
+"""Names of variables that are refused. Names of files that hold secrets are accepted."""
 
 
 def read(path: str) -> dict[str, Any]:
-    """A Ray runtime environment from a YAML file, as for `ray job submit`. Raises: ConfigError.
+    """Read a runtime environment, as for `ray job submit`. Raises: ConfigError.
 
-    It may not have a working directory, which is LakeLens's own, nor a secret: everyone who sees the cluster's
-    dashboard sees its values.
+    It must not set the working directory, which LakeLens needs. It must not hold a secret: everyone who sees the
+    cluster's dashboard sees its values.
     """
     found = read_yaml(path, "the runtime environment")
     variables = found.get("env_vars", {}) if isinstance(found, dict) else None
     if not isinstance(variables, dict) or not all(isinstance(value, str | int) for value in variables.values()):
         raise ConfigError(
-            f"The runtime environment {path} must be a YAML mapping, and its env_vars must map names to texts "
-            "or numbers."
+            f"The runtime environment {path} must be a YAML mapping, and its env_vars must map names to "
+            "strings or numbers."
         )
     if "working_dir" in found:
-        raise ConfigError(f"{path}: working_dir is LakeLens's own; use py_modules for code that goes with a job.")
+        raise ConfigError(f"{path}: LakeLens sets working_dir itself. Use py_modules to send code with a job.")
     _require_no_secret(path, found, variables)
     if not str(variables.get(STOP_VARIABLE, STOP_S)).isdigit():
         raise ConfigError(f"{path}: {STOP_VARIABLE} must be a whole number of seconds.")
@@ -48,11 +48,14 @@ def read(path: str) -> dict[str, Any]:
 
 
 def _require_no_secret(path: str, found: dict[str, Any], variables: dict[str, Any]) -> None:
-    """Raises: ConfigError."""
+    """Refuse secrets, which the dashboard would show. Raises: ConfigError."""
     if secret := next(filter(_SECRET.search, map(str, variables)), None):
         raise ConfigError(
-            f"{path}: {secret} looks like a secret, and the dashboard shows a job's variables; set it in the "
-            f"environment of the cluster's nodes, and give --require {secret}."
+            f"{path}: {secret} looks like a secret, and the dashboard shows a job's variables. Set it in the "
+            f"environment of the cluster's nodes, and check for it with --require {secret}."
         )
     if has_secret(str(found)):
-        raise ConfigError(f"{path}: a URL has a password or a signature in it, and the dashboard shows it.")
+        raise ConfigError(
+            f"{path}: a URL holds a password or a signature, and the dashboard would show it. Take it out of the "
+            "URL."
+        )

@@ -35,15 +35,15 @@ def rows(setup: Setup) -> Dataset:
     # `from_arrow` would start a task for each file, which waits for a CPU.
     named = [{schema.URI: uri} for uri in assignment.files]
     files = ray.data.from_items(named, override_num_blocks=len(named))
-    reading = pools.reading(len(assignment.files))
+    reading = pools.reader_options(len(assignment.files))
     read = files.map_batches(read_pending, fn_kwargs={"storage": assignment.target.storage}, **reading)
-    return pools.in_blocks(read, setup.block_rows)
+    return pools.cut_blocks(read, setup.block_rows)
 
 
 def images(rows: Dataset, setup: Setup, actor: type = Decoder) -> Dataset:
     """Fetch and decode. Adds pixels u8 (H, W, 3), width, height, content_sha256, decode_notes, stage, error_code,
     message, attempts."""
-    return pools.pooled(
+    return pools.map_actors(
         rows,
         actor,
         setup.pools.decoders,
@@ -57,7 +57,7 @@ def scored(images: Dataset, setup: Setup, actor: type = Predictor) -> Dataset:
     """Predict. Adds outcome, label, score, labels, embedding, embedding_norm, run_id, finished_at; drops pixels,
     offset, length."""
     target, predictors = setup.assignment.target, setup.pools.predictors
-    return pools.pooled(
+    return pools.map_actors(
         images,
         actor,
         predictors,

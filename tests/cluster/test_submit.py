@@ -55,8 +55,8 @@ def lake(tmp_path: Path) -> RunConfig:
     ("address", "sentence"),
     [
         ("http://127.0.0.1:9", r"^Cannot connect to the Ray dashboard at http://127\.0\.0\.1:9: nothing answers"),
-        ("127.0.0.1:8265", r"http://host:8265, not 127\.0\.0\.1:8265\.$"),
-        ("ray://127.0.0.1:10001", r"http://host:8265, not ray://"),
+        ("127.0.0.1:8265", r"^127\.0\.0\.1:8265 .* http://host:8265"),
+        ("ray://127.0.0.1:10001", r"^ray://.* http://host:8265"),
     ],
 )
 def test_an_address_that_leads_to_no_dashboard_is_one_sentence(address: str, sentence: str) -> None:
@@ -71,7 +71,7 @@ def test_without_the_right_token_it_says_how_to_give_one(
 ) -> None:
     monkeypatch.setenv(variable, "disabled" if variable == "RAY_AUTH_MODE" else heads.TOKEN[::-1])
     reload_authentication()
-    wanted = "wants a token: set RAY_AUTH_MODE=token"
+    wanted = "requires a token, .* RAY_AUTH_MODE=token"
     with pytest.raises(ClusterError, match=wanted):
         Submissions(head.address).all()
     began_s = time.monotonic()
@@ -90,7 +90,7 @@ def test_headers_of_the_environment_go_with_every_request(
     reload_authentication()
     submissions = Submissions(head.address)
     assert submissions.all() is not None
-    with pytest.raises(ClusterError, match="knows no job none-0"):
+    with pytest.raises(ClusterError, match="no job none-0"):
         submissions.stop("none-0")
 
 
@@ -99,14 +99,14 @@ def test_headers_that_are_no_json_object_are_one_sentence_that_does_not_show_the
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_JOB_HEADERS", text)
-    with pytest.raises(ConfigError, match=r"^RAY_JOB_HEADERS must be a JSON object of texts") as caught:
+    with pytest.raises(ConfigError, match=r"^RAY_JOB_HEADERS must be a JSON object") as caught:
         Submissions("http://127.0.0.1:9")
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.slow
 def test_a_job_that_is_not_there_is_one_sentence(submissions: Submissions) -> None:
-    with pytest.raises(ClusterError, match=r"knows no job none-0\.$"):
+    with pytest.raises(ClusterError, match=r"no job none-0\."):
         submissions.stop("none-0")
 
 
@@ -157,7 +157,7 @@ def taken_part_of_and_stopped(
     submissions: Submissions, head: heads.Head, lake: RunConfig, first: str, following: "subprocess.Popen[str]"
 ) -> None:
     assert re.fullmatch(r"[0-9a-f]{12}-0", first)
-    with pytest.raises(BusyError, match=rf"^This run is submitted already, as job {first}"):
+    with pytest.raises(BusyError, match=rf"already submitted as job {first}"):
         submissions.submit(lake)
     log = Path(lake.output.path, "predictions/_delta_log")
     while len(list(log.glob("*.json"))) < 3:  # creation, claim, rows
@@ -221,16 +221,16 @@ SECRETS = [
     [
         ("[1]", "must be a YAML mapping"),
         ("env_vars: [A]", "must be a YAML mapping, and its env_vars must map names"),
-        ("working_dir: .", "working_dir is LakeLens's own"),
+        ("working_dir: .", "working_dir"),
         ("env_vars: {AWS_SECRET_ACCESS_KEY: x}", "AWS_SECRET_ACCESS_KEY looks like a secret.*--require"),
         ("env_vars: {HF_TOKEN: x}", "HF_TOKEN looks like a secret"),
         ("env_vars: {AZURE_STORAGE_CONNECTION_STRING: x}", "STRING looks like a secret"),
         *((f"env_vars: {{{name}: x}}", f"{name} looks like a secret") for name in SECRETS),
-        ("pip: ['git+https://ghp_x@host/a']", "a URL has a password or a signature in it"),
-        ("env_vars: {PLACE: 'https://host/a?sig=x'}", "a URL has a password or a signature in it"),
-        ("env_vars: {HTTPS_PROXY: 'http://user:word@proxy'}", "a URL has a password or a signature in it"),
-        ("pip: ['--index-url https://user:word@index/simple']", "a URL has a password or a signature in it"),
-        ("env_vars: {DAY: 2026-01-01}", "must map names to texts or numbers"),
+        ("pip: ['git+https://ghp_x@host/a']", "a URL holds a password or a signature"),
+        ("env_vars: {PLACE: 'https://host/a?sig=x'}", "a URL holds a password or a signature"),
+        ("env_vars: {HTTPS_PROXY: 'http://user:word@proxy'}", "a URL holds a password or a signature"),
+        ("pip: ['--index-url https://user:word@index/simple']", "a URL holds a password or a signature"),
+        ("env_vars: {DAY: 2026-01-01}", "must map names to strings or numbers"),
         ("env_vars: {RAY_JOB_STOP_WAIT_TIME_S: soon}", "RAY_JOB_STOP_WAIT_TIME_S must be a whole number"),
         ("{pip: [a], conda: b}", "is not a valid Ray runtime environment: "),
         ("pip: 7", "is not a valid Ray runtime environment: "),

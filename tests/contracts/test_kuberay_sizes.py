@@ -22,14 +22,15 @@ def test_the_first_pods_hold_the_pools_that_the_run_starts_with(manifest: Manife
     start = manifest.at_start()
     sizes = manifest.pools(start)
     assert sizes.decoders.num_cpus == 1  # fewer, and they would crowd on the first nodes
-    assert sizes.decoders.at_first <= start.cpus
+    assert sizes.decoders.initial_size <= start.cpus
     assert sizes.predictors.accelerator == (manifest.kind.upper() if manifest.kind in ACCELERATORS else None)
-    devices = start.of(sizes.predictors.accelerator) if manifest.kind in ACCELERATORS else start.nodes
-    assert 1 <= sizes.predictors.at_first <= devices
-    assert sizes.predictors.size.max_size <= devices / start.nodes * manifest.workers["maxReplicas"]
+    accelerated = manifest.kind in ACCELERATORS
+    devices = start.accelerator_slots(sizes.predictors.accelerator) if accelerated else start.cpu_nodes
+    assert 1 <= sizes.predictors.initial_size <= devices
+    assert sizes.predictors.size.max_size <= devices / start.cpu_nodes * manifest.workers["maxReplicas"]
     # What the autoscaler may take away before the run has started was given long enough.
     options = manifest.ray.get("autoscalerOptions", {})
-    assert manifest.workers["minReplicas"] == start.nodes or options["idleTimeoutSeconds"] >= 600
+    assert manifest.workers["minReplicas"] == start.cpu_nodes or options["idleTimeoutSeconds"] >= 600
     if manifest.kind in ACCELERATORS:
         assert manifest.pools(manifest.at_start(0)).predictors.accelerator == sizes.predictors.accelerator
 
@@ -39,7 +40,7 @@ def test_rays_own_autoscaler_reads_the_groups_as_they_are_meant(manifest: Manife
     types = _derive_autoscaling_config_from_ray_cr(cluster_document)["available_node_types"]
     assert types["headgroup"]["resources"] == {"CPU": 0, "memory": 0}
     group, start = types[manifest.kind], manifest.at_start(1)
-    wanted = {"CPU": start.cpus, "GPU": start.of("GPU"), "TPU": start.of("TPU")}
+    wanted = {"CPU": start.cpus, "GPU": start.accelerator_slots("GPU"), "TPU": start.accelerator_slots("TPU")}
     found = {name: group["resources"].get(name, 0) for name in wanted}
     assert found == wanted
     limits = manifest.workers["minReplicas"], manifest.workers["maxReplicas"]

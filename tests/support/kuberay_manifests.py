@@ -78,7 +78,7 @@ class Manifest:
         return Resources((node,) * int(pods))
 
     def pools(self, resources: Resources) -> Pools:
-        return pools.sized(self.run.workers, resources, choice.ACCELERATORS[self.run.model.engine])
+        return pools.plan_pools(self.run.workers, resources, choice.ACCELERATORS[self.run.model.engine])
 
 
 def only(pod: dict[str, Any]) -> dict[str, Any]:
