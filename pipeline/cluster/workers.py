@@ -5,7 +5,7 @@ They are thin: each turns one block into another, row for row in the same order.
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import Any
 
