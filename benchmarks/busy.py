@@ -16,8 +16,8 @@ import ray
 from benchmarks import feed, fixed_rate_device
 from benchmarks.bench import emptied, images_in, settings_for, vit_b16
 from pipeline.cluster import connection, node_resources, pools, stages
+from pipeline.cluster.run_work import RunWork
 from pipeline.cluster.stages import Setup
-from pipeline.cluster.started import Started
 from pipeline.config import RunConfig
 from pipeline.planning import claim
 
@@ -39,12 +39,12 @@ def busy(settings: RunConfig, rate: float, log: Path) -> float:
     run_id = uuid4().hex
     assignment = claim.plan_and_claim(settings, run_id)
     assert isinstance(assignment, claim.Assignment)
-    with assignment.heartbeat, connection.connected(None), Started(run_id) as started:
+    with assignment.heartbeat, connection.connected(None), RunWork(run_id) as work:
         sizes = pools.plan_pools(settings.workers, node_resources.live(), "GPU")
         setup = Setup(settings, assignment, sizes, "torch", feed.ROWS)
         decoded = stages.images(stages.rows(setup), setup)
         scored = fixed_rate_device.predicted(decoded, sizes.predictors, settings, assignment, feed.ROWS, rate, log)
-        list(started.blocks(scored))
+        list(work.blocks(scored))
     return fixed_rate_device.busy_share(log)
 
 

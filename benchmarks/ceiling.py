@@ -19,8 +19,8 @@ from benchmarks import fixed_rate_device
 from benchmarks.driver import settings_of
 from pipeline import schema
 from pipeline.cluster import connection, node_resources, pools, stages
+from pipeline.cluster.run_work import RunWork
 from pipeline.cluster.stages import Setup
-from pipeline.cluster.started import Started
 from pipeline.planning import claim
 
 SIDE = 224
@@ -47,12 +47,12 @@ def measure(block_rows: int, rate: float, seconds: float, folder: Path) -> dict[
     settings = settings_of(folder, int(rate * seconds))
     assignment = claim.plan_and_claim(settings, run_id)
     assert isinstance(assignment, claim.Assignment)
-    with assignment.heartbeat, connection.connected(None), Started(run_id) as started:
+    with assignment.heartbeat, connection.connected(None), RunWork(run_id) as work:
         sizes = pools.plan_pools(settings.workers, node_resources.live(), "GPU")
         rows = stages.rows(Setup(settings, assignment, sizes, "torch", block_rows))
         fed = pools.map_actors(rows, ReadyDecoder, sizes.decoders, block_rows=block_rows, run_id=run_id)
         scored = fixed_rate_device.predicted(fed, sizes.predictors, settings, assignment, block_rows, rate, log)
-        count = sum(rows for _, rows in started.blocks(scored))
+        count = sum(rows for _, rows in work.blocks(scored))
     busy = fixed_rate_device.busy_share(log)
     return {
         "block": block_rows,

@@ -15,8 +15,8 @@ from PIL import Image
 
 from benchmarks import steady
 from pipeline.cluster import connection, node_resources, pools, stages
+from pipeline.cluster.run_work import RunWork
 from pipeline.cluster.stages import Setup
-from pipeline.cluster.started import Started
 from pipeline.config import RunConfig
 from pipeline.planning import claim
 
@@ -40,11 +40,11 @@ def lakelens(settings: RunConfig) -> float:
     run_id = uuid4().hex
     assignment = claim.plan_and_claim(settings, run_id)
     assert isinstance(assignment, claim.Assignment)
-    with assignment.heartbeat, connection.connected(None), Started(run_id) as started:
+    with assignment.heartbeat, connection.connected(None), RunWork(run_id) as work:
         sizes = pools.plan_pools(settings.workers, node_resources.live(), None)
         setup = Setup(settings, assignment, sizes, "", ROWS)
         fed = pools.map_actors(stages.images(stages.rows(setup), setup), Nothing, sizes.predictors, run_id=run_id)
-        return steady.rate([(time.perf_counter(), rows) for _, rows in started.blocks(fed)])
+        return steady.rate([(time.perf_counter(), rows) for _, rows in work.blocks(fed)])
 
 
 def pillow(paths: Sequence[Path], size: int, processes: int) -> float:

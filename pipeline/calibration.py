@@ -8,7 +8,7 @@ import ray
 from numpy.typing import NDArray
 
 from pipeline import schema
-from pipeline.cluster.started import Started
+from pipeline.cluster.run_work import RunWork
 from pipeline.cluster.workers import Decoder
 from pipeline.config import RunConfig
 from pipeline.engines import loading
@@ -32,14 +32,14 @@ SPARE = 1.5
 """So many times as many are drawn: some cannot be decoded."""
 
 
-def ensure(config: RunConfig, output: str, files: tuple[str, ...], started: Started) -> None:
-    """Make and store the int8 model of an output that has none, from the pending rows of `files`, in a task of the
-    run that has `started` it.
+def ensure(config: RunConfig, output: str, files: tuple[str, ...], work: RunWork) -> None:
+    """Make and store the int8 model of an output that has none, from the pending rows of `files`, in a task
+    of the run.
 
     Raises: EngineError if there are too few images, AgreementError if it is too far from float32; StorageError.
     """
     if int8.find(Layout(output).int8_model, Storage(config.storage)) is None:
-        started.result(_made.remote(config, output, files))
+        work.result(_made.remote(config, output, files))
 
 
 # One call: with NNCF, its process holds some 700 MB.

@@ -19,8 +19,8 @@ from pipeline.cluster.commit import Committer, Replacements
 from pipeline.cluster.gather import GATHER_SHARE, gather
 from pipeline.cluster.ledger import Ledger
 from pipeline.cluster.metrics import DriverMetrics
+from pipeline.cluster.run_work import RunWork
 from pipeline.cluster.stages import STAGES, Setup, Stages
-from pipeline.cluster.started import Started
 from pipeline.cluster.writers import Writers
 from pipeline.config import RunConfig
 from pipeline.engines import choice
@@ -90,14 +90,14 @@ class _Run:
             on_progress=on_progress,
         )
         self._unassigned = assignment.account.total.left - assignment.pending
-        self._started = Started(assignment.run_id)
+        self._work = RunWork(assignment.run_id)
         self._committer: Committer | None = None
 
     def process(self, stages: Stages, address: str | None) -> Summary:
         """Process the pending rows, and account for every one of them."""
         orphans.remove(self._assignment.table, range(self._assignment.epoch))
         try:
-            with connection.connected(address), connection.translated_errors(), self._started:
+            with connection.connected(address), connection.translated_errors(), self._work:
                 setup = self._setup()
                 self._commit_all(stages, setup)
         except BaseException as error:
@@ -123,7 +123,7 @@ class _Run:
         engine = self._ledger.engine = choice.choose(config.model, gpus=gpus, tpus=tpus)
         sizes = pools.plan_pools(config.workers, now, choice.ACCELERATORS[engine])
         if config.model.precision == INT8:
-            calibration.ensure(config, assignment.target.output, assignment.files, self._started)
+            calibration.ensure(config, assignment.target.output, assignment.files, self._work)
         accelerated = sizes.predictors.accelerator is not None
         rows = block_rows(assignment.previous.rate_of(engine), accelerator=accelerated)
         sizes = sizes.limited_to(math.ceil(assignment.pending / rows))
@@ -132,7 +132,7 @@ class _Run:
     def _commit_all(self, stages: Stages, setup: Setup) -> None:
         assignment, output = self._assignment, self._config.output
         target = assignment.target
-        writers = Writers(self._started, output=target.output, storage=target.storage, epoch=assignment.epoch)
+        writers = Writers(self._work, output=target.output, storage=target.storage, epoch=assignment.epoch)
         committer = self._committer = Committer(
             assignment.table,
             assignment.run_id,
@@ -145,11 +145,11 @@ class _Run:
         images = stages.images(rows, setup)
         scored = stages.scored(images, setup)
         groups = gather(
-            self._ledger.counted(self._started.blocks(scored)),
+            self._ledger.counted(self._work.blocks(scored)),
             rows=output.rows_per_file,
             age_s=GATHER_SHARE * output.commit_interval_s,
             stopped=lambda: self._stop.is_set() or committer.failed(),
-            interrupt=self._started.interrupt,
+            interrupt=self._work.interrupt,
         )
         fragments = writers.written(groups)
         with placement.watched(setup.pools, self._config.workers.wait_s, self._ledger.changed, self._give_up):
@@ -157,7 +157,7 @@ class _Run:
 
     def _give_up(self) -> None:
         self._stop.set()
-        self._started.cancel_tasks()
+        self._work.cancel_tasks()
 
     def _may_clear_up(self, error: BaseException) -> bool:
         """Tell whether no commit of this run can land any more.

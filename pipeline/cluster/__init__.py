@@ -6,7 +6,7 @@ Read in this order:
   own.
 - `ray_internals`: every use of Ray's private and developer APIs.
 - `node_resources`: what the nodes have. `pools`: how many actors, and what each asks for.
-- `workers`: the only Ray callables. `started`: what a run has started, and its end.
+- `workers`: what Ray runs on blocks of rows. `run_work`: the stages and tasks of a run, and their end.
 - `commit`: finished blocks to writes to commits. `metrics`: what Prometheus collects.
 - `submission`: runs as jobs. `dashboard`: the client of the Jobs API. `runtime_environment`: what a job brings.
 

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 
-from pipeline.cluster.started import Block, Blocks
+from pipeline.cluster.ray_internals import Block, Blocks
 
 GATHER_SHARE = 0.8
 """Share of the commit interval for which finished blocks are gathered into larger files."""

@@ -11,7 +11,7 @@ from contextlib import closing
 
 from pipeline.cluster.budget import FailureBudget
 from pipeline.cluster.metrics import DriverMetrics
-from pipeline.cluster.started import Blocks
+from pipeline.cluster.ray_internals import Blocks
 from pipeline.output.fragment import Fragment
 from pipeline.output.handover import HandoverFile
 from pipeline.planning.account import Account, Progress

@@ -1,6 +1,6 @@
-"""What a run tells Ray's metrics, which Prometheus collects from every node. Every metric has the tag `run_id`.
+"""The metrics of a run, which Prometheus collects from every node. Each has the tag `run_id`.
 
-It counts and measures, and knows nothing of images or tables. Names and meanings are in docs/cluster.md.
+This module does not know images or tables. docs/cluster.md lists names and meanings.
 """
 
 import time
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from ray.util.metrics import Counter, Gauge, Histogram
 
 BLOCK_S = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
-"""Bounds of the seconds that a stage takes for a block."""
+"""Bounds of the histogram of seconds for a block."""
 
 
 def _counter(tags: dict[str, str], name: str, description: str, *others: str) -> Counter:
@@ -26,9 +26,9 @@ def _gauge(tags: dict[str, str], name: str, description: str) -> Gauge:
 
 
 class StageMetrics:
-    """What an actor of a stage tells: how long blocks take it, and whether it works or waits for them.
+    """The metrics of one actor: the seconds for a block, and its utilisation.
 
-    `worked_s` and `waited_s` are the seconds of the last block, and those before it.
+    `worked_s` are the seconds for the last block, `waited_s` the seconds that the actor waited for it.
     """
 
     def __init__(self, run_id: str, stage: str) -> None:
@@ -41,7 +41,7 @@ class StageMetrics:
 
     @contextmanager
     def block(self) -> Iterator[None]:
-        """Around the work on one block; what is between two of them is waiting."""
+        """Measure the work on one block. The time between two blocks counts as waiting."""
         begun_s = time.monotonic()
         self.waited_s = begun_s - (self._ended_s or begun_s)
         yield
@@ -52,20 +52,20 @@ class StageMetrics:
 
 
 class DecoderMetrics(StageMetrics):
-    """Besides: the bytes that were fetched."""
+    """Also counts fetched bytes."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id, "decode")
         self._bytes = _counter({"run_id": run_id}, "fetched_bytes", "Bytes of images that were fetched")
 
     def fetched(self, size: int) -> None:
-        """So many bytes."""
-        if size:  # a counter takes no zeros
+        """Count fetched bytes."""
+        if size:  # Ray's counters refuse zero
             self._bytes.inc(size)
 
 
 class PredictorMetrics(StageMetrics):
-    """Besides: rows by outcome, the size of micro-batches, and how often the device's memory was too small."""
+    """Also counts rows by outcome and micro-batches that did not fit, and shows the size of micro-batches."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id, "predict")
@@ -77,7 +77,10 @@ class PredictorMetrics(StageMetrics):
         self._known = 0
 
     def scored(self, rows: Mapping[str, int], micro_batch: int, too_large: int) -> None:
-        """Rows of a block by outcome; the size that the next micro-batch has; all that were too large so far."""
+        """Count the rows of a block by outcome.
+
+        `micro_batch` is the size of the next micro-batch, `too_large` the number that did not fit so far.
+        """
         for outcome, count in rows.items():
             if count:
                 self._rows.inc(count, {"outcome": outcome})
@@ -88,19 +91,19 @@ class PredictorMetrics(StageMetrics):
 
 
 class DriverMetrics:
-    """What the driver tells: commits, and the rows that wait for one."""
+    """The metrics of the driver: commits, and rows that wait for one."""
 
     def __init__(self, run_id: str) -> None:
         self._commits = _counter({"run_id": run_id}, "commits", "Commits of the table")
-        self._committed = _counter({"run_id": run_id}, "committed_rows", "Rows that these made visible")
+        self._committed = _counter({"run_id": run_id}, "committed_rows", "Rows that commits made visible")
         self._waiting = _gauge({"run_id": run_id}, "uncommitted_rows", "Predicted rows that are not committed yet")
 
     def committed(self, rows: int) -> None:
-        """One commit of so many rows."""
+        """Count one commit and its rows."""
         self._commits.inc()
         if rows:
             self._committed.inc(rows)
 
     def waiting(self, rows: int) -> None:
-        """So many predicted rows are not committed."""
+        """Show the number of predicted rows that are not committed."""
         self._waiting.set(rows)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
-from pipeline.cluster import ray_internals, started
+from pipeline.cluster import ray_internals, run_work
 from pipeline.cluster.node_resources import Accelerator, Resources
 from pipeline.config import PoolConfig, WorkersConfig
 from pipeline.errors import ClusterError
@@ -144,7 +144,7 @@ def actor_options(pool: Pool, run_id: str) -> dict[str, Any]:
     }
     if pool.accelerator == "TPU":
         options["resources"] = {"TPU": 1}
-    return options | ray_internals.label_option(started.labels(run_id))
+    return options | ray_internals.label_option(run_work.labels(run_id))
 
 
 def map_actors(rows: Dataset, actor: type, pool: Pool, *, run_id: str, **settings: Any) -> Dataset:

@@ -41,30 +41,30 @@ from pipeline.storage.uris import DATA_PATTERN, is_data, redacted
 
 
 def read_pending(files: pa.Table, storage: Storage) -> Iterator[pa.Table]:
-    """URIs of pending files -> their rows as `schema.PENDING` and kept columns, a row group at a time.
+    """Read pending files by their URIs: rows as `schema.PENDING` and kept columns, one row group at a time.
 
     Raises: StorageError.
     """
     for uri in files.column(schema.URI).to_pylist():
         data = storage.read(uri)
         if data is None:
-            raise StorageError(f"{redacted(uri)}, a part of this run's plan, is gone; run again.")
+            raise StorageError(f"{redacted(uri)}, a file of this run's plan, is gone. Run again.")
         rows = pq.ParquetFile(pa.BufferReader(data))
         yield from map(rows.read_row_group, range(rows.num_row_groups))
 
 
 class Decoder:
-    """Pending rows -> the same rows with pixels, or with a stage and a code. One block in, one block out."""
+    """Fetch and decode the images of pending rows. A row gets pixels, or a stage and an error code."""
 
     def __init__(self, config: RunConfig, steps: Preprocessing, run_id: str) -> None:
         self._metrics = metrics.DecoderMetrics(run_id)
-        self._bytes_column = config.manifest.columns.bytes or schema.BYTES  # nothing is carried where it is null
+        self._bytes_column = config.manifest.columns.bytes or schema.BYTES  # null: no row carries bytes
         self._fetch = Fetcher(Storage(config.storage), config.decode.max_bytes, config.fetch.patience_s)
         self._decoder = IsolatedDecoder(steps, DecodeOptions.from_config(config.decode))
         self.steps = steps
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """`rows` as `schema.PENDING`; adds the columns of `schema.DECODED` and `pixels`. Raises: ClusterError."""
+        """Add the columns of `schema.DECODED` and `pixels` to `schema.PENDING` rows. Raises: ClusterError."""
         self._fetch_s = 0.0
         with self._metrics.block():
             found = self._decoded(rows)
@@ -88,7 +88,7 @@ class Decoder:
         return rows.append_column(schema.PIXELS, pixels.to_column())
 
     def _files(self, rows: pa.Table, fetched: list[tuple[str | None, int]]) -> Iterator[bytes | RowError]:
-        """The bytes of every row as they arrive; their hashes and the attempts they took go to `fetched`."""
+        """Give the bytes of every row as they arrive; append their SHA-256 and attempts to `fetched`."""
         size, asked_s = 0, time.monotonic()
         for file in self._fetch(_requests(rows, self._bytes_column)):
             self._fetch_s += time.monotonic() - asked_s
@@ -103,7 +103,7 @@ class Decoder:
 
 
 class Predictor:
-    """Decoded rows -> `schema.PREDICTIONS` rows. One block in, one block out."""
+    """Predict the images of decoded rows. Rows come out as `schema.PREDICTIONS`."""
 
     def __init__(
         self,
@@ -117,9 +117,11 @@ class Predictor:
         output: str,
         load_engine: Callable[..., Engine] = loading.load_engine,
     ) -> None:
-        """Load the model on this actor's device; blocks have up to `block_rows`. What goes wrong is raised by the
-        first call: Ray restarts an actor that fails to start, and prints why each time. `load_engine` takes the
-        arguments of `loading.load_engine`."""
+        """Load the model on this actor's device. A block has at most `block_rows` rows.
+
+        The first call raises what goes wrong here: Ray would restart an actor that fails to start, and print why
+        each time. `load_engine` takes the arguments of `loading.load_engine`.
+        """
         self._config, self._run_id = config, run_id
         self._metrics = metrics.PredictorMetrics(run_id)
         self._failure: LakeLensError | None = None
@@ -128,16 +130,9 @@ class Predictor:
             self._model = resolve(config.model, storage)
             self._model.require(weights_sha256)
             int8 = config.model.precision == quantized.INT8
-            self._engine = load_engine(
-                self._model,
-                config.model,
-                config.embedding,
-                engine=engine,
-                top_k=config.labels.top_k,
-                threads=threads,
-                share=share,
-                graph=quantized.fetch(Layout(output).int8_model, storage) if int8 else None,
-            )
+            graph = quantized.fetch(Layout(output).int8_model, storage) if int8 else None
+            settings = {"engine": engine, "top_k": config.labels.top_k, "threads": threads, "share": share}
+            self._engine = load_engine(self._model, config.model, config.embedding, graph=graph, **settings)
             kind = (engine, self._engine.device, self._engine.precision, str(block_rows))
             self._known_sizes = BatchSizeCache(weights_sha256, self._model.architecture_sha256, *kind)
             largest = min(config.batching.max_batch_size, block_rows)
@@ -146,7 +141,7 @@ class Predictor:
             self._failure = error
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """Adds the labels and the embedding; drops the pixels. Raises: EngineError, ModelError."""
+        """Add labels and the embedding, and drop the pixels. Raises: EngineError, ModelError."""
         if self._failure is not None:
             raise self._failure
         with self._metrics.block():
@@ -171,7 +166,7 @@ class Predictor:
         return outputs.table(self._run_id)
 
     def _scored(self, pixels: NDArray[np.uint8]) -> MicroBatches[Scored]:
-        """All of them in order, in micro-batches; None for one image that does not fit."""
+        """Predict all images in order, in micro-batches. None stands for one image that does not fit."""
 
         def start(first: int, end: int) -> Callable[[], Scored]:
             return self._engine.start(pixels[first:end])
@@ -180,17 +175,16 @@ class Predictor:
 
 
 def _facts(report: Report | RowError, digest: str | None) -> tuple[Any, ...]:
-    """The values of `schema.DECODED`, but for the attempts."""
+    """Return the values of `schema.DECODED` without the attempts."""
     if isinstance(report, RowError):
         return None, None, digest, [], report.stage.value, report.code.value, report.message
     return report.width, report.height, digest, list(report.notes), None, None, None
 
 
 def _kept_uris(rows: pa.Table) -> pa.ChunkedArray:
-    """The uris as the output keeps them: a hash for an image that is written out in its uri."""
+    """Return the URIs as the output keeps them: a data URI, which holds the image itself, becomes its hash."""
     uris = rows.column(schema.URI)
-    written_out = pc.match_substring_regex(uris, DATA_PATTERN)
-    if not pc.any(written_out).as_py():
+    if not pc.any(pc.match_substring_regex(uris, DATA_PATTERN)).as_py():
         return uris
     kept = [data_uris.hashed(uri) if is_data(uri) else uri for uri in uris.to_pylist()]
     return pa.chunked_array([pa.array(kept, pa.string())])

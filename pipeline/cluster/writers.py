@@ -9,7 +9,8 @@ from ray import ObjectRef
 
 from pipeline.cluster.commit import Newer
 from pipeline.cluster.gather import Groups
-from pipeline.cluster.started import Block, Started
+from pipeline.cluster.ray_internals import Block
+from pipeline.cluster.run_work import RunWork
 from pipeline.errors import StorageError
 from pipeline.output.fragment import Rest
 from pipeline.output.fragment_files import write_fragments, write_remaining_rows
@@ -23,8 +24,8 @@ rewrite_task = ray.remote(**_OPTIONS)(write_remaining_rows)
 class Writers:
     """Starts write tasks, which end with the run."""
 
-    def __init__(self, started: Started, *, output: str, storage: Storage, epoch: int) -> None:
-        self._started = started
+    def __init__(self, work: RunWork, *, output: str, storage: Storage, epoch: int) -> None:
+        self._work = work
         self._place: dict[str, Any] = {"output": output, "storage": storage, "epoch": epoch}
 
     def written(self, groups: Groups) -> Generator[ObjectRef, None, None]:
@@ -34,11 +35,11 @@ class Writers:
                 yield self._write(group)
 
     def _write(self, group: Sequence[Block]) -> ObjectRef:
-        return self._started.task(write_task.remote(*(ref for ref, _ in group), **self._place))
+        return self._work.task(write_task.remote(*(ref for ref, _ in group), **self._place))
 
     def rewrite(self, replaced: Newer) -> dict[str, Rest]:
         """Write each file again without the rows that newer files replace, and wait for all of them."""
         refs = [
-            self._started.task(rewrite_task.remote(path, newer, **self._place)) for path, newer in replaced.items()
+            self._work.task(rewrite_task.remote(path, newer, **self._place)) for path, newer in replaced.items()
         ]
         return dict(zip(replaced, ray.get(refs), strict=True))

@@ -8,7 +8,7 @@ import pytest
 from ray import ObjectRef
 
 from pipeline.cluster.gather import gather
-from pipeline.cluster.started import Blocks
+from pipeline.cluster.ray_internals import Blocks
 
 
 def blocks(*rows: int, pause_s: float = 0.0) -> Blocks:

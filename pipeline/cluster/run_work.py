@@ -1,10 +1,10 @@
-"""What a run has started on a cluster, and its end: no task and no actor outlives the run, whatever it is doing.
+"""The stages and tasks of a run on Ray, and their end: no task and no actor outlives the run.
 
-Ray itself waits for a call before it takes back the actor or the worker that makes it. A decoder that sleeps, a
-store that does not answer or an engine that hangs would keep its place on a cluster that lives on. So actors are
-killed, and tasks are cancelled by force.
+Ray itself waits for a running call before it frees the actor or the worker. A decoder that sleeps, a store that
+does not answer or an engine that hangs would keep its resources on a cluster that lives on. So a run kills its
+actors, and cancels its tasks by force.
 
-It does not know what the stages do.
+This module does not know what the stages do.
 """
 
 import threading
@@ -18,46 +18,44 @@ from ray.data import Dataset
 from ray.exceptions import RayError
 
 from pipeline.cluster import ray_internals
-from pipeline.cluster.ray_internals import Block, Blocks
-
-__all__ = ["Block", "Blocks", "Started", "labels"]
+from pipeline.cluster.ray_internals import Blocks
 
 END_S = 60.0
-"""How long to wait for Ray Data's thread to end."""
+"""Seconds to wait for Ray Data's thread to end."""
 GONE_S = 10.0
-"""How long to wait for what was killed to be gone."""
-LOOK_S = 0.05
-"""How often it is looked whether it is gone."""
+"""Seconds to wait for killed actors and cancelled tasks to be gone."""
+POLL_S = 0.05
+"""Seconds between two looks for actors that are still there."""
 SUBMIT_S = 0.1
-"""How old a task must be to be cancelled: by then Ray has submitted it, see `Started._cancel`."""
+"""Age in seconds at which a task may be cancelled: Ray has submitted it by then, see `RunWork.cancel`."""
 _RUN = "lakelens_run"
 
 
 def labels(run_id: str) -> dict[str, str]:
-    """Give the labels that a run puts on its actors. `Started` finds the actors by them."""
+    """Return the labels that a run puts on its actors. `RunWork` finds its actors by them."""
     return {_RUN: run_id}
 
 
-class Started:
-    """The stages of Ray Data and the tasks that one run has started. Leaving the context ends all of them."""
+class RunWork:
+    """The stages of Ray Data and the tasks that one run has started. All of them end with the context."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id, self._datasets = run_id, list[Dataset]()
-        self._unfinished: dict[ObjectRef, float] = {}  # and when each was started
+        self._unfinished: dict[ObjectRef, float] = {}  # with its start time
         self._cancelled = False
-        self._late = list[threading.Timer]()
+        self._late = list[threading.Timer]()  # each cancels a task that started after `cancel_tasks`
 
-    def __enter__(self) -> "Started":
+    def __enter__(self) -> "RunWork":
         return self
 
     def __exit__(self, *raised: object) -> None:
         self.end()
 
     def blocks(self, dataset: Dataset) -> Blocks:
-        """Run the stages of a dataset and give their output blocks as they appear; rows stay where they are.
+        """Run the stages of a dataset, and give references to their output blocks as they appear.
 
-        When it is closed the stages have stopped: once Ray is shut down it ends a process in which a thread still
-        asks it for anything. Raises: what a stage raises.
+        The stages have stopped when this generator is closed. Ray would end the process if one of their threads
+        called it after `ray.shutdown`. Raises: what a stage raises.
         """
         self._datasets.append(dataset)
         ray_internals.interrupt_calls_after_errors(dataset)
@@ -69,7 +67,7 @@ class Started:
             self.interrupt()
             raise
         finally:
-            blocks.close()  # lets go of the executor, which waits for its thread, but not long
+            blocks.close()  # frees the executor, which waits only two seconds for its thread
             ray_internals.join_executions([dataset], END_S)
 
     def interrupt(self) -> None:
@@ -77,31 +75,31 @@ class Started:
         ray_internals.stop_executions(self._datasets)
 
     def task(self, ref: ObjectRef) -> ObjectRef:
-        """Take a running task, which ends with the run."""
+        """Let a running task end with the run, and return it."""
         self._unfinished[ref] = time.monotonic()
         ref.future().add_done_callback(lambda _: self._unfinished.pop(ref, None))
-        if self._cancelled:  # its caller does not wait until it can be cancelled: there may be thousands
-            late = threading.Timer(SUBMIT_S, self._cancel, [ref])
+        if self._cancelled:  # later, since the caller may start thousands, and must not wait for each
+            late = threading.Timer(SUBMIT_S, self.cancel, [ref])
             late.start()
             self._late.append(late)
         return ref
 
     def result(self, ref: ObjectRef) -> Any:
-        """The result of a task. Raises: what the task raises."""
+        """Wait for a task, and return its result. Raises: what the task raises."""
         return ray.get(self.task(ref))
 
     def cancel_tasks(self) -> None:
-        """Cancel the tasks that have not finished, and those to come."""
+        """Cancel the tasks that have not finished, and those that start later."""
         self._cancelled = True  # another thread may be about to start one
         for ref in reversed(list(self._unfinished)):
-            self._cancel(ref)
+            self.cancel(ref)
 
-    def _cancel(self, ref: ObjectRef) -> None:
-        """Cancel a task by force.
+    def cancel(self, ref: ObjectRef) -> None:
+        """Cancel a task by force, unless it has finished.
 
         Ray 2.60 ends this process if a task is cancelled while it is being submitted, just after it has finished,
-        or while its argument fails. So a task is first left to be submitted, one that has finished is left alone,
-        and the newest are cancelled before those that they wait for.
+        or while its argument fails. So this waits until the task is submitted, and leaves a finished one alone.
+        `cancel_tasks` cancels the newest first, before the tasks that they wait for.
         """
         age = time.monotonic() - self._unfinished.get(ref, 0.0)
         time.sleep(max(0.0, SUBMIT_S - age))
@@ -111,9 +109,9 @@ class Started:
     def end(self) -> None:
         """End everything, and wait until it is gone."""
         unfinished = list(self._unfinished)
-        self.cancel_tasks()  # before the stages, whose blocks they may wait for
+        self.cancel_tasks()  # before the stages: tasks may wait for their blocks
         for late in self._late:
-            late.join()  # once Ray is shut down, to ask it for anything starts it again
+            late.join()  # a call after `ray.shutdown` would start Ray again
         self.interrupt()
         ray_internals.wait_for(unfinished, GONE_S)
         deadline = time.monotonic() + GONE_S
@@ -121,4 +119,4 @@ class Started:
             while (alive := ray_internals.labelled_actors(_RUN, self._run_id)) and time.monotonic() < deadline:
                 for actor in alive:
                     ray_internals.kill_actor(actor)
-                time.sleep(LOOK_S)
+                time.sleep(POLL_S)

@@ -17,7 +17,7 @@ from pipeline import run as running
 from pipeline.cluster import stages, writers
 from pipeline.cluster.gather import gather
 from pipeline.cluster.ray_internals import label_option
-from pipeline.cluster.started import Started, labels
+from pipeline.cluster.run_work import RunWork, labels
 from pipeline.errors import ClusterError, ModelError, OvertakenError
 from pipeline.planning import claim
 from pipeline.planning.account import Progress
@@ -208,12 +208,12 @@ _waiting = ray.remote(num_cpus=0)(hanging.sleep)
 
 
 def test_tasks_that_sleep_and_those_that_wait_for_them_end_with_what_has_started_them() -> None:
-    with Started("a run") as started:
-        slept = started.task(_sleeping.remote(HOUR_S))
-        waited = started.task(_waiting.remote(slept))
+    with RunWork("a run") as work:
+        slept = work.task(_sleeping.remote(HOUR_S))
+        waited = work.task(_waiting.remote(slept))
         wait_for(lambda: leftovers.found(patience_s=0), "task")
-        started.cancel_tasks()
-        late = started.task(_sleeping.remote(HOUR_S))
+        work.cancel_tasks()
+        late = work.task(_sleeping.remote(HOUR_S))
     assert leftovers.found(patience_s=3) == []
     for ref in (slept, waited, late):
         with pytest.raises(RayError):
@@ -221,10 +221,10 @@ def test_tasks_that_sleep_and_those_that_wait_for_them_end_with_what_has_started
 
 
 def test_whoever_starts_tasks_after_all_were_cancelled_does_not_wait_for_each() -> None:
-    with Started("a run") as started:
-        started.cancel_tasks()
+    with RunWork("a run") as work:
+        work.cancel_tasks()
         began = time.monotonic()
-        late = [started.task(_waiting.remote(HOUR_S)) for _ in range(20)]
+        late = [work.task(_waiting.remote(HOUR_S)) for _ in range(20)]
         assert time.monotonic() - began < 1
     for ref in late:
         with pytest.raises(RayError):
@@ -232,33 +232,28 @@ def test_whoever_starts_tasks_after_all_were_cancelled_does_not_wait_for_each() 
 
 
 def test_a_result_is_given_and_an_error_raised() -> None:
-    with Started("a run") as started:
-        assert started.result(ray.put(7)) == 7
+    with RunWork("a run") as work:
+        assert work.result(ray.put(7)) == 7
         with pytest.raises(RayError, match="negative"):
-            started.result(_sleeping.remote(-1))
+            work.result(_sleeping.remote(-1))
 
 
 def test_a_task_that_has_finished_is_not_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray ends the process where that comes just after the task's end."""
     cancelled = list[ray.ObjectRef]()
     monkeypatch.setattr(ray, "cancel", lambda ref, force: cancelled.append(ref))
-    with Started("a run") as started:
-        monkeypatch.setattr(started, "_unfinished", Kept())  # the end of a task is told by another thread, later
-        started.result(_sleeping.remote(0))
+    with RunWork("a run") as work:
+        ref = work.task(_sleeping.remote(0))
+        ray.get(ref)
+        work.cancel(ref)
     assert cancelled == []
-
-
-class Kept(dict[ray.ObjectRef, float]):
-    """Forgets nothing."""
-
-    def pop(self, *_: object) -> None: ...
 
 
 def test_what_another_run_has_on_the_cluster_is_left_alone() -> None:
     sleeper = ray.remote(num_cpus=0)(hanging.Sleeper)
     mine, others = (sleeper.options(**label_option(labels(run))).remote() for run in ("mine", "another's"))
     asleep = [one.sleep.remote() for one in (mine, others)]
-    with Started("mine"):
+    with RunWork("mine"):
         assert ray.wait(asleep, timeout=0.5)[0] == []
     with pytest.raises(RayError):
         ray.get(asleep[0], timeout=5)
@@ -273,7 +268,7 @@ def _in_two_blocks() -> Dataset:
 def test_a_stop_does_not_wait_for_a_block_that_does_not_come() -> None:
     """The stages end, too: a process in which a thread still asks Ray for anything ends with Ray."""
     stop, waiting = threading.Event(), _in_two_blocks()
-    with Started("mine") as mine, Started("another's") as others:
+    with RunWork("mine") as mine, RunWork("another's") as others:
         theirs = others.blocks(waiting)
         next(theirs)
         groups = gather(
