@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.config import FailuresConfig
 from pipeline.errors import FailureRateError
-from pipeline.output.fragment import Fragment
+from pipeline.output.fragment import WriteResult
 from pipeline.planning.account import Account
 
 REFUSED_ROWS = 10
@@ -23,18 +23,18 @@ class FailureBudget:
     limits: FailuresConfig
     again: bool = False
 
-    def holds(self, after: Account, fragments: Sequence[Fragment], *, last: bool) -> bool:
-        """Decide whether to hold a commit of these fragments back, because too many rows have failed.
+    def holds(self, after: Account, results: Sequence[WriteResult], *, last: bool) -> bool:
+        """Decide whether to hold a commit of these results back, because too many rows have failed.
 
         `after` is the account once they are committed; `last` means that no further rows come.
         Raises: FailureRateError if enough rows were processed to stop the run.
         """
         done = after.total.ok + after.total.failed
-        refused = sum(fragment.refused for fragment in fragments) == done
+        refused = sum(result.refused for result in results) == done
         if after.failure_rate() <= self.limits.max_rate or (self.again and not refused):
             return False
         if done >= self.limits.min_rows or (last and refused and done >= REFUSED_ROWS):
-            examples = [example for fragment in fragments for example in fragment.examples]
+            examples = [example for result in results for example in result.examples]
             raise FailureRateError(
                 f"{after.total.failed} of the first {done} images failed, which is more than failures.max_rate = "
                 f"{self.limits.max_rate:g}. The last of them were not committed. Examples: "

@@ -18,7 +18,7 @@ from ray import ObjectRef
 from pipeline.cluster.gather import GATHER_SHARE, POLL_S
 from pipeline.cluster.ledger import Ledger
 from pipeline.errors import MovedError, StorageError
-from pipeline.output.fragment import Fragment, Rest
+from pipeline.output.fragment import Fragment, RemainingRows, WriteResult
 from pipeline.output.table import Predictions
 
 WRITES_IN_FLIGHT = 4
@@ -37,23 +37,23 @@ class Replacements:
     """Which rows of the table's files this run replaces, and the files that keep the rows beside them."""
 
     def __init__(
-        self, holders: Callable[[str], list[str]], rewrite: Callable[[Newer], Mapping[str, Rest]]
+        self, holders: Callable[[str], list[str]], rewrite: Callable[[Newer], Mapping[str, RemainingRows]]
     ) -> None:
         """`holders` gives the files in which the rows of a planned file are now; `rewrite` writes files without
         the rows whose ids are in newer ones."""
         self._holders, self._rewrite = holders, rewrite
 
-    def of(self, fragments: Iterable[Fragment]) -> dict[str, Fragment | None]:
-        """The files that a commit of these fragments takes away, each with the one that keeps its other rows.
+    def of(self, results: Iterable[WriteResult]) -> dict[str, Fragment | None]:
+        """The files that a commit of these results takes away, each with the one that keeps its other rows.
 
         Raises: MovedError if one of them is gone.
         """
         replaced: Newer = {}
-        for fragment in fragments:
-            for holder in {holder for path in fragment.replaces for holder in self._holders(path)}:
-                replaced.setdefault(holder, []).append(fragment.path)
+        for result in results:
+            for holder in {holder for path in result.replaces for holder in self._holders(path)}:
+                replaced.setdefault(holder, []).append(result.fragment.path)
         written = self._rewrite(replaced) if replaced else {}
-        return {path: rest.fragment for path, rest in written.items() if rest.removed}
+        return {path: remainder.fragment for path, remainder in written.items() if remainder.removed}
 
 
 class Committer:
@@ -73,7 +73,7 @@ class Committer:
         self._spacing_s = (1 - GATHER_SHARE) * interval_s
         self._ledger, self._replacements = ledger, replacements
         self._slots = threading.Semaphore(WRITES_IN_FLIGHT)
-        self._written: queue.Queue[Future[list[Fragment]] | None] = queue.Queue()
+        self._written: queue.Queue[Future[list[WriteResult]] | None] = queue.Queue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True, name="commit")
         self._thread.start()
@@ -137,7 +137,7 @@ class Committer:
                 deadline = time.monotonic() + STOP_S
         return free == WRITES_IN_FLIGHT
 
-    def _finished(self, future: "Future[list[Fragment]]") -> None:
+    def _finished(self, future: "Future[list[WriteResult]]") -> None:
         self._written.put(future)
         self._slots.release()
 
@@ -154,7 +154,7 @@ class Committer:
                 self._slots.release()
 
     def _commit_until_closed(self) -> None:
-        ready: list[Fragment] = []
+        ready: list[WriteResult] = []
         due = time.monotonic()
         failed: BaseException | None = None
         last = False
@@ -174,20 +174,21 @@ class Committer:
         if failed is not None:  # what was written beside it is committed
             raise failed
 
-    def _commit(self, ready: list[Fragment]) -> None:
+    def _commit(self, ready: list[WriteResult]) -> None:
         """One commit; once more if maintenance has moved the rows that it replaces."""
         for left in reversed(range(MOVES)):
             try:
-                self._table.commit(ready, self._run_id, self._epoch, self._replacements.of(ready))
+                fragments = [result.fragment for result in ready]
+                self._table.commit(fragments, self._run_id, self._epoch, self._replacements.of(ready))
                 return
             except MovedError:
                 if not left:
                     raise
                 self._table.catch_up(self._epoch)
 
-    def _take(self, timeout_s: float | None) -> "list[Future[list[Fragment]] | None]":
+    def _take(self, timeout_s: float | None) -> "list[Future[list[WriteResult]] | None]":
         """The writes that have finished by now, at least one unless the time runs out; None stands for the end."""
-        taken: list[Future[list[Fragment]] | None] = []
+        taken: list[Future[list[WriteResult]] | None] = []
         try:
             taken.append(self._written.get(timeout=timeout_s))
             while True:

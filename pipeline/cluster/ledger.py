@@ -12,7 +12,7 @@ from contextlib import closing
 from pipeline.cluster.budget import FailureBudget
 from pipeline.cluster.metrics import DriverMetrics
 from pipeline.cluster.ray_internals import Blocks
-from pipeline.output.fragment import Fragment
+from pipeline.output.fragment import WriteResult
 from pipeline.output.handover import HandoverFile
 from pipeline.planning.account import Account, Progress
 from pipeline.schema import FAILED, OK
@@ -58,22 +58,23 @@ class Ledger:
                 self._report()
                 yield block
 
-    def holds(self, fragments: Sequence[Fragment], *, last: bool) -> bool:
-        """Decide whether to hold back a commit of these fragments. Raises: FailureRateError."""
-        return self._budget.holds(self._after(fragments), fragments, last=last)
+    def holds(self, results: Sequence[WriteResult], *, last: bool) -> bool:
+        """Decide whether to hold back a commit of these results. Raises: FailureRateError."""
+        return self._budget.holds(self._after(results), results, last=last)
 
-    def committed(self, fragments: Sequence[Fragment]) -> None:
+    def committed(self, results: Sequence[WriteResult]) -> None:
         """Count the rows of one commit."""
-        self.account = self._after(fragments)
-        self.seconds = sum((fragment.seconds for fragment in fragments), self.seconds)
+        self.account = self._after(results)
+        self.seconds = sum((result.seconds for result in results), self.seconds)
         if self._metrics:
-            self._metrics.committed(sum(fragment.rows for fragment in fragments))
+            self._metrics.committed(sum(result.fragment.rows for result in results))
         if self._handover and self.seconds.predict > RATE_S:
             done = self.account.total.ok + self.account.total.failed
             self._handover.note_rate(self.engine, done / self.seconds.predict)
         self._report()
 
-    def _after(self, fragments: Sequence[Fragment]) -> Account:
+    def _after(self, results: Sequence[WriteResult]) -> Account:
+        fragments = [result.fragment for result in results]
         return self.account.after(
             (f.dataset, f.rows if f.outcome == OK else 0, f.rows if f.outcome == FAILED else 0) for f in fragments
         )

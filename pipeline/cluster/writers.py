@@ -12,7 +12,7 @@ from pipeline.cluster.gather import Groups
 from pipeline.cluster.ray_internals import Block
 from pipeline.cluster.run_work import RunWork
 from pipeline.errors import StorageError
-from pipeline.output.fragment import Rest
+from pipeline.output.fragment import RemainingRows
 from pipeline.output.fragment_files import write_fragments, write_remaining_rows
 from pipeline.storage.filesystems import Storage
 
@@ -37,7 +37,7 @@ class Writers:
     def _write(self, group: Sequence[Block]) -> ObjectRef:
         return self._work.task(write_task.remote(*(ref for ref, _ in group), **self._place))
 
-    def rewrite(self, replaced: Newer) -> dict[str, Rest]:
+    def rewrite(self, replaced: Newer) -> dict[str, RemainingRows]:
         """Write each file again without the rows that newer files replace, and wait for all of them."""
         refs = [
             self._work.task(rewrite_task.remote(path, newer, **self._place)) for path, newer in replaced.items()

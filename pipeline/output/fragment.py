@@ -1,4 +1,4 @@
-"""One Parquet output file: what is known of it once it is written."""
+"""One Parquet output file, and what the tasks that write files tell the driver."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,26 @@ from pipeline.stage_seconds import Seconds
 
 @dataclass(frozen=True)
 class Fragment:
-    """A file that is written but not visible. `path` is relative to the table.
-
-    `examples` are a few of its failed rows, as "uri: code"; `refused` counts those that speak of the store and not
-    of the image. `replaces` names the files that held older rows of some of its ids when it was planned, as paths
-    below the table. `seconds` are those that its rows took; of fragments that were written together one has them
-    all.
-    """
+    """A file that is written but not visible yet: its path below the table, and its size in bytes."""
 
     path: str
     dataset: str
     outcome: str
     rows: int
     size: int
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """A fragment that a write task has made of new rows, and what the driver has to know about these rows.
+
+    `examples` are a few of its failed rows, as "uri: code". `refused` counts the failed rows whose code blames the
+    store, not the image. `replaces` names the files, as paths below the table, that held older rows of some of its
+    ids when the run was planned. `seconds` is the time that the rows took; of the results of one task, the first
+    has the time of all rows.
+    """
+
+    fragment: Fragment
     examples: tuple[str, ...] = ()
     refused: int = 0
     replaces: tuple[str, ...] = ()
@@ -27,9 +34,11 @@ class Fragment:
 
 
 @dataclass(frozen=True)
-class Rest:
-    """A visible file without the rows that are replaced: how many those are, and the others as a fragment, if
-    any."""
+class RemainingRows:
+    """A visible file without the rows that newer files replace.
+
+    `removed` counts these rows. `fragment` holds the other rows; None if there are none, or nothing is removed.
+    """
 
     removed: int
     fragment: Fragment | None

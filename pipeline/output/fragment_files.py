@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline import schema, stage_seconds
 from pipeline.errors import STORE_CODES, MovedError
-from pipeline.output.fragment import Fragment, Rest
+from pipeline.output.fragment import Fragment, RemainingRows, WriteResult
 from pipeline.output.layout import Layout, fragment_path, partition_of
 from pipeline.output.prediction_rows import parquet_bytes
 from pipeline.storage.filesystems import Storage, failure
@@ -22,7 +23,7 @@ EXAMPLES = 3
 """Failed rows of a fragment that a message names if the run stops because of its failures."""
 
 
-def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int) -> list[Fragment]:
+def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int) -> list[WriteResult]:
     """Write `schema.PREDICTIONS` rows as one Parquet file for each dataset and outcome.
 
     Each call uses new file names, so a task may run again: only the files of its last run are committed.
@@ -30,25 +31,24 @@ def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int
     """
     seconds = stage_seconds.of(blocks)
     rows = pa.concat_tables(blocks, promote_options="default").replace_schema_metadata(None)
-    groups = rows.select(list(schema.PARTITIONS)).group_by(list(schema.PARTITIONS)).aggregate([]).to_pylist()
 
-    def write(group: dict[str, str]) -> Fragment:
-        dataset, outcome = group[schema.DATASET], group[schema.OUTCOME]
-        mine = pc.and_(pc.equal(rows[schema.DATASET], dataset), pc.equal(rows[schema.OUTCOME], outcome))
-        mine = rows.filter(mine)
-        data = parquet_bytes(mine.select(schema.fragment(mine.schema).names))
+    def write(indices: pa.Array) -> WriteResult:
+        group = rows.take(indices)
+        dataset, outcome = (group[name][0].as_py() for name in schema.PARTITIONS)
+        data = parquet_bytes(group.select(schema.fragment(group.schema).names))
         path = fragment_path(dataset, outcome, epoch)
         storage.write(Layout(output).fragment(path), data)
-        return Fragment(
-            path, dataset, outcome, mine.num_rows, len(data), _examples(mine), _refused(mine), _replaces(mine)
-        )
+        fragment = Fragment(path, dataset, outcome, group.num_rows, len(data))
+        return WriteResult(fragment, _examples(group), _refused(group), _replaces(group))
 
     with ThreadPoolExecutor(max_workers=WRITES) as pool:
-        written = list(pool.map(write, groups))
+        written = list(pool.map(write, _groups(rows)))
     return [dataclasses.replace(first, seconds=seconds) for first in written[:1]] + written[1:]
 
 
-def write_remaining_rows(path: str, newer: Sequence[str], *, output: str, storage: Storage, epoch: int) -> Rest:
+def write_remaining_rows(
+    path: str, newer: Sequence[str], *, output: str, storage: Storage, epoch: int
+) -> RemainingRows:
     """Write the rows of a visible file whose ids are not in newer files as a new file.
 
     Write nothing if all rows remain, or none. Raises: MovedError if one of the files is gone, StorageError.
@@ -61,11 +61,21 @@ def write_remaining_rows(path: str, newer: Sequence[str], *, output: str, storag
     others = rows.filter(pc.invert(pc.is_in(rows[schema.IMAGE_ID], ids)))
     removed = rows.num_rows - others.num_rows
     if not removed or not others.num_rows:
-        return Rest(removed, None)
+        return RemainingRows(removed, None)
     dataset, outcome = partition_of(path)
     data, path = parquet_bytes(others), fragment_path(dataset, outcome, epoch)
     storage.write(Layout(output).fragment(path), data)
-    return Rest(removed, Fragment(path, dataset, outcome, others.num_rows, len(data)))
+    return RemainingRows(removed, Fragment(path, dataset, outcome, others.num_rows, len(data)))
+
+
+def _groups(rows: pa.Table) -> list[pa.Array]:
+    """Return the indices of the rows of each dataset and outcome, in the order of the rows."""
+    names = list(schema.PARTITIONS)
+    ordering = [(name, "ascending") for name in names]
+    grouped = rows.select(names).group_by(names).aggregate([([], "count_all")]).sort_by(ordering)
+    sizes = grouped["count_all"].to_pylist()
+    order = pc.sort_indices(rows.select(names), ordering)  # a stable sort
+    return [order.slice(end - size, size) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def _ids(uri: str, storage: Storage) -> pa.Array:

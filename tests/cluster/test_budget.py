@@ -6,7 +6,7 @@ from pipeline.cluster.budget import REFUSED_ROWS, FailureBudget
 from pipeline.cluster.ledger import Ledger
 from pipeline.config import FailuresConfig
 from pipeline.errors import FailureRateError
-from pipeline.output.fragment import Fragment
+from pipeline.output.fragment import Fragment, WriteResult
 from pipeline.planning.account import Account, Counts, Progress
 
 LIMITS = FailuresConfig(max_rate=0.5, min_rows=100)
@@ -16,8 +16,9 @@ def after(ok: int, failed: int) -> Account:
     return Account({"d": Counts(input=ok + failed, ok=ok, failed=failed)})
 
 
-def failing(rows: int, refused: int = 0) -> Fragment:
-    return Fragment("f", "d", "failed", rows, 1, ("/a.jpg: corrupt", "/b.jpg: corrupt"), refused)
+def failing(rows: int, refused: int = 0) -> WriteResult:
+    fragment = Fragment("f", "d", "failed", rows, 1)
+    return WriteResult(fragment, ("/a.jpg: corrupt", "/b.jpg: corrupt"), refused)
 
 
 @pytest.mark.parametrize(("ok", "failed", "held"), [(5, 5, False), (5, 6, True), (49, 50, True), (60, 60, False)])
@@ -52,7 +53,7 @@ def test_the_ledger_counts_what_is_committed_and_tells_it() -> None:
     told: list[Progress] = []
     ledger = Ledger(Account({"d": Counts(input=10, left=10)}), 10, FailureBudget(LIMITS), on_progress=told.append)
     before = ledger.changed()
-    ledger.committed([Fragment("a", "d", "ok", 6, 1), failing(2)])
+    ledger.committed([WriteResult(Fragment("a", "d", "ok", 6, 1)), failing(2)])
     total = ledger.account.total
     assert (total.ok, total.failed, total.left) == (6, 2, 2)
     assert ledger.changed() >= before

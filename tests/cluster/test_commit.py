@@ -15,7 +15,7 @@ from pipeline.cluster.commit import MOVES, WRITES_IN_FLIGHT, Committer, Newer, R
 from pipeline.cluster.ledger import Ledger
 from pipeline.config import FailuresConfig
 from pipeline.errors import MovedError, OvertakenError, StorageError
-from pipeline.output.fragment import Fragment, Rest
+from pipeline.output.fragment import Fragment, RemainingRows, WriteResult
 from pipeline.output.table import Predictions
 from pipeline.planning.account import Account, Counts
 
@@ -24,13 +24,13 @@ class Write:
     """Stands for the reference of a running task: all that Committer takes of it is its future."""
 
     def __init__(self) -> None:
-        self.result: Future[list[Fragment]] = Future()
+        self.result: Future[list[WriteResult]] = Future()
 
-    def future(self) -> "Future[list[Fragment]]":
+    def future(self) -> "Future[list[WriteResult]]":
         return self.result
 
     def finish(self, rows: int) -> None:
-        self.result.set_result([Fragment(f"{id(self)}", "d", "ok", rows, 1)])
+        self.result.set_result([WriteResult(Fragment(f"{id(self)}", "d", "ok", rows, 1))])
 
 
 class Table:
@@ -191,7 +191,7 @@ def test_a_held_commit_waits_for_the_end() -> None:
     replacements = Replacements(table.holders, lambda newer: {})
     target = Committer(cast(Predictions, table), "run", 1, 0.01, ledger(max_rate=0.0), replacements)
     write = Write()
-    write.result.set_result([Fragment("f", "d", "failed", 5, 1)])
+    write.result.set_result([WriteResult(Fragment("f", "d", "failed", 5, 1))])
     add(target, write)
     time.sleep(0.2)
     assert table.commits == []
@@ -199,20 +199,24 @@ def test_a_held_commit_waits_for_the_end() -> None:
     assert table.commits == [[5]]
 
 
-def replacing(new: str, *paths: str) -> Fragment:
-    return Fragment(new, "d", "ok", 1, 1, replaces=paths)
+def replacing(new: str, *paths: str) -> WriteResult:
+    return WriteResult(Fragment(new, "d", "ok", 1, 1), replaces=paths)
 
 
 def test_the_files_that_hold_replaced_rows_now_are_each_written_anew_once() -> None:
     asked: list[Newer] = []
 
-    def rewrite(newer: Newer) -> dict[str, Rest]:
+    def rewrite(newer: Newer) -> dict[str, RemainingRows]:
         asked.append(newer)
-        rests = {"a": Rest(2, Fragment("a2", "d", "failed", 1, 1)), "b1": Rest(0, None), "b2": Rest(1, None)}
+        rests = {
+            "a": RemainingRows(2, Fragment("a2", "d", "failed", 1, 1)),
+            "b1": RemainingRows(0, None),
+            "b2": RemainingRows(1, None),
+        }
         return {path: rests[path] for path in newer}
 
     replacements = Replacements(lambda path: {"a": ["a"], "b": ["b1", "b2"]}[path], rewrite)
-    assert replacements.of([Fragment("x", "d", "ok", 1, 1)]) == {}
+    assert replacements.of([replacing("x")]) == {}
     assert asked == []
     found = replacements.of([replacing("n1", "a"), replacing("n2", "a", "b"), replacing("n3", "b")])
     assert {path: other and other.path for path, other in found.items()} == {"a": "a2", "b2": None}

@@ -142,17 +142,17 @@ def test_a_fragment_is_written_for_each_dataset_and_outcome(
     paths[0].write_text("no image")
     rows = pending(paths).set_column(2, schema.PENDING.field("dataset"), pa.array(["a/b", "c"] * 3))
     scored = predictor(settings, model)(Decoder(settings, model.preprocessing, "run")(rows))
-    fragments = write_fragments(
+    results = write_fragments(
         scored.slice(0, 2), scored.slice(2), output=str(tmp_path), storage=Storage(), epoch=7
     )
-    found = {(one.dataset, one.outcome): one for one in fragments}
-    assert {key: one.rows for key, one in found.items()} == {
+    found = {(one.fragment.dataset, one.fragment.outcome): one for one in results}
+    assert {key: one.fragment.rows for key, one in found.items()} == {
         ("a/b", "failed"): 1,
         ("a/b", "ok"): 2,
         ("c", "ok"): 3,
     }
     assert found["a/b", "failed"].examples == (f"{paths[0]}: unsupported_format",)
-    for one in fragments:
+    for one in (result.fragment for result in results):
         path = tmp_path / "predictions" / one.path
         assert path.name.startswith("7-")
         assert (pq.read_metadata(path).num_rows, path.stat().st_size) == (one.rows, one.size)
@@ -167,4 +167,4 @@ def test_a_fragment_names_the_files_that_hold_older_rows_of_its_ids(
     scored = predictor(settings, model)(Decoder(settings, model.preprocessing, "run")(rows))
     (one,) = write_fragments(scored, output=str(tmp_path), storage=Storage(), epoch=7)
     assert one.replaces == ("dataset=d/outcome=failed/1", "dataset=d/outcome=failed/2")
-    assert schema.REPLACES not in pq.read_schema(tmp_path / "predictions" / one.path).names
+    assert schema.REPLACES not in pq.read_schema(tmp_path / "predictions" / one.fragment.path).names

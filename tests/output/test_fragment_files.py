@@ -1,31 +1,47 @@
-"""A file is written again without the rows that newer files replace."""
+"""Rows become files of one dataset and outcome each, and the files lose the rows that newer files replace."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import schema
 from pipeline.errors import MovedError
-from pipeline.output.fragment import Rest
-from pipeline.output.fragment_files import write_remaining_rows
+from pipeline.output.fragment import RemainingRows
+from pipeline.output.fragment_files import write_fragments, write_remaining_rows
 from pipeline.storage.filesystems import Storage
 from tests.support.making import write_fragment
 
 
+def test_rows_of_many_datasets_keep_their_order_in_each_file(tmp_path: Path) -> None:
+    same = {"uri": "u", "run_id": "run", "finished_at": datetime.now(UTC)}
+    outcomes = ["failed", "ok", "ok"]
+    rows = [{"image_id": f"{n:02}", "dataset": f"d{n % 7}", "outcome": outcomes[n % 3], **same} for n in range(50)]
+    blocks = [pa.Table.from_pylist(part, schema=schema.scored([])) for part in (rows[:20], rows[20:])]
+    results = write_fragments(*blocks, output=str(tmp_path), storage=Storage(), epoch=1)
+    assert len({(one.fragment.dataset, one.fragment.outcome) for one in results}) == len(results) == 14
+    for one in (result.fragment for result in results):
+        found = pq.read_table(tmp_path / "predictions" / one.path, partitioning=None)["image_id"].to_pylist()
+        ours = [row["image_id"] for row in rows if (row["dataset"], row["outcome"]) == (one.dataset, one.outcome)]
+        assert found == ours
+
+
 def test_a_file_is_written_without_the_rows_whose_ids_newer_files_hold(tmp_path: Path) -> None:
-    def rest_of(path: str, *newer: str) -> Rest:
+    def remaining(path: str, *newer: str) -> RemainingRows:
         return write_remaining_rows(path, list(newer), output=str(tmp_path), storage=Storage(), epoch=2)
 
     old = write_fragment(str(tmp_path), "a b/%", ["1", "2", "3", "4"], 1).path
     first, second, all_, none = (
         write_fragment(str(tmp_path), "a b/%", ids, 2).path for ids in (["3", "new"], ["1"], list("1234"), ["5"])
     )
-    found = rest_of(old, first, second)
+    found = remaining(old, first, second)
     assert found.fragment is not None
     assert (found.removed, found.fragment.rows, found.fragment.dataset) == (2, 2, "a b/%")
     kept = pq.read_table(tmp_path / "predictions" / found.fragment.path, partitioning=None)
     assert kept["image_id"].to_pylist() == ["2", "4"]
-    assert (rest_of(old, all_), rest_of(old, none)) == (Rest(4, None), Rest(0, None))
+    assert (remaining(old, all_), remaining(old, none)) == (RemainingRows(4, None), RemainingRows(0, None))
     for gone in ((old, "dataset=a/outcome=ok/2-gone.parquet"), ("dataset=a/outcome=ok/1-gone.parquet", first)):
         with pytest.raises(MovedError, match="gone"):
-            rest_of(*gone)
+            remaining(*gone)

@@ -20,7 +20,7 @@ from pipeline.cluster.ledger import Ledger
 from pipeline.config import FailuresConfig, RunConfig
 from pipeline.errors import OvertakenError
 from pipeline.output import delta_log, orphans
-from pipeline.output.fragment import Fragment, Rest
+from pipeline.output.fragment import RemainingRows, WriteResult
 from pipeline.output.fragment_files import write_remaining_rows
 from pipeline.output.table import Predictions
 from pipeline.planning import claim
@@ -101,22 +101,22 @@ def first_run(config: RunConfig) -> None:
     assigned.heartbeat.stop()
 
 
-def write(assigned: Assignment, ids: list[str], places: list[str | None] | None = None) -> Fragment:
+def write(assigned: Assignment, ids: list[str], places: list[str | None] | None = None) -> WriteResult:
     """A file with these rows, which take the place of those in `places`."""
     fragment = write_fragment(assigned.target.output, "d 1", ids, assigned.epoch)
     found = tuple({place for place in places or [] if place is not None})
-    return Fragment(fragment.path, "d 1", fragment.outcome, len(ids), fragment.size, replaces=found)
+    return WriteResult(fragment, replaces=found)
 
 
 class Written:
     """Stands for the reference of a task that has written these files."""
 
-    def __init__(self, fragments: list[Fragment]) -> None:
-        self._fragments = fragments
+    def __init__(self, results: list[WriteResult]) -> None:
+        self._results = results
 
-    def future(self) -> "Future[list[Fragment]]":
-        done: Future[list[Fragment]] = Future()
-        done.set_result(self._fragments)
+    def future(self) -> "Future[list[WriteResult]]":
+        done: Future[list[WriteResult]] = Future()
+        done.set_result(self._results)
         return done
 
 
@@ -127,17 +127,17 @@ class WatchedLedger(Ledger):
         super().__init__(assigned.account, assigned.pending, FailureBudget(FailuresConfig(max_rate=1)))
         self._steps = steps
 
-    def holds(self, fragments: Sequence[Fragment], *, last: bool) -> bool:
+    def holds(self, results: Sequence[WriteResult], *, last: bool) -> bool:
         if self._steps is not None:
             self._steps.join()
-        return super().holds(fragments, last=last)
+        return super().holds(results, last=last)
 
 
-def commit(assigned: Assignment, fragments: list[Fragment], steps: Steps | None = None) -> None:
+def commit(assigned: Assignment, results: list[WriteResult], steps: Steps | None = None) -> None:
     """Commit as a run does. The steps of the committing thread count, too."""
     table, place = assigned.table, {"output": assigned.target.output, "storage": assigned.target.storage}
 
-    def rewrite(replaced: Newer) -> dict[str, Rest]:
+    def rewrite(replaced: Newer) -> dict[str, RemainingRows]:
         return {
             path: write_remaining_rows(path, newer, epoch=assigned.epoch, **place)
             for path, newer in replaced.items()
@@ -145,7 +145,7 @@ def commit(assigned: Assignment, fragments: list[Fragment], steps: Steps | None 
 
     ledger, replacements = WatchedLedger(assigned, steps), Replacements(table.holders, rewrite)
     committer = Committer(table, assigned.run_id, assigned.epoch, 0.0, ledger, replacements)
-    committer.add(cast(ObjectRef, Written(fragments)))
+    committer.add(cast(ObjectRef, Written(results)))
     committer.close()
 
 

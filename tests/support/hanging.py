@@ -15,7 +15,7 @@ from pipeline.cluster.workers import Decoder, Predictor
 from pipeline.config import RunConfig
 from pipeline.engines import loading
 from pipeline.engines.base import Engine, Scored
-from pipeline.output.fragment import Fragment
+from pipeline.output.fragment import WriteResult
 from pipeline.output.fragment_files import write_fragments
 from pipeline.storage.filesystems import Storage
 
@@ -73,7 +73,7 @@ class SleepingDecoder(Decoder):
 
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def write_when_told(*blocks: pa.Table, output: str, **place: Any) -> list[Fragment]:
+def write_when_told(*blocks: pa.Table, output: str, **place: Any) -> list[WriteResult]:
     """The real task; a block that is `HELD` waits for the word, and leaves a file of that name."""
     folder = Path(output).parent
     if HELD in blocks[0]["dataset"].to_pylist():
