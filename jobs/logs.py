@@ -1,4 +1,4 @@
-"""What happens in a run as JSON lines on stderr, for collectors of logs. Text is the default; see `console`."""
+"""Events of a run as JSON lines on stderr, for log collectors. The default is text, see `console`."""
 
 import json
 import os
@@ -13,19 +13,19 @@ _run_id: str | None = None
 
 
 def as_json() -> bool:
-    """Whether lines are JSON: by `--log-format`, else by $LAKELENS_LOG_FORMAT."""
+    """Tell whether to write JSON: `--log-format` sets $LAKELENS_LOG_FORMAT, which decides."""
     return os.environ.get(VARIABLE) == "json"
 
 
 def of_run(run_id: str) -> None:
-    """The run that the next events belong to."""
+    """Set the run that the next events belong to."""
     global _run_id
     _run_id = run_id
 
 
 def event(name: str, level: str = "info", **facts: Any) -> None:
-    """One object: time (UTC), level, event, run_id (null before there is one), and what belongs to the event."""
+    """Write one object: time (UTC), level, event, run_id (null before there is one), and the facts."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     line = {"time": now, "level": level, "event": name, "run_id": _run_id, **facts}
-    sys.stderr.write(json.dumps(line) + "\n")  # in one piece: several threads tell things
+    sys.stderr.write(json.dumps(line) + "\n")  # one call, since several threads write
     sys.stderr.flush()

@@ -1,16 +1,19 @@
-"""The cluster: everything that runs on Ray. This room does not know how images, models or tables work inside.
+"""Everything that runs on Ray. This room does not know how images, models or tables work inside.
 
 Read in this order:
 
-- `connection`: join a cluster or start one. `handshake`: token and versions. `local_cluster`: a cluster of our
-  own.
-- `ray_internals`: every use of Ray's private and developer APIs.
-- `node_resources`: what the nodes have. `pools`: how many actors, and what each asks for.
-- `workers`: what Ray runs on blocks of rows. `run_work`: the stages and tasks of a run, and their end.
-- `commit`: finished blocks to writes to commits. `metrics`: what Prometheus collects.
-- `submission`: runs as jobs. `dashboard`: the client of the Jobs API. `runtime_environment`: what a job brings.
+- `connection`: join a cluster or start one. `handshake`: its token and versions. `local_cluster`: what a cluster
+  on this machine needs. `ray_internals`: every use of Ray's private and developer APIs.
+- `node_resources`: what the nodes offer. `pools`: the sizes of the pools of actors. `placement`: a watch for
+  actors that Ray cannot place.
+- `stages`: the stages that rows go through. `workers`: the actors of these stages. `run_work`: the stages and
+  tasks of a run, and their end.
+- `gather`: finished blocks to groups. `writers`: groups to files. `commit`: files to commits. `ledger`: the
+  account of the run. `budget`: how many rows may fail. `metrics`: what Prometheus collects.
+- `submission`: runs as jobs. `dashboard`: the connection to the Jobs API. `runtime_environment`: the environment
+  that a user gives a job.
 
-Threads of the driver: the main thread takes finished blocks and starts writes. The thread `gather` waits for
-Ray Data. The thread `commit` alone commits and keeps the account. The thread of `placement.watched` looks for
-actors without a place.
+Threads of the driver: the main thread takes groups of finished blocks and starts their writes. The thread `gather`
+waits for Ray Data. Only the thread `commit` commits and changes the account. The thread `watch` looks for unplaced
+actors.
 """
