@@ -46,7 +46,7 @@ def lake(tmp_path: Path) -> RunConfig:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("address", ["gcs", "address"])
-def test_a_token_that_a_cluster_does_not_want_is_no_hindrance(
+def test_a_cluster_without_tokens_accepts_a_client_with_one(
     head: heads.Head, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": heads.TOKEN}.items():
@@ -66,7 +66,9 @@ def test_a_token_that_a_cluster_does_not_want_is_no_hindrance(
 @pytest.mark.slow
 @pytest.mark.usefixtures("_client")
 @pytest.mark.parametrize(("key", "theirs"), [("ray_version", "2.9.3"), ("python_version", "3.10.1")])
-def test_another_version_is_one_sentence_with_all_four(head: heads.Head, key: str, theirs: str) -> None:
+def test_an_error_about_versions_names_both_versions_of_ray_and_python(
+    head: heads.Head, key: str, theirs: str
+) -> None:
     client, where = GcsClient(address=head.gcs), ray_constants.KV_NAMESPACE_CLUSTER
     stored = client.internal_kv_get(usage_constants.CLUSTER_METADATA_KEY, where)
     versions = {**json.loads(stored), key: theirs}
@@ -83,7 +85,7 @@ def test_another_version_is_one_sentence_with_all_four(head: heads.Head, key: st
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_client")
-def test_a_job_whose_python_lacks_packages_names_it_and_the_option_and_runs_with_another(
+def test_a_job_whose_python_lacks_packages_names_it_and_runs_with_another_one(
     head: heads.Head, lake: RunConfig
 ) -> None:
     submissions, log = Submissions(head.address), []
@@ -106,13 +108,13 @@ def test_a_job_whose_python_lacks_packages_names_it_and_the_option_and_runs_with
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_client")
-def test_a_dashboard_behind_a_private_authority_is_reached_with_its_certificate(
+def test_a_dashboard_with_a_private_certificate_authority_is_reached_with_its_certificate(
     head: heads.Head, lake: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in dashboard.CA_FILES:
         monkeypatch.delenv(variable, raising=False)
     with tls.before(urlsplit(head.address).port or 0, tmp_path / "tls") as secured:
-        with pytest.raises(ClusterError, match=r"is not trusted; .* --ca-file, REQUESTS_CA_BUNDLE"):
+        with pytest.raises(ClusterError, match=r"is not trusted.*--ca-file, REQUESTS_CA_BUNDLE"):
             Submissions(secured.url)
         trusting, log = Submissions(secured.url, str(secured.ca_file)), []
         assert trusting.follow(trusting.submit(lake, python="nowhere"), log.append) == 2
@@ -128,7 +130,7 @@ def test_a_dashboard_behind_a_private_authority_is_reached_with_its_certificate(
             Submissions(secured.url, str(tmp_path / "text"))
 
 
-def test_what_ray_says_of_other_versions_is_one_sentence() -> None:
+def test_rays_text_about_versions_becomes_one_line() -> None:
     text = "Version mismatch: The cluster was started with:\n    Ray: 1.0\n    Python: 3.8.1\n"
     text += "This process on node 1.2.3.4 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
     sentence = str(handshake.refusal(RuntimeError(text), WHERE))
@@ -136,13 +138,13 @@ def test_what_ray_says_of_other_versions_is_one_sentence() -> None:
     assert "\n" not in sentence
 
 
-def test_a_token_that_ray_misses_somewhere_in_its_words_is_what_it_says() -> None:
+def test_a_missing_token_is_found_inside_rays_long_text() -> None:
     text = "Failed to connect to GCS. Last connection error: Traceback\n  x\nRPC error: InvalidAuthToken: missing"
     assert "requires a token" in str(handshake.refusal(RuntimeError(text), WHERE))
 
 
 @pytest.mark.parametrize("text", ["", "odd.\nmore"])
-def test_whatever_else_ray_says_is_its_first_line(text: str) -> None:
+def test_the_first_line_of_any_other_error_of_ray_is_kept(text: str) -> None:
     sentence = str(handshake.refusal(RuntimeError(text), WHERE))
     assert sentence == f"Cannot connect to {WHERE}: {'odd' if text else 'RuntimeError'}."
 
@@ -155,7 +157,7 @@ def test_whatever_else_ray_says_is_its_first_line(text: str) -> None:
     ],
     ids=str,
 )
-def test_a_token_that_is_to_be_sent_and_is_not_there_is_one_sentence(
+def test_a_missing_token_is_an_error_before_ray_ends_the_process(
     environment: dict[str, str], sentence: str
 ) -> None:
     """In a process of its own: where this fails, Ray's core ends it."""

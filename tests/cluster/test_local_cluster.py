@@ -34,7 +34,7 @@ def _plain(ray_looks_anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
     reload_authentication()
 
 
-def test_without_a_home_that_can_be_written_the_token_is_in_the_environment(
+def test_without_a_writable_home_the_token_is_in_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -60,14 +60,16 @@ def test_a_token_is_made_only_where_ray_can_neither_find_nor_write_one(
     assert "RAY_AUTH_TOKEN" not in os.environ
 
 
-def test_a_token_file_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_about_a_missing_token_file_names_the_variable_and_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/no/.such/token")
     with pytest.raises(ClusterError, match=r"RAY_AUTH_TOKEN_PATH.*/no/\.such/token\.$"):
         local_cluster.prepare()
 
 
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
-def test_a_temporary_folder_whose_sockets_would_have_too_long_a_path_gets_only_what_spills(
+def test_a_temporary_folder_too_long_for_sockets_gets_only_spilled_objects(
     variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     long = tmp_path / LONG
@@ -94,7 +96,7 @@ def test_a_short_temporary_folder_is_left_to_ray(monkeypatch: pytest.MonkeyPatch
         assert {"_temp_dir", "object_spilling_directory"}.isdisjoint(local_cluster.prepare())
 
 
-def test_where_there_is_no_folder_for_sockets_it_is_one_sentence(
+def test_the_error_about_sockets_names_the_folder_and_the_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / LONG))

@@ -32,7 +32,7 @@ def test_every_gpu_gets_a_predictor_at_once_and_decoders_take_the_cpus() -> None
 
 
 @pytest.mark.parametrize(("share", "places"), [(0.5, 8), (0.3, 12), (1.0, 4), (0.7, 4)])
-def test_predictors_share_gpus_where_they_are_to_and_none_takes_parts_of_two(share: float, places: int) -> None:
+def test_predictors_can_share_gpus_but_none_spans_two(share: float, places: int) -> None:
     workers = WorkersConfig(gpus_per_predictor=share)
     sizes = pools.plan_pools(workers, having(Node(cpus=8, gpus=2), count=2))
     assert sizes.predictors.size.max_size == places
@@ -59,9 +59,7 @@ FIXED = WorkersConfig(predictors=PoolConfig(max_size=50), decoders=PoolConfig(mi
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 16, 64, 1000])
 @pytest.mark.parametrize("count", [1, 2, 10])
 @pytest.mark.parametrize("workers", [WorkersConfig(), FIXED])
-def test_all_decoders_have_a_place_and_nothing_else_asks_for_cpus(
-    workers: WorkersConfig, cpus: int, count: int
-) -> None:
+def test_all_decoders_fit_and_nothing_else_asks_for_cpus(workers: WorkersConfig, cpus: int, count: int) -> None:
     sizes = pools.plan_pools(workers, having(Node(cpus=cpus), count=count))
     each = sizes.decoders.num_cpus
     assert 0 < each <= 1
@@ -77,7 +75,7 @@ def test_sizes_from_the_config_are_kept() -> None:
     assert (strategy.min_size, strategy.max_size, strategy.initial_size) == (2, 5, 2)
 
 
-def test_no_actor_is_started_for_which_there_is_no_block() -> None:
+def test_no_more_actors_are_started_than_there_are_blocks() -> None:
     sizes = pools.plan_pools(WorkersConfig(), having(Node(cpus=32, gpus=4), count=2))
     assert sizes.limited_to(1000) == sizes
     few = sizes.limited_to(3)
@@ -87,7 +85,7 @@ def test_no_actor_is_started_for_which_there_is_no_block() -> None:
     assert few.decoders.num_cpus == 1
 
 
-def test_a_cluster_without_nodes_is_one_sentence_unless_sizes_are_given() -> None:
+def test_a_cluster_without_nodes_needs_sizes_in_the_config() -> None:
     with pytest.raises(
         ClusterError, match=r"no node with a CPU .* workers\.device, workers\.decoders and workers\.predictors"
     ):
@@ -97,7 +95,7 @@ def test_a_cluster_without_nodes_is_one_sentence_unless_sizes_are_given() -> Non
     assert (sizes.decoders.num_cpus, sizes.predictors.accelerator) == (1, "GPU")
 
 
-def test_accelerators_that_come_later_are_asked_for_where_the_config_names_them_and_gives_sizes() -> None:
+def test_accelerators_that_come_later_are_used_if_the_config_names_them_and_gives_sizes() -> None:
     cpus = having(Node(cpus=4))
     workers = WorkersConfig(predictors=PoolConfig(max_size=8), device="gpu")
     assert pools.uses(workers, cpus, "GPU")
@@ -111,12 +109,12 @@ def test_accelerators_that_come_later_are_asked_for_where_the_config_names_them_
         pools.plan_pools(workers, cpus, None)
 
 
-def test_decoders_that_come_with_more_nodes_ask_for_a_cpu_each() -> None:
+def test_decoders_of_a_growing_pool_ask_for_a_cpu_each() -> None:
     workers = WorkersConfig(decoders=PoolConfig(max_size=64, initial_size=4))
     assert pools.plan_pools(workers, having(Node(cpus=4))).decoders.num_cpus == 1
 
 
-def test_a_cpu_predictor_takes_most_of_a_node_where_the_pool_is_to_grow_so_that_each_node_gets_one() -> None:
+def test_a_cpu_predictor_of_a_growing_pool_asks_for_most_of_a_node_so_that_each_node_gets_one() -> None:
     node = having(Node(cpus=4, memory=8e9))
     growing = WorkersConfig(predictors=PoolConfig(max_size=3))
     assert pools.plan_pools(growing, node, None).predictors.memory == pytest.approx(0.51 * 8e9)

@@ -175,9 +175,7 @@ def test_nothing_is_left_of_a_run_whose_workers_hang_and_the_next_job_has_the_cl
 
 
 @pytest.mark.usefixtures("workers_that_hang")
-def test_nothing_is_left_of_a_run_that_has_given_up_waiting_for_a_place(
-    model: Path, tmp_path: Path, silent: Silent
-) -> None:
+def test_nothing_is_left_of_a_run_whose_actors_found_no_place(model: Path, tmp_path: Path, silent: Silent) -> None:
     sizes = "workers.decoders={min_size: 3, max_size: 4}"  # a CPU each, and there are two
     job = Hanging(tmp_path, silent, model, "asleep", sizes, "workers.wait_s=3")
     with pytest.raises(ClusterError, match="Ray cannot place workers"):
@@ -207,7 +205,7 @@ _sleeping = ray.remote(num_cpus=1)(hanging.sleep)
 _waiting = ray.remote(num_cpus=0)(hanging.sleep)
 
 
-def test_tasks_that_sleep_and_those_that_wait_for_them_end_with_what_has_started_them() -> None:
+def test_sleeping_tasks_and_tasks_that_wait_for_them_end_with_their_run() -> None:
     with RunWork("a run") as work:
         slept = work.task(_sleeping.remote(HOUR_S))
         waited = work.task(_waiting.remote(slept))
@@ -220,7 +218,7 @@ def test_tasks_that_sleep_and_those_that_wait_for_them_end_with_what_has_started
             ray.get(ref, timeout=5)
 
 
-def test_whoever_starts_tasks_after_all_were_cancelled_does_not_wait_for_each() -> None:
+def test_starting_tasks_after_all_were_cancelled_does_not_block() -> None:
     with RunWork("a run") as work:
         work.cancel_tasks()
         began = time.monotonic()
@@ -231,7 +229,7 @@ def test_whoever_starts_tasks_after_all_were_cancelled_does_not_wait_for_each() 
             ray.get(ref, timeout=5)
 
 
-def test_a_result_is_given_and_an_error_raised() -> None:
+def test_the_result_of_a_task_is_returned_and_its_error_raised() -> None:
     with RunWork("a run") as work:
         assert work.result(ray.put(7)) == 7
         with pytest.raises(RayError, match="negative"):
@@ -249,7 +247,7 @@ def test_a_task_that_has_finished_is_not_cancelled(monkeypatch: pytest.MonkeyPat
     assert cancelled == []
 
 
-def test_what_another_run_has_on_the_cluster_is_left_alone() -> None:
+def test_actors_of_another_run_are_left_alone() -> None:
     sleeper = ray.remote(num_cpus=0)(hanging.Sleeper)
     mine, others = (sleeper.options(**label_option(labels(run))).remote() for run in ("mine", "another's"))
     asleep = [one.sleep.remote() for one in (mine, others)]

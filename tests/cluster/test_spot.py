@@ -75,7 +75,7 @@ def four_nodes() -> Iterator[Cluster]:
             cluster.shutdown()
 
 
-def test_all_accelerators_are_busy_at_once_and_nodes_that_are_taken_away_cost_what_they_had_in_work(
+def test_all_accelerators_are_busy_soon_and_a_lost_node_costs_one_block(
     four_nodes: Cluster, tmp_path: Path
 ) -> None:
     overrides = (f"output.commit_interval_s={COMMIT_S}", "labels.top_k=1")

@@ -124,9 +124,7 @@ def test_an_image_that_never_fits_becomes_a_failed_row_and_its_neighbours_do_not
     assert rows[firsts.index(hopeless)]["outcome"] == "failed"
 
 
-def test_what_goes_wrong_while_a_predictor_starts_is_raised_by_its_first_call(
-    settings: RunConfig, model: Model
-) -> None:
+def test_the_first_call_of_a_predictor_raises_the_error_of_its_start(settings: RunConfig, model: Model) -> None:
     other = Predictor(settings, "another hash", "torch", 1, 1.0, 512, "run", "out")
     with pytest.raises(ModelError, match="has other weights on this node"):
         other(pending([]))

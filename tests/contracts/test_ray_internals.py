@@ -71,7 +71,7 @@ def used(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("room", ["pipeline", "jobs"])
-def test_no_other_module_uses_what_ray_does_not_promise(room: str) -> None:
+def test_only_ray_internals_uses_private_and_developer_apis(room: str) -> None:
     for path in set((ROOT / room).rglob("*.py")) - {INTERNALS}:
         private = [pair for pair in imports(path) if pair[0] not in PUBLIC or pair[1].startswith("_")]
         assert not private, f"{path} imports {private}: use pipeline.cluster.ray_internals"
@@ -88,7 +88,7 @@ def test_the_table_names_every_private_import() -> None:
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_ray_still_has_what_is_imported(name: str) -> None:
+def test_ray_still_has_each_imported_name(name: str) -> None:
     module, attributes = name, list[str]()
     while True:
         try:
@@ -157,14 +157,14 @@ on_a_cluster = pytest.mark.usefixtures("local_cluster")
 
 
 @on_a_cluster
-def test_nodes_and_versions(ray_internals: Any) -> None:
+def test_nodes_have_the_known_resource_names_and_versions_can_be_compared(ray_internals: Any) -> None:
     (node,) = ray_internals.live_nodes()
     assert (node["CPU"], node["GPU"]) == (2, 1), f"Ray names resources otherwise, {node}: pools are too small"
     ray_internals.require_same_versions(ray.get_runtime_context().gcs_address)
 
 
 @on_a_cluster
-def test_what_waits_for_a_place_and_what_is_free(ray_internals: Any) -> None:
+def test_the_status_of_a_cluster_has_unplaced_actors_and_free_resources(ray_internals: Any) -> None:
     waiting = ray.remote(num_cpus=0, resources={"TPU": 4})(hanging.Sleeper).remote()
     deadline, address = time.monotonic() + SOON_S, ray.get_runtime_context().gcs_address
     while not (status := ray_internals.cluster_status(address)).unplaced and time.monotonic() < deadline:
@@ -223,7 +223,7 @@ def test_tasks_that_ask_for_no_cpu_run_while_all_cpus_are_taken(ray_internals: A
 
 
 @on_a_cluster
-def test_stages_that_hang_end_when_they_are_told_to(ray_internals: Any) -> None:
+def test_stages_that_hang_can_be_stopped(ray_internals: Any) -> None:
     waiting = numbers(2).map_batches(hanging.second_never)
     blocks = ray_internals.output_blocks(waiting)
     next(blocks)

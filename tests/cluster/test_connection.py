@@ -22,7 +22,7 @@ from tests.support import lakes, staging, tracing
 ROWS = 10_000
 
 
-def test_what_a_worker_raised_comes_back_as_what_it_was() -> None:
+def test_an_error_of_a_worker_keeps_its_type_and_message() -> None:
     text = "Traceback\n  File x\npipeline.errors.ModelError: The model m is gone.\n\nUDF failed"
     with pytest.raises(ModelError, match=r"^The model m is gone\.$"), connection.translated_errors():
         raise RayError(text)
@@ -41,14 +41,14 @@ def test_what_a_worker_raised_comes_back_as_what_it_was() -> None:
         ("ray://127.0.0.1:10001", r"ray://127\.0\.0\.1:10001: .* host:6379"),
     ],
 )
-def test_an_address_where_no_cluster_is_is_one_sentence_at_once(address: str, sentence: str) -> None:
+def test_an_address_without_a_cluster_is_refused_at_once(address: str, sentence: str) -> None:
     with pytest.raises(ClusterError, match=sentence), connection.connected(address):
         raise AssertionError
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_cluster")
-def test_two_predictors_share_a_gpu_where_they_are_to_and_get_whole_blocks(tmp_path: Path) -> None:
+def test_two_predictors_can_share_a_gpu_and_get_whole_blocks(tmp_path: Path) -> None:
     settings, ids = lakes.many_rows(tmp_path, 1000, "workers.device=auto", "workers.gpus_per_predictor=0.5")
     summary = run(settings)
     assert (summary.engine, summary.device) == ("torch", "GPU")
@@ -78,7 +78,7 @@ def test_each_chip_of_a_tpu_node_gets_a_predictor_and_other_nodes_get_none(tmp_p
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.skipif("LAKELENS_EVERY_STEP" not in os.environ, reason="half a minute: a part of make soak")
-def test_a_node_that_dies_and_is_not_replaced_does_not_hold_a_run_up_for_ever(
+def test_a_run_does_not_wait_for_ever_for_a_node_that_died_and_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes on, or, where lost actors had work that Ray waits for, ends and says why. The cluster stays."""

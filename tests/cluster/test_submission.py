@@ -59,14 +59,14 @@ def lake(tmp_path: Path) -> RunConfig:
         ("ray://127.0.0.1:10001", r"^ray://.* http://host:8265"),
     ],
 )
-def test_an_address_that_leads_to_no_dashboard_is_one_sentence(address: str, sentence: str) -> None:
+def test_an_address_without_a_dashboard_is_refused(address: str, sentence: str) -> None:
     with pytest.raises(ClusterError, match=sentence):
         Submissions(address)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variable", ["RAY_AUTH_MODE", "RAY_AUTH_TOKEN"])
-def test_without_the_right_token_it_says_how_to_give_one(
+def test_the_error_about_a_wrong_token_says_how_to_provide_one(
     submissions: Submissions, head: heads.Head, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "disabled" if variable == "RAY_AUTH_MODE" else heads.TOKEN[::-1])
@@ -95,7 +95,7 @@ def test_headers_of_the_environment_go_with_every_request(
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"X-Name": 7}', "a-secret"])
-def test_headers_that_are_no_json_object_are_one_sentence_that_does_not_show_them(
+def test_the_error_about_headers_that_are_no_json_object_does_not_show_them(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_JOB_HEADERS", text)
@@ -105,12 +105,12 @@ def test_headers_that_are_no_json_object_are_one_sentence_that_does_not_show_the
 
 
 @pytest.mark.slow
-def test_a_job_that_is_not_there_is_one_sentence(submissions: Submissions) -> None:
+def test_the_error_about_an_unknown_job_names_it(submissions: Submissions) -> None:
     with pytest.raises(ClusterError, match=r"no job none-0\."):
         submissions.stop("none-0")
 
 
-def test_paths_of_this_machine_alone_are_refused(lake: RunConfig) -> None:
+def test_paths_that_only_this_machine_has_are_refused(lake: RunConfig) -> None:
     raw = lake.model_dump(mode="json")
     raw["output"]["path"] = "out"
     nowhere = Submissions.__new__(Submissions)
@@ -119,7 +119,7 @@ def test_paths_of_this_machine_alone_are_refused(lake: RunConfig) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_cannot_start_ends_with_its_own_exit_code_and_sentence(
+def test_a_run_that_cannot_start_ends_with_its_own_exit_code_and_message(
     submissions: Submissions, lake: RunConfig
 ) -> None:
     log: list[str] = []
@@ -134,7 +134,7 @@ def test_a_run_that_cannot_start_ends_with_its_own_exit_code_and_sentence(
 
 
 @pytest.mark.slow
-def test_a_run_is_submitted_once_tells_prometheus_of_it_is_stopped_and_resumed(
+def test_a_run_is_submitted_once_exports_metrics_and_can_be_stopped_and_resumed(
     submissions: Submissions, head: heads.Head, lake: RunConfig
 ) -> None:
     with submit(head.address, lake) as following:
@@ -175,7 +175,7 @@ def taken_part_of_and_stopped(
 
 @pytest.mark.slow
 @pytest.mark.skipif("LAKELENS_EVERY_STEP" not in os.environ, reason="a minute: a part of make soak")
-def test_a_run_whose_head_died_goes_on_where_it_was_when_another_head_gets_it(lake: RunConfig) -> None:
+def test_a_run_whose_head_died_continues_on_another_head(lake: RunConfig) -> None:
     log, committed = Path(lake.output.path, "predictions/_delta_log"), 0
     for count in (2, 1):
         with heads.running() as head, heads.client_of(head):
@@ -236,16 +236,14 @@ SECRETS = [
         ("pip: 7", "is not a valid Ray runtime environment: "),
     ],
 )
-def test_a_runtime_environment_that_cannot_go_with_a_job_is_refused(
-    text: str, sentence: str, tmp_path: Path
-) -> None:
+def test_a_runtime_environment_that_a_job_cannot_have_is_refused(text: str, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "environment.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=sentence):
         runtime_env(str(path))
 
 
-def test_a_runtime_environment_keeps_what_it_says_with_variables_as_text(tmp_path: Path) -> None:
+def test_a_runtime_environment_is_kept_with_its_variables_as_text(tmp_path: Path) -> None:
     path = tmp_path / "environment.yaml"
     path.write_text(
         "pip: [tqdm]\nenv_vars: {OMP_NUM_THREADS: 4, TOKENIZERS_PARALLELISM: '1', RAY_AUTH_TOKEN_PATH: /t}"
