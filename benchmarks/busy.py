@@ -1,7 +1,7 @@
-"""How busy an accelerator is kept: `python -m benchmarks.busy --images FOLDER`.
+"""How busy the feed keeps an accelerator: `python -m benchmarks.busy --images FOLDER`.
 
-First the rate of the feed is measured. Then, on the same Ray cluster, which has a logical GPU, the predictor has
-an engine that sleeps for each image: a device that takes 0.8 of what the feed gives, and ideally always has work.
+First it measures the rate of the feed. Then it runs the real predictor on a simulated device with 0.8 of this
+rate, on the same Ray cluster, which has a logical GPU. Ideally the device always has work.
 """
 
 import argparse
@@ -13,8 +13,9 @@ from uuid import uuid4
 
 import ray
 
-from benchmarks import feed, fixed_rate_device
-from benchmarks.bench import emptied, images_in, settings_for, vit_b16
+from benchmarks import fixed_rate_device
+from benchmarks.contestants import lakelens
+from benchmarks.inputs import image_files, settings_for, vit_b16, without_output
 from pipeline.cluster import connection, node_resources, pools, stages
 from pipeline.cluster.run_work import RunWork
 from pipeline.cluster.stages import Setup
@@ -22,7 +23,7 @@ from pipeline.config import RunConfig
 from pipeline.planning import claim
 
 SHARE = 0.8
-"""What the device takes of what the feed gives."""
+"""The rate of the device as a share of the rate of the feed."""
 TINY = {
     "hidden_size": 8,
     "num_hidden_layers": 1,
@@ -31,7 +32,7 @@ TINY = {
     "patch_size": 32,
     "num_labels": 10,
 }
-"""A model with input of the usual size that computes next to nothing."""
+"""Settings of a model with input of the usual size and almost no computation."""
 
 
 def busy(settings: RunConfig, rate: float, log: Path) -> float:
@@ -41,16 +42,18 @@ def busy(settings: RunConfig, rate: float, log: Path) -> float:
     assert isinstance(assignment, claim.Assignment)
     with assignment.heartbeat, connection.connected(None), RunWork(run_id) as work:
         sizes = pools.plan_pools(settings.workers, node_resources.live(), "GPU")
-        setup = Setup(settings, assignment, sizes, "torch", feed.ROWS)
+        setup = Setup(settings, assignment, sizes, "torch", lakelens.BLOCK_ROWS)
         decoded = stages.images(stages.rows(setup), setup)
-        scored = fixed_rate_device.predicted(decoded, sizes.predictors, settings, assignment, feed.ROWS, rate, log)
+        scored = fixed_rate_device.predicted(
+            decoded, sizes.predictors, settings, assignment, lakelens.BLOCK_ROWS, rate, log
+        )
         list(work.blocks(scored))
     return fixed_rate_device.busy_share(log)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="a folder of images; drawn if not given")
+    parser.add_argument("--images", type=Path, help="a folder of images; default: drawn ones")
     parser.add_argument("--count", type=int, default=8192)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
@@ -58,13 +61,13 @@ def main() -> None:
     ray.init(address="local", num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
-        images = images_in(options.images, work, options.count)
+        images = image_files(options.images, work, options.count)
         model = vit_b16(work / "model", **TINY)
         settings = settings_for(images, model, "auto", work)
         shares = []
         for repeat in range(options.repeats):
-            rate = feed.lakelens(emptied(settings))
-            shares.append(busy(emptied(settings), SHARE * rate, work / f"{repeat}.log"))
+            rate = lakelens.feed(settings)
+            shares.append(busy(without_output(settings), SHARE * rate, work / f"{repeat}.log"))
             print(f"feed {rate:.0f} images/s; a device of {SHARE * rate:.0f} images/s is busy {shares[-1]:.1%}")
         print(f"median {statistics.median(shares):.1%}")
     finally:

@@ -16,7 +16,8 @@ import pyarrow as pa
 import ray
 
 from benchmarks import fixed_rate_device
-from benchmarks.driver import settings_of
+from benchmarks.fake_stages import as_decoded
+from benchmarks.inputs import settings_of_rows
 from pipeline import schema
 from pipeline.cluster import connection, node_resources, pools, stages
 from pipeline.cluster.run_work import RunWork
@@ -36,15 +37,13 @@ class ReadyDecoder:
         self._pixels = pa.array([image.tobytes() for image in images], schema.PIXELS_TYPE)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        for field in schema.DECODED:
-            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
-        return rows.append_column(schema.PIXELS, self._pixels.slice(0, rows.num_rows))
+        return as_decoded(rows).append_column(schema.PIXELS, self._pixels.slice(0, rows.num_rows))
 
 
 def measure(block_rows: int, rate: float, seconds: float, folder: Path) -> dict[str, float]:
     """Keep a device of `rate` images/s busy for some `seconds`, and return the figures."""
     run_id, log = uuid4().hex, folder / "log"
-    settings = settings_of(folder, int(rate * seconds))
+    settings = settings_of_rows(folder, int(rate * seconds))
     assignment = claim.plan_and_claim(settings, run_id)
     assert isinstance(assignment, claim.Assignment)
     with assignment.heartbeat, connection.connected(None), RunWork(run_id) as work:

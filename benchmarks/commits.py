@@ -1,10 +1,10 @@
 """What committing costs and what a kill loses: `python -m benchmarks.commits overhead|loss [--s3]`.
 
-Real runs on a Ray cluster of this machine, with everything but the images: instead of decoding and predicting, an
-actor sleeps so that it gives 500 rows a second, with labels and 768-dimensional vectors.
+Real runs on a Ray cluster of this machine, but without images. Instead of decoding and predicting, an actor sleeps
+so that it gives 500 rows a second, with labels and 768-dimensional vectors.
 
-overhead  wall time of runs that commit every 5 s over that of runs that commit once, alternating
-loss      how many seconds of predicted rows are gone when the driver is killed, at random moments
+overhead  wall time of runs that commit every 5 s, divided by that of runs that commit once, alternating
+loss      how many seconds of predicted rows are lost when the driver is killed at random moments
 """
 
 import argparse
@@ -26,10 +26,11 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from pipeline import config, schema
+from benchmarks.fake_stages import as_decoded, as_predicted
+from benchmarks.inputs import DEMO_MODEL
+from pipeline import config
 from pipeline.cluster.stages import Setup, Stages
 from pipeline.config import RunConfig
-from pipeline.output.prediction_rows import Outputs
 from pipeline.output.table import Predictions
 from pipeline.planning.account import Progress
 from pipeline.run import run
@@ -39,7 +40,6 @@ from tests.support import seaweed
 
 RATE = 500.0
 DIM, CLASSES, TOP_K = 768, 1000, 5
-MODEL = Path(__file__).parents[1] / "pipeline" / "demo" / "model"
 
 
 class Sleeper:
@@ -47,23 +47,21 @@ class Sleeper:
 
     def __init__(self) -> None:
         self._random = np.random.default_rng(0)
-        self._due = time.monotonic()
+        self._due_s = time.monotonic()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        for field in schema.DECODED:
-            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
-        outputs = Outputs(rows, [str(number) for number in range(CLASSES)], normalize=True)
         shape = (rows.num_rows, TOP_K)
         indices = self._random.integers(0, CLASSES, shape, dtype=np.int32)
         vectors = self._random.standard_normal((rows.num_rows, DIM), dtype=np.float32)
-        outputs.add(indices, self._random.random(shape, dtype=np.float32), vectors)
-        self._due = max(self._due, time.monotonic() - 0.1) + rows.num_rows / RATE
-        time.sleep(max(0.0, self._due - time.monotonic()))
-        return outputs.table("run")
+        scores = self._random.random(shape, dtype=np.float32)
+        found = as_predicted(as_decoded(rows), CLASSES, indices, scores, vectors)
+        self._due_s = max(self._due_s, time.monotonic() - 0.1) + rows.num_rows / RATE
+        time.sleep(max(0.0, self._due_s - time.monotonic()))
+        return found
 
 
 def sleeping(rows: Dataset, setup: Setup) -> Dataset:
-    """Takes the place of both stages."""
+    """Take the place of both stages."""
     stage = {"compute": ActorPoolStrategy(size=1), "num_cpus": 0.5, "batch_size": None, "batch_format": "pyarrow"}
     return rows.map_batches(Sleeper, **stage)
 
@@ -72,28 +70,29 @@ SLEEPING = Stages(images=lambda rows, setup: rows, scored=sleeping)
 
 
 def settings_of(folder: str, rows: int, interval_s: float, scratch: Path) -> RunConfig:
-    """A config whose manifest has so many rows."""
+    """Return a config whose manifest has this number of rows."""
     manifest = scratch / f"{rows}.csv"
     manifest.write_text("uri\n" + "".join(f"/{number:09}\n" for number in range(rows)))
-    raw = {"manifest": {"path": str(manifest)}, "model": {"name": str(MODEL)}, "output": {"path": folder}}
+    raw = {"manifest": {"path": str(manifest)}, "model": {"name": str(DEMO_MODEL)}, "output": {"path": folder}}
     return config.parse(raw, [f"output.commit_interval_s={interval_s}", "failures.max_rate=1"])
 
 
 def once(folder: str, rows: int, interval_s: float, scratch: Path) -> tuple[float, int]:
-    """Seconds from the first block to the end of one run, and its commits."""
-    output, first = join(folder, uuid4().hex), []
+    """Run once; return the seconds from the first block to the end, and the number of commits."""
+    output, first_s = join(folder, uuid4().hex), list[float]()
 
     def note(progress: Progress) -> None:
-        if not first:
-            first.append(time.monotonic())
+        if not first_s:
+            first_s.append(time.monotonic())
 
     run(settings_of(output, rows, interval_s, scratch), on_progress=note, stages=SLEEPING)
     table = Predictions.open(output, Storage())
     assert table is not None
-    return time.monotonic() - first[0], table.version - 1
+    return time.monotonic() - first_s[0], table.version - 1
 
 
 def overhead(folder: str, rows: int, repeats: int, scratch: Path) -> None:
+    """Compare runs that commit often with runs that commit once."""
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     once(folder, 2000, 5.0, scratch)  # warm
     ratios = []
@@ -106,7 +105,7 @@ def overhead(folder: str, rows: int, repeats: int, scratch: Path) -> None:
 
 
 def drive(folder: str, rows: int, interval_s: float, scratch: Path) -> None:
-    """One run that says how many rows are predicted, and when; it is there to be killed."""
+    """Run, and print when how many rows are predicted, until this process is killed."""
 
     def note(progress: Progress) -> None:
         print(json.dumps([time.monotonic(), progress.predicted]), flush=True)
@@ -115,13 +114,15 @@ def drive(folder: str, rows: int, interval_s: float, scratch: Path) -> None:
 
 
 def loss(folder: str, rows: int, repeats: int, scratch: Path, interval_s: float = 5.0) -> None:
+    """Kill drivers at random moments, and measure what is lost."""
     lost = []
     for _ in range(repeats):
         output = join(folder, uuid4().hex)
         arguments = ["drive", "--folder", output, "--rows", str(rows)]
         command = [sys.executable, "-m", "benchmarks.commits", *arguments]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-        with subprocess.Popen(command, **pipes) as process:  # noqa: S603
+        with subprocess.Popen(  # noqa: S603
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
             assert process.stdout is not None
             seen = [json.loads(process.stdout.readline())]
             until = time.monotonic() + random.uniform(3, rows / RATE * 0.8)  # noqa: S311
@@ -139,7 +140,7 @@ def loss(folder: str, rows: int, repeats: int, scratch: Path, interval_s: float 
 
 
 def _s3(scratch: Path, stack: ExitStack) -> str:
-    """A prefix on a server that runs as long as the stack is open."""
+    """Start an S3 server that ends with the stack; return a prefix on it."""
     (scratch / "s3").mkdir()
     server = stack.enter_context(seaweed.running(scratch / "s3"))
     os.environ.update(server.environment)
@@ -150,8 +151,8 @@ def _s3(scratch: Path, stack: ExitStack) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["overhead", "loss", "drive"])
-    parser.add_argument("--folder", help="a folder or prefix for the outputs; else a temporary one")
-    parser.add_argument("--s3", action="store_true", help="write to a SeaweedFS server that is started for this")
+    parser.add_argument("--folder", help="a folder or prefix for the outputs; default: a temporary folder")
+    parser.add_argument("--s3", action="store_true", help="start a SeaweedFS server and write to it")
     parser.add_argument("--rows", type=int, default=15_000)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()

@@ -1,121 +1,144 @@
 """What the driver of a long run needs: `python -m benchmarks.driver [--rows 1850000] [--rate 5600]`.
 
-A real run on a Ray cluster of this machine (plan, two pools, blocks by reference, files, commits), but for the
-images: the stages make up their results, with short vectors, so that thousands of rows a second pass two cores.
-Every second the resident memory of the driver and what is predicted and committed are noted. Printed: rows/s, the
-slope of the driver's memory over all rows and over all but the first 18 %, and how far commits were behind.
+A real run on a Ray cluster of this machine (plan, two pools, blocks by reference, files, commits), but without
+images: the stages make up their results, with short vectors, so that two cores pass thousands of rows a second.
+Every second it samples the resident memory of the driver and the rows that are predicted and committed. Prints
+rows/s, how far commits were behind, and the slope of the driver's memory, over all rows and without the first 18
+%.
 """
 
 import argparse
 import json
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import psutil
 import pyarrow as pa
-import pyarrow.parquet as pq
 from ray.data import Dataset
 
-from pipeline import config, run, schema
+from benchmarks.fake_stages import as_decoded, as_predicted
+from benchmarks.inputs import settings_of_rows
+from pipeline import schema
 from pipeline.cluster import pools, stages
 from pipeline.cluster.stages import Setup, Stages
-from pipeline.config import PoolConfig, RunConfig, WorkersConfig
-from pipeline.output.prediction_rows import Outputs
 from pipeline.output.table import Predictions
 from pipeline.planning.account import Progress
+from pipeline.run import run
 from pipeline.storage.filesystems import Storage
 
-DIM, TOP_K = 4, 1
-BLOCK = 512
+DIM, CLASSES, TOP_K = 4, 2, 1
+BLOCK_ROWS = 512
 """Rows of a block: those of an accelerator of 100 images/s and more."""
 PIXELS = b"\0" * 3
-MODEL = Path(__file__).parents[1] / "pipeline" / "demo" / "model"
-DATASETS = 10
-COUNTED_S = 1.0
+SAMPLE_S = 1.0
 WARM = 0.18
-"""Share of the rows after which what is loaded once is there: of 1.85 million 1.5 are left."""
+"""Share of the rows after which everything that loads once is loaded; it leaves 1.5 of 1.85 million rows."""
+PRINTED = 30
+"""Samples that are printed, at most twice as many."""
 
 
 class FakeDecoder:
     """Pending rows -> the same rows as if they were decoded, to one pixel."""
 
+    def __init__(self, run_id: str) -> None:
+        pass
+
     def __call__(self, rows: pa.Table) -> pa.Table:
-        for field in schema.DECODED:
-            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
-        return rows.append_column(schema.PIXELS, pa.array([PIXELS] * rows.num_rows, schema.PIXELS_TYPE))
+        pixels = pa.array([PIXELS] * rows.num_rows, schema.PIXELS_TYPE)
+        return as_decoded(rows).append_column(schema.PIXELS, pixels)
 
 
 class FakePredictor:
     """Decoded rows -> rows with made-up labels and vectors, at most `rate` a second."""
 
-    def __init__(self, rate: float) -> None:
-        self._rate, self._due = rate, time.monotonic()
+    def __init__(self, run_id: str, rate: float) -> None:
+        self._rate, self._due_s = rate, time.monotonic()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        outputs, count = Outputs(rows.drop_columns([schema.PIXELS]), ["a", "b"], normalize=True), rows.num_rows
-        ones = np.ones((count, TOP_K), np.float32)
-        outputs.add(np.zeros((count, TOP_K), np.int32), ones, np.ones((count, DIM), np.float32))
-        self._due = max(self._due, time.monotonic() - 1) + count / self._rate
-        time.sleep(max(0.0, self._due - time.monotonic()))
-        return outputs.table("run")
+        shape = (rows.num_rows, TOP_K)
+        indices, scores = np.zeros(shape, np.int32), np.ones(shape, np.float32)
+        vectors = np.ones((rows.num_rows, DIM), np.float32)
+        found = as_predicted(rows.drop_columns([schema.PIXELS]), CLASSES, indices, scores, vectors)
+        self._due_s = max(self._due_s, time.monotonic() - 1) + rows.num_rows / self._rate
+        time.sleep(max(0.0, self._due_s - time.monotonic()))
+        return found
 
 
-def settings_of(folder: Path, rows: int) -> RunConfig:
-    """A config whose manifest has so many rows, of ten datasets."""
-    manifest = folder / "manifest.parquet"
-    uris = pa.array([f"s3://lake/images/{number:012}.jpg" for number in range(rows)])
-    names = pa.array([f"dataset-{DATASETS * number // rows}" for number in range(rows)])
-    pq.write_table(pa.table({"uri": uris, "dataset": names}), manifest)
-    raw: dict[str, Any] = {"manifest": {"path": str(manifest)}, "model": {"name": str(MODEL)}}
-    one = PoolConfig(max_size=1)
-    parsed = config.parse(raw | {"output": {"path": str(folder / "out")}}, ["output.commit_interval_s=30"])
-    return parsed.model_copy(update={"workers": WorkersConfig(decoders=one, predictors=one)})
+def fake_stages(rate: float) -> Stages:
+    """Make stages whose predictor gives at most `rate` rows a second."""
+
+    def rows(setup: Setup) -> Dataset:
+        return stages.rows(replace(setup, block_rows=BLOCK_ROWS))
+
+    def images(rows: Dataset, setup: Setup) -> Dataset:
+        return pools.map_actors(rows, FakeDecoder, setup.pools.decoders, run_id=setup.assignment.run_id)
+
+    def scored(images: Dataset, setup: Setup) -> Dataset:
+        run_id = setup.assignment.run_id
+        return pools.map_actors(images, FakePredictor, setup.pools.predictors, run_id=run_id, rate=rate)
+
+    return Stages(rows, images, scored)
 
 
-class Watch:
-    """Notes the driver's memory, and the rows that are predicted and committed."""
+@dataclass(frozen=True)
+class Sample:
+    """The state of a run at one time: rows, and bytes of the driver's memory."""
+
+    at_s: float
+    predicted: int
+    committed: int
+    memory: int
+
+
+class Sampler:
+    """Samples the state of a run every second, in a thread of its own, inside its context."""
 
     def __init__(self) -> None:
-        self.samples: list[tuple[float, int, int, int]] = []
+        self.samples: list[Sample] = []
         self._process, self._ended = psutil.Process(), threading.Event()
         self._progress: Progress | None = None
         self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> "Sampler":
         self._thread.start()
+        return self
 
-    def note(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def end(self) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self._ended.set()
         self._thread.join()
 
+    def note(self, progress: Progress) -> None:
+        """Take the run's progress."""
+        self._progress = progress
+
     def _sample(self) -> None:
-        while not self._ended.wait(COUNTED_S):
+        while not self._ended.wait(SAMPLE_S):
             if self._progress is not None:
-                now = self._progress
-                done = now.account.total.ok + now.account.total.failed
-                self.samples.append((time.monotonic(), now.predicted, done, self._process.memory_info().rss))
+                total = self._progress.account.total
+                memory = self._process.memory_info().rss
+                committed = total.ok + total.failed
+                self.samples.append(Sample(time.monotonic(), self._progress.predicted, committed, memory))
 
 
-def told(samples: list[tuple[float, int, int, int]], commits: int) -> dict[str, float]:
-    """The figures: of the first to the last sample, and the memory's slope over all but the first rows."""
-    times, predicted, committed, memory = (np.array(column, np.float64) for column in zip(*samples, strict=True))
+def figures(samples: list[Sample], commits: int) -> dict[str, float]:
+    """Return what the samples show, from the first to the last one; memory in MB."""
+    times, predicted, committed, memory = (
+        np.array([getattr(sample, name) for sample in samples], np.float64)
+        for name in ("at_s", "predicted", "committed", "memory")
+    )
     late = predicted >= predicted[-1] * WARM
-    slope = np.polyfit(predicted[late] / 1e6, memory[late] / 1e6, 1)[0]
-    whole = np.polyfit(predicted / 1e6, memory / 1e6, 1)[0]
     return {
         "rows": predicted[-1],
         "seconds": times[-1] - times[0],
         "rows_per_s": (predicted[-1] - predicted[0]) / (times[-1] - times[0]),
         "rss_mb_first": memory[0] / 1e6,
         "rss_mb_last": memory[-1] / 1e6,
-        "rss_mb_per_million_rows": whole,
-        "rss_mb_per_million_rows_warm": slope,
+        "rss_mb_per_million_rows": np.polyfit(predicted / 1e6, memory / 1e6, 1)[0],
+        "rss_mb_per_million_rows_warm": np.polyfit(predicted[late] / 1e6, memory[late] / 1e6, 1)[0],
         "driver_cpu_s": sum(psutil.Process().cpu_times()[:2]),
         "uncommitted_rows_most": float((predicted - committed).max()),
         "commits": commits,
@@ -127,33 +150,20 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_850_000)
     parser.add_argument("--rate", type=float, default=1e9, help="rows/s at most")
     options = parser.parse_args()
-
-    def rows(setup: Setup) -> Dataset:
-        return stages.rows(replace(setup, block_rows=BLOCK))
-
-    def images(rows: Dataset, setup: Setup) -> Dataset:
-        return pools.map_actors(rows, FakeDecoder, setup.pools.decoders, run_id=setup.assignment.run_id)
-
-    def scored(images: Dataset, setup: Setup) -> Dataset:
-        fake = {"run_id": setup.assignment.run_id, "rate": options.rate}
-        return pools.map_actors(images, FakePredictor, setup.pools.predictors, **fake)
-
     with TemporaryDirectory(prefix="lakelens-driver-") as folder:
-        settings, watch = settings_of(Path(folder), options.rows), Watch()
-        try:
-            summary = run.run(settings, on_progress=watch.note, stages=Stages(rows, images, scored))
-        finally:
-            watch.end()
+        settings = settings_of_rows(Path(folder), options.rows)
+        with Sampler() as sampler:
+            summary = run(settings, on_progress=sampler.note, stages=fake_stages(options.rate))
         table = Predictions.open(summary.output, Storage())
         assert table is not None
         assert table.newest().to_pyarrow_dataset().count_rows() == options.rows
-    for sample in watch.samples[:: max(1, len(watch.samples) // 30)]:
+    samples = sampler.samples
+    for one in samples[:: max(1, len(samples) // PRINTED)]:
         print(
-            "{:.0f} s  {:,} predicted  {:,} committed  {:.0f} MB".format(
-                sample[0] - watch.samples[0][0], *sample[1:3], sample[3] / 1e6
-            )
+            f"{one.at_s - samples[0].at_s:.0f} s  {one.predicted:,} predicted  {one.committed:,} committed  "
+            f"{one.memory / 1e6:.0f} MB"
         )
-    print(json.dumps({name: round(value, 2) for name, value in told(watch.samples, table.version - 1).items()}))
+    print(json.dumps({name: round(value, 2) for name, value in figures(samples, table.version - 1).items()}))
     print(json.dumps(summary.facts()["worker_seconds"]))
 
 

@@ -1,7 +1,8 @@
 """What planning a large lake costs: `python -m benchmarks.plan --millions 10 --done 0.9`.
 
-A manifest of made-up uris with versions in files of a million rows (`--format`), and a table that holds a share
-of them in files of 32,768 rows; then one plan of it in a process of its own, with the default memory limit.
+It makes a manifest of made-up URIs with versions, in files of a million rows (`--format`), and a table that holds
+a share of them in files of 32,768 rows. Then it plans once in a process of its own, with the default memory
+limit.
 """
 
 import argparse
@@ -31,7 +32,7 @@ OPTIONS = {"parquet": "FORMAT parquet, COMPRESSION zstd", "csv": "FORMAT csv, HE
 
 
 def make(folder: Path, millions: int, done: float, kind: str) -> None:
-    """The manifest and the table. Its Parquet files have only the columns that planning reads."""
+    """Write the manifest and the table, whose Parquet files have only the columns that planning reads."""
     connection = duckdb.connect()
     (folder / "manifest").mkdir(parents=True)
     for number in range(millions):
@@ -69,9 +70,13 @@ def measure(folder: Path, memory_gb: float, kind: str) -> None:
         files = found.write_pending(str(folder / "pending"), Storage())
     used = resource.getrusage(resource.RUSAGE_SELF)
     result = {
-        **{"rows": found.account.total.input, "already_done": found.account.total.already_done},
-        **{"pending": found.pending, "files": len(files), "counted_s": round(counted_s, 1)},
-        **{"seconds": round(time.monotonic() - started, 1), "cpu_s": round(used.ru_utime + used.ru_stime, 1)},
+        "rows": found.account.total.input,
+        "already_done": found.account.total.already_done,
+        "pending": found.pending,
+        "files": len(files),
+        "counted_s": round(counted_s, 1),
+        "seconds": round(time.monotonic() - started, 1),
+        "cpu_s": round(used.ru_utime + used.ru_stime, 1),
         "peak_gb": round(used.ru_maxrss * 1024 / 1e9, 2),
     }
     print(json.dumps(result))
@@ -83,9 +88,7 @@ def main() -> None:
     parser.add_argument("--done", type=float, default=0.9)
     parser.add_argument("--format", choices=[*OPTIONS], default="parquet")
     parser.add_argument("--memory-gb", type=float, default=PlanningConfig().memory_gb)
-    parser.add_argument(
-        "--folder", type=Path, default=Path("benchmarks/plan-data"), help="is made if it is missing"
-    )
+    parser.add_argument("--folder", type=Path, default=Path("benchmarks/plan-data"), help="made if missing")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,8 +1,8 @@
-"""How soon a run has its first rows committed: `python -m benchmarks.start`.
+"""The time until a run commits its first rows: `python -m benchmarks.first_commit`.
 
-Processes take turns: a Ray Data job of one actor that does nothing, and a run of 64 images that are new in a lake
-which an earlier run has begun: the model is converted and cached, and its rate known. Each is timed from the start
-of Python: the one to its end, the other to its first commit.
+Two kinds of processes take turns. One is a Ray Data job of one actor that does nothing. The other is a run of 64
+new images in a lake that an earlier run has begun: the model is converted and cached, and its rate is known. Both
+are timed from the start of Python, the job to its end, the run to its first commit.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.bench import images_in, settings_for, vit_b16
+from benchmarks.inputs import image_files, settings_for, vit_b16
 
 GROWTH = 64
 """Images that are new to each run."""
@@ -22,20 +22,20 @@ GROWTH = 64
 
 def _seconds(*arguments: str) -> float:
     started = time.time()
-    command = [sys.executable, "-m", "benchmarks.started", *arguments]
+    command = [sys.executable, "-m", "benchmarks.first_commit_process", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - a module beside this one
     return float(done.stdout.splitlines()[-1]) - started
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a Hugging Face folder or hub id; else a ViT-B/16 with random weights")
+    parser.add_argument("--model", help="a Hugging Face folder or hub id; default: a ViT-B/16 with random weights")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix="lakelens-start-"))
+    work = Path(tempfile.mkdtemp(prefix="lakelens-first-commit-"))
     try:
         model = options.model or vit_b16(work / "model")
-        images = images_in(None, work, GROWTH * (options.repeats + 1))
+        images = image_files(None, work, GROWTH * (options.repeats + 1))
         grown = range(GROWTH, len(images) + 1, GROWTH)
         manifests = [settings_for(images[:count], model, "auto", work).manifest.path[0] for count in grown]
         _seconds(str(work / "output"), manifests[0], model)

@@ -1,4 +1,4 @@
-"""The images of a benchmark in an S3 server of this machine: SeaweedFS, which shares its cores."""
+"""Images on an S3 server, SeaweedFS, which runs on this machine and shares its cores."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,9 @@ BUCKET = "benchmark"
 
 
 @contextmanager
-def on_s3(images: Sequence[Path], folder: Path) -> Iterator[list[str]]:
-    """The URIs of images that an S3 server has; the environment leads to it for as long as the context lasts."""
+def served(images: Sequence[Path], folder: Path) -> Iterator[list[str]]:
+    """Start a server that holds the images and give their URIs. Inside the context the environment points to
+    it."""
     folder.mkdir()
     names = {path: f"{number:05}{path.suffix}" for number, path in enumerate(dict.fromkeys(images))}
     with seaweed.running(folder) as server:

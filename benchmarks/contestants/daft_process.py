@@ -1,4 +1,4 @@
-"""Daft's feed path, run in an environment of its own: paths as JSON on stdin, images/s as JSON on stdout."""
+"""Daft's feed, run in an environment of its own: paths as JSON on stdin, images/s as JSON on stdout."""
 
 import json
 import sys
@@ -6,21 +6,24 @@ import time
 
 import daft
 
+WARM_UP = 32
+"""Images after which Daft has started."""
+
 
 def main() -> None:
     size, paths = int(sys.argv[1]), json.load(sys.stdin)
-    rate(paths[:32], size)  # it has started
+    rate(paths[:WARM_UP], size)
     print(json.dumps({"images_per_s": rate(paths, size)}))
 
 
 def rate(paths: list[str], size: int) -> float:
-    """Images/s: download, decode to RGB, resize, as Daft's documentation does it."""
+    """Measure images/s: download, decode to RGB and resize, as Daft's documentation does."""
     frame = daft.from_pydict({"path": paths})
     decoded = frame["path"].download().decode_image(mode="RGB")
     frame = frame.with_column("image", decoded.resize(size, size))
-    started = time.perf_counter()
+    started_s = time.perf_counter()
     rows = sum(len(part) for part in frame.select("image").iter_partitions())
-    return rows / (time.perf_counter() - started)
+    return rows / (time.perf_counter() - started_s)
 
 
 if __name__ == "__main__":

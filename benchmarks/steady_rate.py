@@ -1,13 +1,14 @@
-"""The rate of a pipeline that has found its pace."""
+"""The rate of a pipeline after its start-up."""
 
 from collections.abc import Sequence
 from itertools import accumulate
 
 
-def rate(seen: Sequence[tuple[float, int]]) -> float:
-    """Images/s of the second half of what came out, as (seconds, images) one after the other.
+def of(seen: Sequence[tuple[float, int]]) -> float:
+    """Return the images/s of the second half of the output, given as (seconds, images) in order.
 
-    The first half holds what had piled up before the last stage was ready, and comes faster than it was made.
+    The first half contains what had piled up before the last stage was ready. It comes out faster than it was
+    made.
     """
     half = sum(images for _, images in seen) / 2
     counted = list(accumulate(images for _, images in seen))
