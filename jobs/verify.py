@@ -39,7 +39,7 @@ def main(
             f"{found.written_out} rows are of data: URIs, of which the output keeps a hash; none was drawn"
         )
     limits = Limits(min_cosine, min_top1)
-    short = [(one.dataset or "all", missed) for one in found.agreements if (missed := limits.missed(one))]
+    short = [(one.dataset or "all", missed) for one in found.agreements if (missed := limits.shortfall(one))]
     if short:
         raise AgreementError(f"{output} is not what its model gives: in {short[0][0]}, {short[0][1]}.")
 

@@ -16,7 +16,7 @@ from pipeline.engines.base import Engine
 from pipeline.errors import AgreementError, EngineError
 from pipeline.images.pixels import DensePixels
 from pipeline.models import comparison, int8
-from pipeline.models.comparison import Judged, Limits
+from pipeline.models.comparison import Limits, ModelOutputs
 from pipeline.models.model import Model, resolve
 from pipeline.output.layout import Layout
 from pipeline.storage import sql, temporary_folders
@@ -61,14 +61,14 @@ def _made(config: RunConfig, output: str, files: tuple[str, ...]) -> None:
             config.model,
             config.embedding,
             engine="openvino",
-            top_k=comparison.TOP,
+            top_k=comparison.TOP_LABELS,
             threads=os.cpu_count() or 1,
             graph=made / "graph.xml",
         )
-        reference = loading.load_reference(model, config.embedding, comparison.TOP)
+        reference = loading.load_reference(model, config.embedding, comparison.TOP_LABELS)
         names = [""] * len(checked)
-        found = comparison.compare(names, _judged(engine, checked), _judged(reference, checked))[-1]
-        missed = Limits().missed(found)
+        found = comparison.compare(names, _outputs(engine, checked), _outputs(reference, checked))[-1]
+        missed = Limits().shortfall(found)
         if missed:
             raise AgreementError(
                 f"The int8 model of {model.name} is too far from float32: {missed} on {len(checked)} images; use "
@@ -96,6 +96,6 @@ def _images(config: RunConfig, storage: Storage, files: tuple[str, ...], model: 
     return np.concatenate(kept)[:wanted]
 
 
-def _judged(engine: Engine, images: NDArray[np.uint8]) -> Judged:
+def _outputs(engine: Engine, images: NDArray[np.uint8]) -> ModelOutputs:
     scored = [engine.predict(images[at : at + BATCH]) for at in range(0, len(images), BATCH)]
-    return comparison.gathered(Judged(one.indices, one.embeddings) for one in scored)
+    return comparison.concatenate(ModelOutputs(one.indices, one.embeddings) for one in scored)

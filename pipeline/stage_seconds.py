@@ -1,6 +1,6 @@
-"""Where a run's time goes: what every block took of its workers, and which stage the others waited for.
+"""Where the time of a run goes: the seconds that workers spend on each block, and the stage that others wait for.
 
-The seconds of a block travel in the metadata of its Arrow schema, so that they count exactly once, with its rows.
+The seconds of a block are in the metadata of its Arrow schema, so that they count exactly once, with its rows.
 """
 
 import dataclasses
@@ -12,15 +12,18 @@ import pyarrow as pa
 
 _KEY = b"lakelens.seconds"
 LEAST_S = 10.0
-"""Seconds of a stage's workers below which nothing is said of it."""
+"""Shorter measurements of a stage, in seconds of its workers, are ignored."""
 BUSY = 0.5
-"""A stage that works less than this share of its time keeps nobody waiting."""
+"""Utilisation below which a stage is never the bottleneck."""
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """Seconds of workers, added up: decoders waiting for bytes, decoding, and waiting for rows or for room behind
-    them; predictors predicting, and waiting for rows."""
+    """Seconds of workers, added up.
+
+    fetch: decoders wait for bytes. decode: they decode. decoder_waiting: they wait for rows, or for the next
+    stage. predict: predictors compute. predictor_waiting: they wait for rows.
+    """
 
     fetch: float = 0.0
     decode: float = 0.0
@@ -33,18 +36,18 @@ class Seconds:
 
     @property
     def decoders_busy(self) -> float:
-        """Share of their time in which decoders work; 0 if too little of it is known."""
+        """The utilisation of decoders; 0 if it was measured for less than `LEAST_S`."""
         return _share(self.fetch + self.decode, self.decoder_waiting)
 
     @property
     def predictors_busy(self) -> float:
-        """Share of their time in which predictors work; 0 if too little of it is known."""
+        """The utilisation of predictors; 0 if it was measured for less than `LEAST_S`."""
         return _share(self.predict, self.predictor_waiting)
 
     @property
     def bottleneck(self) -> str | None:
-        """The stage that the other one waits for: fetch, decode or predict; None if neither is busy, or too little
-        is known of one."""
+        """The stage that others wait for: fetch, decode or predict. None if no stage is busy, or if one of them
+        was measured for less than `LEAST_S`."""
         decoders, predictors = self.decoders_busy, self.predictors_busy
         if not decoders or not predictors or max(decoders, predictors) < BUSY:
             return None
@@ -53,40 +56,40 @@ class Seconds:
         return "fetch" if self.fetch > self.decode else "decode"
 
     def advice(self, device: str) -> str | None:
-        """What would make the run faster, as a sentence; None if the bottleneck is not known.
+        """Return what would make the run faster, as text; None if there is no known bottleneck.
 
-        `device` is what predictors compute on: GPU, TPU or CPU.
+        `device` is the predictors' device: GPU, TPU or CPU.
         """
-        stage, busy = self.bottleneck, f"{self.predictors_busy:.0%}"
+        stage, busy = self.bottleneck, f"predictors were busy {self.predictors_busy:.0%} of their time"
         if stage is None:
             return None
         if stage == "predict":
             more = "nodes" if device == "CPU" else f"{device}s"
-            return f"predict was the bottleneck: predictors were busy for {busy} of their time; add {more}"
+            return f"predict was the bottleneck: {busy}; add {more}"
         factor = 1 / self.predictors_busy
         more = f"{factor:.1f} times as many decoders (CPUs) would keep the predictors busy"
-        near = "" if stage == "decode" else ", as would a store that answers faster"
-        return f"{stage} was the bottleneck: predictors were busy for {busy} of their time; {more}{near}"
+        faster = "" if stage == "decode" else "; so would a faster store"
+        return f"{stage} was the bottleneck: {busy}; {more}{faster}"
 
 
-def noted(block: pa.Table, seconds: Seconds) -> pa.Table:
-    """The block, marked with the seconds that its rows took."""
+def attach(block: pa.Table, seconds: Seconds) -> pa.Table:
+    """Return the block with the seconds that its rows took in its metadata."""
     facts = {"rows": block.num_rows, **dataclasses.asdict(seconds)}
     return block.replace_schema_metadata({_KEY: json.dumps(facts)})
 
 
-def of(blocks: Iterable[pa.Table]) -> Seconds:
-    """What these blocks are marked with, added up; of a block that Ray has cut, each part has its part of it."""
-    return sum(map(_of, blocks), Seconds())
+def total(blocks: Iterable[pa.Table]) -> Seconds:
+    """Add up the seconds of blocks. If Ray has cut a block, each piece counts in proportion to its rows."""
+    return sum(map(_of_block, blocks), Seconds())
 
 
-def _of(block: pa.Table) -> Seconds:
+def _of_block(block: pa.Table) -> Seconds:
     text = (block.schema.metadata or {}).get(_KEY)
     if text is None:
         return Seconds()
     facts = json.loads(text)
-    part = block.num_rows / (facts.pop("rows") or 1)
-    return Seconds(**{name: part * value for name, value in facts.items()})
+    share = block.num_rows / (facts.pop("rows") or 1)
+    return Seconds(**{name: share * value for name, value in facts.items()})
 
 
 def _share(working: float, waiting: float) -> float:

@@ -18,7 +18,7 @@ from pipeline.engines.base import Engine
 from pipeline.errors import SpaceError, TableError
 from pipeline.images.pixels import DensePixels
 from pipeline.models import comparison, int8
-from pipeline.models.comparison import Agreement, Judged
+from pipeline.models.comparison import Agreement, ModelOutputs
 from pipeline.models.model import resolve
 from pipeline.output import space
 from pipeline.output.layout import SPACE, Layout
@@ -60,14 +60,14 @@ def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verd
     id_format = _format_of(output, storage, model.space(settings.embedding, settings.decode, recipe))
     located = _located(rows, settings, id_format)
     decoder = Decoder(settings, model.preprocessing, "verify")
-    engine = loading.load_reference(model, settings.embedding, comparison.TOP)
+    engine = loading.load_reference(model, settings.embedding, comparison.TOP_LABELS)
     batches = [_judged(located.slice(at, BATCH), decoder, engine) for at in range(0, located.num_rows, BATCH)]
     names = [name for batch in batches for name in batch.datasets]
     if not names:
         raise TableError(f"None of the {rows.num_rows} sampled images of {output} is there as it was.")
-    held = comparison.gathered(batch.held for batch in batches if batch.datasets)
+    held = comparison.concatenate(batch.held for batch in batches if batch.datasets)
     agreements = comparison.compare(
-        names, held, comparison.gathered(batch.true for batch in batches if batch.true)
+        names, held, comparison.concatenate(batch.true for batch in batches if batch.true)
     )
     changed = sum(batch.changed for batch in batches)
     return Verdict(model.name, agreements, changed, rows.num_rows - len(names) - changed, written_out)
@@ -138,8 +138,8 @@ class _Batch:
     """Of the images that are what they were: datasets, what is held, what is true. And how many have changed."""
 
     datasets: list[str]
-    held: Judged
-    true: Judged | None
+    held: ModelOutputs
+    true: ModelOutputs | None
     changed: int
 
 
@@ -151,8 +151,8 @@ def _judged(rows: pa.Table, decoder: Decoder, engine: Engine) -> _Batch:
     pixels = DensePixels.from_rows(decoded, steps.height, steps.width).of_rows(same.to_numpy(zero_copy_only=False))
     kept = rows.filter(same)
     labels = [[label["index"] for label in labels] for labels in kept["labels"].to_pylist()]
-    held = Judged(np.array(labels, np.int32), np.array(kept["embedding"].to_pylist(), np.float32))
+    held = ModelOutputs(np.array(labels, np.int32), np.array(kept["embedding"].to_pylist(), np.float32))
     changed = pc.sum(there).as_py() - kept.num_rows
     scored = engine.predict(pixels) if kept.num_rows else None
-    true = Judged(scored.indices, scored.embeddings) if scored else None
+    true = ModelOutputs(scored.indices, scored.embeddings) if scored else None
     return _Batch(kept["of"].to_pylist(), held, true, changed)

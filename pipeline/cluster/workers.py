@@ -69,7 +69,7 @@ class Decoder:
         with self._metrics.block():
             found = self._decoded(rows)
         decode_s, waited_s = self._metrics.worked_s - self._fetch_s, self._metrics.waited_s
-        return stage_seconds.noted(found, Seconds(fetch=self._fetch_s, decode=decode_s, decoder_waiting=waited_s))
+        return stage_seconds.attach(found, Seconds(fetch=self._fetch_s, decode=decode_s, decoder_waiting=waited_s))
 
     def _decoded(self, rows: pa.Table) -> pa.Table:
         fetched: list[tuple[str | None, int]] = []
@@ -151,7 +151,7 @@ class Predictor:
         by_outcome = {schema.OK: found.num_rows - failed, schema.FAILED: failed}
         self._metrics.scored(by_outcome, self._sizer.propose(), self._sizer.too_large)
         self._known_sizes.store(self._sizer.settled)
-        return stage_seconds.noted(found, stage_seconds.of([rows]) + took)
+        return stage_seconds.attach(found, stage_seconds.total([rows]) + took)
 
     def _predicted(self, rows: pa.Table) -> pa.Table:
         steps = self._model.preprocessing

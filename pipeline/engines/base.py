@@ -1,4 +1,4 @@
-"""What every engine does: uint8 pixels in, labels and embeddings out."""
+"""The interface of an engine: uint8 pixels in, labels and embeddings out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Scored:
-    """Results of B images, in order.
+    """The results of B images, in order.
 
-    `indices` int32 (B, k) and `scores` float32 (B, k): the classes with the highest softmax scores, best
-    first. `embeddings` float32 (B, D): the pooled last hidden state, not normalised.
+    `indices` int32 (B, k) and `scores` float32 (B, k) are the classes with the highest softmax scores, best first.
+    `embeddings` float32 (B, D) are the pooled last hidden state, not normalised.
     """
 
     indices: NDArray[np.int32]
@@ -23,7 +23,11 @@ class Scored:
 
 
 class Engine(ABC):
-    """A model on one device, which works best with `in_flight` batches at once."""
+    """A model on one device.
+
+    `device` is its name, `precision` the one that it computes in, and `in_flight` the number of batches that the
+    device should have at once.
+    """
 
     device: str
     precision: str
@@ -31,10 +35,10 @@ class Engine(ABC):
 
     @abstractmethod
     def start(self, pixels: NDArray[np.uint8]) -> Callable[[], Scored]:
-        """Begin to score `pixels`, uint8 (B, H, W, 3) RGB; what it returns waits for the result.
+        """Start a batch of `pixels`, uint8 (B, H, W, 3) RGB, and return a function that waits for its results.
 
-        `pixels` may change once this has returned. Results are asked for in the order of their starts, and no more
-        than `in_flight` are open. Both calls raise OutOfMemory.
+        `pixels` may change once this has returned. The caller waits for batches in the order of their starts, and
+        has at most `in_flight` open. Raises: OutOfMemory, in either call.
         """
 
     def predict(self, pixels: NDArray[np.uint8]) -> Scored:
@@ -43,12 +47,15 @@ class Engine(ABC):
 
 
 def padded(images: int) -> int:
-    """The size that a batch is padded to where each size is compiled: the next power of two."""
+    """Return the next power of two: engines that compile for each batch size pad batches to it."""
     return 1 << (images - 1).bit_length()
 
 
 def top_k(logits: NDArray[Any], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Indices int32 and softmax scores float32, both (B, k), best first; a tie goes to the lower index."""
+    """Return indices int32 and softmax scores float32, both (B, k), best first. The lower index wins a tie.
+
+    `logits` are (B, C), of any floating-point type.
+    """
     logits = logits.astype(np.float32)
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores = exponents / exponents.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Hugging Face weights -> an OpenVINO graph, once for each model; the only OpenVINO code that needs torch."""
+"""Convert a model to an OpenVINO graph, once for each model. Only this part of OpenVINO's use needs torch."""
 
 import warnings
 from pathlib import Path
@@ -12,12 +12,17 @@ from pipeline.storage.caches import made_at_once
 
 
 def convert(model: Model, pooling: str, target: Path) -> None:
-    """Write `target`/graph.xml and .bin with float32 weights; other processes see all of it or nothing."""
+    """Write `target`/graph.xml and graph.bin with float32 weights. Other processes see both files or none.
+
+    Raises: ModelError.
+    """
     steps = model.preprocessing
     example = torch.zeros((2, steps.height, steps.width, 3), dtype=torch.uint8)
     shape = openvino.PartialShape([-1, steps.height, steps.width, 3])
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # tracing warns of every size check that it freezes, as it should here
+        warnings.simplefilter(
+            "ignore"
+        )  # tracing warns about each size check that it freezes; sizes are fixed here
         graph = openvino.convert_model(
             Network(model, pooling), example_input=example, input=[(shape, openvino.Type.u8)]
         )

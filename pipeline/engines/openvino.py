@@ -1,4 +1,4 @@
-"""The OpenVINO engine: the CPU's default. It runs a graph that `convert` made, and needs no torch."""
+"""The OpenVINO engine, the default on CPUs. It runs a graph that `convert` has made, and needs no torch."""
 
 from collections import deque
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from pipeline.engines.base import Engine, Scored, top_k
 from pipeline.errors import EngineError
 
 STREAMS = 4
-"""Batches at once, at most, each on its share of the threads. A ViT-B/16 on two cores gives 12.5 images/s with two
-streams, and 12.2 with one on both (bf16, batches of 8); more than two have not been measured."""
+"""Most batches at once, each on its share of the threads. A ViT-B/16 on two cores gives 12.5 images/s with two
+streams, and 12.2 with one stream on both cores (bf16, batches of 8). More than two have not been measured."""
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -21,11 +21,14 @@ class OpenVinoEngine(Engine):
     """A converted graph on the CPU."""
 
     def __init__(self, graph: Path, *, precision: str, top_k: int, threads: int) -> None:
-        """`graph` is the .xml of a model with input (B, H, W, 3) uint8. Raises: EngineError."""
+        """Compile `graph`, the .xml file of a model with input uint8 (B, H, W, 3).
+
+        Raises: EngineError if the CPU does not have the precision.
+        """
         core = openvino.Core()
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.precision = _precision(precision, capabilities)
-        # What an int8 graph leaves as it is, is computed in the best that the CPU has.
+        # An int8 graph leaves some operations as they are: they use the CPU's best precision.
         rest = _precision("auto", capabilities) if precision == "int8" else self.precision
         self.device, self.in_flight = f"cpu ({threads} threads)", min(threads, STREAMS)
         self._top_k = top_k
@@ -41,7 +44,7 @@ class OpenVinoEngine(Engine):
         """See `Engine.start`."""
         request = self._requests[0]
         self._requests.rotate(-1)
-        request.wait()  # one that was given up may still be at work
+        request.wait()  # it may still compute a batch that was given up
         request.start_async([pixels])
 
         def wait() -> Scored:
@@ -53,9 +56,9 @@ class OpenVinoEngine(Engine):
 
 
 def _precision(asked: str, capabilities: list[str]) -> str:
-    """`auto` is bf16 where the CPU computes in it, else fp32."""
+    """Resolve `auto`: bf16 if the CPU computes in it, otherwise fp32. Raises: EngineError."""
     if asked == "fp16":
-        raise EngineError("The openvino engine has no fp16 on the CPU; use precision bf16 or fp32.")
+        raise EngineError("The engine openvino has no fp16 on CPUs; set model.precision to bf16 or fp32.")
     if asked == "bf16" and "BF16" not in capabilities:
-        raise EngineError("This CPU has no bf16; use precision fp32.")
+        raise EngineError("This CPU has no bf16; set model.precision to fp32.")
     return ("bf16" if "BF16" in capabilities else "fp32") if asked == "auto" else asked

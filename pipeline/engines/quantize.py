@@ -1,10 +1,10 @@
-"""An OpenVINO graph -> one that computes in int8, by NNCF, from images that show its activations' ranges."""
+"""Quantise an OpenVINO graph to int8 with NNCF. Calibration images show the ranges of its activations."""
 
 import logging
 import os
 from pathlib import Path
 
-os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
+os.environ.setdefault("NNCF_CI", "1")  # turns off NNCF's telemetry
 
 import nncf
 import numpy as np
@@ -13,20 +13,21 @@ from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from numpy.typing import NDArray
 
 SMOOTH = 0.5
-"""How much of the activations' range is moved into the weights: SmoothQuant's alpha, and its authors' value. A
-trained ViT-S/14 came closest to float32 with it (mean cosine 0.9984; 0.9979 with 0.7, 0.9954 with NNCF's 0.95)."""
+"""SmoothQuant's alpha, the share of the activations' range that is moved into the weights; the value of its
+authors. A trained ViT-S/14 comes closest to float32 with it: mean cosine 0.9984, 0.9979 with 0.7, 0.9954 with
+NNCF's 0.95."""
 
 nncf.set_log_level(logging.ERROR)
 
 
 def quantize(graph: Path, images: NDArray[np.uint8], target: Path) -> None:
-    """Write `target`/graph.xml and .bin; `images` uint8 (B, H, W, 3) are all used, one by one.
+    """Write `target`/graph.xml and graph.bin, calibrated on each of the `images` uint8 (B, H, W, 3).
 
-    NNCF's recipe for transformers: symmetric int8 weights, asymmetric int8 activations, attention's softmax and
-    normalisations left as they are. Activations have the widest range that an image shows: they live by their
-    outliers, and with the images' mean range, NNCF's own choice, the mean cosine was 0.9971. Weights keep to half
-    of their range: CPUs without VNNI add pairs of products in 16 bits, which overflow else, and one model is for
-    all machines that work on a space.
+    NNCF's recipe for transformers has symmetric int8 weights and asymmetric int8 activations, and leaves
+    attention's softmax and normalisations as they are. Activations get the widest range of any image, since their
+    outliers matter: with the mean range of the images, NNCF's default, the mean cosine was 0.9971. Weights use
+    half of their range: CPUs without VNNI add pairs of products in 16 bits, which would overflow, and all
+    machines that work on a space use the same model.
     """
     recipe = nncf.AdvancedQuantizationParameters(
         overflow_fix=nncf.OverflowFix.ENABLE,

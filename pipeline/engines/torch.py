@@ -1,4 +1,4 @@
-"""The PyTorch engine: CUDA, and CPU."""
+"""The PyTorch engine, for CUDA and CPUs."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,10 +15,11 @@ from pipeline.models.model import Model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Results = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Indices int32 (B, k), scores float32 (B, k), embeddings float32 (B, D)."""
 
 
 class TorchEngine(Engine):
-    """The classifier in PyTorch, on the first CUDA device that Ray gives, else on the CPU."""
+    """The classifier in PyTorch, on the first CUDA device that Ray assigns, or on the CPU if there is none."""
 
     def __init__(
         self,
@@ -31,10 +32,12 @@ class TorchEngine(Engine):
         compiled: bool = False,
         share: float = 1.0,
     ) -> None:
-        """`compiled` uses torch.compile, and pads batches to powers of two, for each of which it compiles once. It
-        takes at most the `share` of a CUDA device's memory; with 0 it computes on the CPU.
+        """Load the weights onto the device.
 
-        Raises: ModelError, EngineError for a precision that the device does not have.
+        `compiled` uses torch.compile, which compiles once for each batch size: batches are padded to powers of
+        two. The engine uses at most the `share` of a CUDA device's memory; with 0 it computes on the CPU.
+
+        Raises: ModelError, EngineError if the device does not have the precision.
         """
         on_cuda = share > 0 and torch.cuda.is_available()
         self._device = torch.device("cuda" if on_cuda else "cpu")
@@ -53,10 +56,10 @@ class TorchEngine(Engine):
         self._copying = torch.cuda.Stream() if on_cuda else None
 
     def start(self, pixels: NDArray[np.uint8]) -> Callable[[], Scored]:
-        """See `Engine.start`. Top-k is taken on the device: only k classes and the embedding come back."""
+        """See `Engine.start`. The device computes the top k: only k classes and the embedding are downloaded."""
         images = len(pixels)
         size = padded(images) if self._pad else images
-        with _out_of_memory_told(), torch.inference_mode():
+        with _translating_out_of_memory(), torch.inference_mode():
             if not self._lanes:
                 batch = torch.zeros((size, *pixels.shape[1:]), dtype=torch.uint8)
                 np.copyto(batch.numpy()[:images], pixels)
@@ -67,21 +70,21 @@ class TorchEngine(Engine):
             results = lane.download(self._score(lane.upload(pixels, size, self._device, self._copying)))
 
         def wait() -> Scored:
-            with _out_of_memory_told():
+            with _translating_out_of_memory():
                 lane.finished.synchronize()
             return _scored(results, images)
 
         return wait
 
     def _results(self, batch: torch.Tensor) -> Results:
-        """Of uint8 (B, H, W, 3): indices int32 (B, k), scores float32 (B, k), embeddings float32 (B, D)."""
+        """Map pixels uint8 (B, H, W, 3) to results, on the device."""
         logits, embedding = self._network(batch)
         scores, indices = logits.float().softmax(dim=1).topk(self._top_k, dim=1)
         return indices.to(torch.int32), scores, embedding.float()
 
 
 class _Lane:
-    """One batch on its way through CUDA: page-locked memory on both ends, so that copies overlap with work."""
+    """One batch on its way through CUDA. Its memory is page-locked, so that copies overlap with computing."""
 
     def __init__(self) -> None:
         self.finished = torch.cuda.Event()
@@ -90,8 +93,8 @@ class _Lane:
     def upload(
         self, pixels: NDArray[np.uint8], size: int, device: torch.device, stream: torch.cuda.Stream
     ) -> torch.Tensor:
-        """The batch on the device, once work that is queued from now on gets to it."""
-        self.finished.synchronize()  # a batch that was given up may still be copied from here
+        """Copy a batch, padded to `size`, to the device on `stream`. Work queued later waits for the copy."""
+        self.finished.synchronize()  # the memory may still be in use by a batch that was given up
         if len(self._pixels) < size:
             self._pixels = torch.zeros((size, *pixels.shape[1:]), dtype=torch.uint8, pin_memory=True)
         np.copyto(self._pixels.numpy()[: len(pixels)], pixels)
@@ -102,7 +105,7 @@ class _Lane:
         return batch
 
     def download(self, results: Results) -> Results:
-        """The results in main memory, once `finished` is."""
+        """Copy results to main memory; they are there once `finished` has happened."""
         copies = [torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in results]
         for copy, one in zip(copies, results, strict=True):
             copy.copy_(one, non_blocking=True)
@@ -116,25 +119,26 @@ def _scored(results: Results, images: int) -> Scored:
 
 
 @contextmanager
-def _out_of_memory_told() -> Iterator[None]:
+def _translating_out_of_memory() -> Iterator[None]:
+    """Raises: OutOfMemory in place of PyTorch's errors."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         torch.cuda.empty_cache()
         raise OutOfMemory(str(error)) from error
     except RuntimeError as error:
-        if "not enough memory" in str(error):  # what the CPU allocator says
+        if "not enough memory" in str(error):  # the words of the CPU allocator
             raise OutOfMemory(str(error)) from error
         raise
 
 
 def _precision(asked: str, device: torch.device) -> str:
-    """`auto` is bf16 where CUDA has it, fp16 on older cards, fp32 on the CPU."""
+    """Resolve `auto`: bf16 if the CUDA device has it, fp16 on older devices, fp32 on CPUs. Raises: EngineError."""
     if device.type == "cpu":
         if asked == "fp16":
-            raise EngineError("The torch engine has no fp16 on the CPU; use precision fp32 or bf16.")
+            raise EngineError("The engine torch has no fp16 on CPUs; set model.precision to fp32 or bf16.")
         return "fp32" if asked == "auto" else asked
     bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     if asked == "bf16" and not bf16:
-        raise EngineError("This CUDA device has no bf16; use precision fp16 or fp32.")
+        raise EngineError("This CUDA device has no bf16; set model.precision to fp16 or fp32.")
     return ("bf16" if bf16 else "fp16") if asked == "auto" else asked

@@ -1,4 +1,4 @@
-"""The XLA engine: TPUs, by JAX; torchax makes a JAX function of the PyTorch model. JAX on a CPU runs it, too."""
+"""The XLA engine, for TPUs and JAX's CPU backend. torchax turns the PyTorch model into a JAX function."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,24 +18,27 @@ from pipeline.errors import EngineError, OutOfMemory, first_line
 from pipeline.models.model import Model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-MULTIPLIED = {"fp32": "float32", "bf16": "default"}
-"""A TPU multiplies float32 in bf16 unless it is told otherwise."""
+MATMUL_PRECISION = {"fp32": "float32", "bf16": "default"}
+"""JAX's matmul precision: by default, a TPU multiplies float32 in bf16."""
 
 
 class XlaEngine(Engine):
-    """The classifier on the first device that JAX sees, compiled for each power of two; batches are padded."""
+    """The classifier on JAX's first device. It compiles once for each power of two, and pads batches."""
 
-    in_flight = 2  # JAX does not wait for what it has begun
+    in_flight = 2  # JAX returns before the device has finished
 
     def __init__(self, model: Model, *, precision: str, pooling: str, top_k: int, share: float = 1.0) -> None:
-        """With a `share` of 0 it computes on the CPU. Raises: ModelError, EngineError."""
+        """Load the weights onto the device; a `share` of 0 is the CPU.
+
+        Raises: ModelError, EngineError if the engine does not have the precision.
+        """
         self._device = (jax.devices() if share else jax.devices("cpu"))[0]
         self.device = self._device.device_kind
         self.precision = _precision(precision, self._device.platform)
         network = Network(model, pooling)
         network.classifier.to(DTYPES[self.precision])
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it looks at every attribute, the deprecated ones, too
+            warnings.simplefilter("ignore")  # torchax reads every attribute, even deprecated ones
             states, forward = torchax.extract_jax(network)
         self._states = jax.device_put(states, self._device)
 
@@ -51,18 +54,19 @@ class XlaEngine(Engine):
         images = len(pixels)
         batch = np.zeros((padded(images), *pixels.shape[1:]), np.uint8)
         batch[:images] = pixels
-        with _out_of_memory_told(), jax.default_matmul_precision(MULTIPLIED[self.precision]):
+        with _translating_out_of_memory(), jax.default_matmul_precision(MATMUL_PRECISION[self.precision]):
             results = self._score(self._states, jax.device_put(batch, self._device))
 
         def wait() -> Scored:
-            with _out_of_memory_told():
+            with _translating_out_of_memory():
                 return Scored(*(np.array(one[:images]) for one in results))
 
         return wait
 
 
 @contextmanager
-def _out_of_memory_told() -> Iterator[None]:
+def _translating_out_of_memory() -> Iterator[None]:
+    """Raises: OutOfMemory in place of JAX's error."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -72,9 +76,9 @@ def _out_of_memory_told() -> Iterator[None]:
 
 
 def _precision(asked: str, platform: str) -> str:
-    """`auto` is bf16 on TPUs, which are made for it, and fp32 elsewhere."""
+    """Resolve `auto`: bf16 on TPUs, which are made for it, and fp32 elsewhere. Raises: EngineError."""
     if asked == "fp16":
-        raise EngineError("The xla engine has no fp16; use precision bf16 or fp32.")
+        raise EngineError("The engine xla has no fp16; set model.precision to bf16 or fp32.")
     if asked == "auto":
         return "bf16" if platform == "tpu" else "fp32"
     return asked

@@ -1,4 +1,4 @@
-"""How far labels and vectors agree with others of the same images. Pure: it does not know where either is from."""
+"""Compare two sets of labels and vectors of the same images. This module does not know where they are from."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-TOP = 5
-"""Labels that are compared, where there are as many."""
+TOP_LABELS = 5
+"""How many of the best labels are compared, if a model has this many."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Labels and vectors of B images: `indices` int (B, k), best first, and `embeddings` float (B, D)."""
+class ModelOutputs:
+    """Labels and vectors of B images: `indices` int32 (B, k), best first, and `embeddings` float32 (B, D)."""
 
     indices: NDArray[np.int32]
     embeddings: NDArray[np.float32]
@@ -20,8 +20,11 @@ class Judged:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of the images of one dataset, or of all (`dataset` None): mean and least cosine of the vectors, the share of
-    images with the same best label, and the mean share of the best `TOP` labels that are the same."""
+    """How far two sets of outputs agree, for the images of one dataset, or of all if `dataset` is None.
+
+    `cosine_mean` and `cosine_min` are of the vectors. `top1` is the share of images with the same best label, and
+    `top5` the mean share of the best `TOP_LABELS` that both sets have.
+    """
 
     dataset: str | None
     images: int
@@ -33,24 +36,26 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Limits:
-    """The least that passes. Full precision and bf16 are far above; int8 of a ViT-S/14 on CIFAR-10 gave 0.9985 and
-    0.94."""
+    """The lowest values that pass. fp32 and bf16 are far above; int8 of a ViT-S/14 has 0.9985 and 0.94."""
 
     cosine_mean: float = 0.997
     top1: float = 0.9
 
-    def missed(self, agreement: Agreement) -> str | None:
-        """What falls short, in words; None if nothing does."""
+    def shortfall(self, agreement: Agreement) -> str | None:
+        """Return which values are below their limits, as text; None if none is."""
         found = {"mean cosine": (agreement.cosine_mean, self.cosine_mean)}
         found["top-1 agreement"] = (agreement.top1, self.top1)
         short = [f"{name} {got:.4f} < {least:g}" for name, (got, least) in found.items() if not got >= least]
         return " and ".join(short) or None
 
 
-def compare(datasets: Sequence[str], found: Judged, reference: Judged) -> list[Agreement]:
-    """For each dataset, by name, and at the end for all. Image i is of `datasets[i]`; there is one at least."""
+def compare(datasets: Sequence[str], found: ModelOutputs, reference: ModelOutputs) -> list[Agreement]:
+    """Return the agreement of each dataset, ordered by name, and last that of all images.
+
+    Image i belongs to `datasets[i]`; there is at least one image.
+    """
     cosines = _cosines(found.embeddings, reference.embeddings)
-    k = min(TOP, found.indices.shape[1], reference.indices.shape[1])
+    k = min(TOP_LABELS, found.indices.shape[1], reference.indices.shape[1])
     top1 = found.indices[:, 0] == reference.indices[:, 0]
     both = (found.indices[:, :k, None] == reference.indices[:, None, :k]).any(axis=2).mean(axis=1)
     names = np.array(datasets)
@@ -63,14 +68,15 @@ def compare(datasets: Sequence[str], found: Judged, reference: Judged) -> list[A
     return [*(over(one, names == one) for one in sorted(set(datasets))), over(None, every)]
 
 
-def gathered(batches: Iterable[Judged]) -> Judged:
-    """One after the other."""
+def concatenate(batches: Iterable[ModelOutputs]) -> ModelOutputs:
+    """Join batches in their order; there is at least one."""
     kept = list(batches)
-    return Judged(np.concatenate([one.indices for one in kept]), np.concatenate([one.embeddings for one in kept]))
+    indices = np.concatenate([one.indices for one in kept])
+    return ModelOutputs(indices, np.concatenate([one.embeddings for one in kept]))
 
 
 def _cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Float64 (B,); 0 where a vector is zero."""
+    """Return float64 (B,), which is 0 where a vector is zero."""
     a64, b64 = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1)
     cosines: NDArray[np.float64] = (a64 * b64).sum(axis=1) / np.where(norms > 0, norms, 1.0)

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub -> a folder of the local cache. It does not know what the files mean."""
+"""Fetch models of the Hugging Face hub into its local cache. This module does not know what the files mean."""
 
 import random
 import time
@@ -13,25 +13,27 @@ from pipeline.errors import ModelError
 from pipeline.storage import caches
 
 BUSY = (429, 500, 502, 503, 504)
-"""Status codes of a hub that is to be asked again."""
+"""Status codes of a busy hub; the request is repeated."""
 PATIENCE_S = 300.0
-"""How long a busy hub is asked again; the window of its own rate limit."""
+"""How long requests to a busy hub are repeated; the window of its own rate limit."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-"""The first pause, and what doubling it leads to, where the hub does not want a longer one."""
+"""The first pause, which doubles up to the longest one, unless the hub asks for a longer pause."""
 COMMIT_CHARS = 40
+"""Length of a Git commit's hash in hex."""
 
 
 def fetch(name: str, revision: str, patterns: Sequence[str], is_whole: Callable[[Path], bool]) -> Path:
-    """The folder of a snapshot, named after its commit. A commit whose cached files `is_whole` costs no request.
+    """Return the folder of a snapshot, named after its commit.
 
-    A hub that answers that it is busy is waited for. Raises: ModelError.
+    A commit costs no request if `is_whole` is true of its cached files. Requests to a busy hub are repeated.
+    Raises: ModelError.
     """
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return _cached(name, revision, patterns, is_whole) or _downloaded(name, revision, patterns)
     except (HFValidationError, ValueError) as error:
-        raise ModelError(f"The model {name!r} is neither a folder nor a hub id.") from error
+        raise ModelError(f"The model {name!r} is neither a folder nor a hub id; check model.name.") from error
     except LocalEntryNotFoundError as error:
         raise ModelError(
             f"The model {name} is neither a folder here nor in the local cache, and the Hugging Face hub "
@@ -47,11 +49,11 @@ def fetch(name: str, revision: str, patterns: Sequence[str], is_whole: Callable[
 
 
 def _cached(name: str, revision: str, patterns: Sequence[str], is_whole: Callable[[Path], bool]) -> Path | None:
-    """The snapshot of an exact commit, in any of the caches."""
+    """Return the snapshot of a commit from any of the caches; None for a branch or a tag."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if len(revision) != COMMIT_CHARS:  # a branch or a tag, which moves
+    if len(revision) != COMMIT_CHARS:  # a branch or a tag may move
         return None
     local = partial(snapshot_download, revision=revision, allow_patterns=list(patterns), local_files_only=True)
     for cache in _caches():
@@ -65,7 +67,7 @@ def _cached(name: str, revision: str, patterns: Sequence[str], is_whole: Callabl
 
 
 def _downloaded(name: str, revision: str, patterns: Sequence[str]) -> Path:
-    """Raises: ModelError if the hub stays busy; what the hub's client raises."""
+    """Download a snapshot. Raises: ModelError if the hub stays busy; exceptions of the hub's client."""
     from huggingface_hub import snapshot_download
 
     deadline, pause_s, places = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S, _caches()
@@ -91,7 +93,7 @@ def _downloaded(name: str, revision: str, patterns: Sequence[str]) -> Path:
 
 
 def _caches() -> list[Path]:
-    """The hub's own cache, and, where that is read-only, one among the temporary files."""
+    """Return the hub's own cache and, if that is read-only, another one among the temporary files."""
     from huggingface_hub import constants
 
     own = Path(constants.HF_HUB_CACHE)
@@ -99,12 +101,12 @@ def _caches() -> list[Path]:
 
 
 def _answer(error: BaseException) -> Any:
-    """The hub's response that an error, or its cause, is about; None if it did not answer."""
+    """Return the hub's response that an error or its cause carries; None if the hub did not answer."""
     return getattr(error, "response", None) or getattr(error.__cause__, "response", None)
 
 
 def _asked_s(headers: Mapping[str, str]) -> float:
-    """How long the hub wants a client to wait, by Retry-After or its rate limit; 0 if it does not say."""
+    """Return the seconds that Retry-After or the rate limit asks a client to wait; 0 if neither does."""
     from huggingface_hub.utils._http import parse_ratelimit_headers
 
     asked, limit = headers.get("Retry-After", ""), parse_ratelimit_headers(headers)

@@ -1,9 +1,9 @@
-"""The int8 model of an output: made once, kept below it, and used by every later run.
+"""The int8 model of an output: made once, stored in a folder below it, and used by every later run.
 
-    <folder>/int8.json             which files, their hash, and how well the model agrees with float32
+    <folder>/int8.json             the id of the model, its hash, and how far it agrees with float32
     <folder>/<id>/graph.{xml,bin}
 
-It does not know how a model is quantised.
+This module does not know how a model is quantised.
 """
 
 import hashlib
@@ -19,16 +19,17 @@ from pipeline.storage.filesystems import Storage
 from pipeline.storage.uris import join
 
 INT8 = "int8"
-"""The precision that has a model of its own."""
+"""The precision that needs a model of its own."""
 RECIPE = "nncf-transformer-int8-portable-minmax-0.5"
-"""Part of the fingerprint: another one for every change of what `engines.quantize` does."""
-FILE = "int8.json"
-PARTS = ("graph.xml", "graph.bin")
+"""Part of the fingerprint. Change it whenever `engines.quantize` gives another model."""
+DESCRIPTION_FILE = "int8.json"
+GRAPH_FILES = ("graph.xml", "graph.bin")
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """What `int8.json` says."""
+class Int8Model:
+    """The contents of `int8.json`: the folder's name, the hash of the files, how many images calibrated the
+    model, and its agreement with float32."""
 
     id: str
     sha256: str
@@ -38,48 +39,58 @@ class Quantized:
 
 
 def recipe(precision: str) -> str | None:
-    """How a model of this precision is quantised; None if it is not."""
+    """Return the recipe that quantises a model to this precision; None if it needs none."""
     return RECIPE if precision == INT8 else None
 
 
-def find(folder: str, storage: Storage) -> Quantized | None:
-    """What the output has; None if nothing yet. Raises: StorageError, ModelError if it makes no sense."""
-    where = join(folder, FILE)
-    text = storage.read(where)
+def find(folder: str, storage: Storage) -> Int8Model | None:
+    """Return the description of the stored model; None if there is none.
+
+    Raises: StorageError, ModelError if the description is invalid.
+    """
+    uri = join(folder, DESCRIPTION_FILE)
+    text = storage.read(uri)
     if text is None:
         return None
     try:
-        return Quantized(**json.loads(text))
+        return Int8Model(**json.loads(text))
     except (ValueError, TypeError) as error:
-        raise ModelError(f"{where} does not describe an int8 model.") from error
+        raise ModelError(f"{uri} does not describe an int8 model; restore it, or use another output.") from error
 
 
 def store(folder: str, storage: Storage, graph: Path, images: int, agreement: Agreement) -> None:
-    """Keep a graph's files; if another run was first, its model stays. Raises: StorageError."""
-    made = Quantized(uuid4().hex, _sha256(graph), images, agreement.cosine_mean, agreement.top1)
-    for part in PARTS:
-        storage.upload(graph / part, join(folder, made.id, part))
-    storage.create(join(folder, FILE), json.dumps(asdict(made), indent=2).encode() + b"\n")
+    """Store the graph's files. A model that another run has stored before stays. Raises: StorageError."""
+    made = Int8Model(uuid4().hex, _sha256(graph), images, agreement.cosine_mean, agreement.top1)
+    for file in GRAPH_FILES:
+        storage.upload(graph / file, join(folder, made.id, file))
+    storage.create(join(folder, DESCRIPTION_FILE), json.dumps(asdict(made), indent=2).encode() + b"\n")
 
 
 def fetch(folder: str, storage: Storage) -> Path:
-    """The graph on this machine, from the cache or the output. Raises: ModelError if it is gone or damaged."""
+    """Return the path of the graph on this machine, from the cache or the output.
+
+    Raises: StorageError, ModelError if the model is missing or damaged.
+    """
     known = find(folder, storage)
     if known is None:
         raise ModelError(f"{folder} holds no int8 model.")
     target = cache_folder() / "openvino" / f"int8-{known.sha256[:16]}"
     if target.exists():
-        return target / PARTS[0]
+        return target / GRAPH_FILES[0]
     with made_at_once(target) as scratch:
-        for part in PARTS:
-            data = storage.read(join(folder, known.id, part))
+        for file in GRAPH_FILES:
+            data = storage.read(join(folder, known.id, file))
             if data is None:
-                raise ModelError(f"{join(folder, known.id, part)} is gone.")
-            (scratch / part).write_bytes(data)
+                raise ModelError(
+                    f"{join(folder, known.id, file)}, a file of the int8 model, is missing; restore it."
+                )
+            (scratch / file).write_bytes(data)
         if _sha256(scratch) != known.sha256:
-            raise ModelError(f"The int8 model below {folder} is damaged: its hash is another.")
-    return target / PARTS[0]
+            raise ModelError(
+                f"The int8 model below {folder} is damaged: its hash is not that of {DESCRIPTION_FILE}."
+            )
+    return target / GRAPH_FILES[0]
 
 
 def _sha256(folder: Path) -> str:
-    return hashlib.sha256(b"".join((folder / part).read_bytes() for part in PARTS)).hexdigest()
+    return hashlib.sha256(b"".join((folder / file).read_bytes() for file in GRAPH_FILES)).hexdigest()

@@ -1,8 +1,8 @@
-"""Resolve a model: its folder, its preprocessing, its labels, its weights hash and fingerprint.
+"""Resolve a model: its folder, preprocessing, labels, hash of weights, and fingerprint.
 
-A model is a Hugging Face hub id, a local folder or a folder on any fsspec store. Only `config.json`, the files of
-its processor and safetensors are ever read: no pickle, no code. Nothing here imports torch or knows how the model
-is computed.
+A model is a Hugging Face hub id, a local folder or a folder on any fsspec store. LakeLens reads only
+`config.json`, the files of its processor, and safetensors: no pickle, no code. This module does not import torch,
+and does not know how the model is computed.
 """
 
 import hashlib
@@ -37,7 +37,11 @@ _IRRELEVANT_KEYS = {
 
 @dataclass(frozen=True)
 class Model:
-    """A resolved model. `folder` is on this machine; every other field is the same on every machine."""
+    """A resolved model. `folder` is on this machine; all other fields are the same on every machine.
+
+    `revision` is a commit on the hub, and "-" for a folder. `labels` are in the order of the logits. `dim` is the
+    dimension of the embedding.
+    """
 
     name: str
     revision: str
@@ -56,29 +60,30 @@ class Model:
 
     @property
     def slug(self) -> str:
-        """The model's name as one path component."""
+        """The last part of the model's name, usable as a file name."""
         last = [part for part in self.name.rstrip("/").split("/") if part][-1:]
         return "".join(c if c.isalnum() or c in "._-" else "-" for c in "".join(last)) or "model"
 
     def pinned(self, config: ModelConfig) -> ModelConfig:
-        """The same model for other processes: an absolute folder, or the exact commit on the hub."""
+        """Return the config that gives other processes this model: an absolute folder, or the commit on the
+        hub."""
         if not is_local(config.name):
             return config
         local = Path(config.name).expanduser().is_dir()
         return config.model_copy(update={"name": str(self.folder)} if local else {"revision": self.revision})
 
     def require(self, weights_sha256: str) -> None:
-        """Raises: ModelError if these are not the weights that the run was planned with."""
+        """Check that these are the weights that the run was planned with. Raises: ModelError."""
         if self.weights_sha256 != weights_sha256:
             raise ModelError(
-                f"The model {self.name} has other weights on this node than where the run was started; put it on "
-                "shared storage, or name a revision."
+                f"The model {self.name} has other weights on this node than on the machine that started the run; "
+                "put it on shared storage, or set model.revision to a commit."
             )
 
     def space(
         self, embedding: EmbeddingConfig, decode: DecodeConfig, quantization: str | None = None
     ) -> dict[str, Any]:
-        """What `space.json` holds: all that decides the vectors, and their fingerprint."""
+        """Return the contents of `space.json`: what decides the vectors, and their fingerprint."""
         decisive = {
             "weights_sha256": self.weights_sha256,
             "architecture_sha256": self.architecture_sha256,
@@ -100,9 +105,10 @@ class Model:
 
 
 def resolve(config: ModelConfig, storage: Storage) -> Model:
-    """Find the model, fetch it if it is remote, and read what it says of itself.
+    """Find the model, fetch it if it is remote, and read its description.
 
-    Raises: ModelError if it is not there, is not a supported image classifier, or has no safetensors.
+    Raises: StorageError, ModelError if it does not exist, is not a supported image classifier, or has no
+    safetensors.
     """
     folder, revision = model_files.fetch(config, storage)
     settings = read_json(folder / "config.json", config.name)
@@ -121,7 +127,7 @@ def resolve(config: ModelConfig, storage: Storage) -> Model:
             _check_input_size(steps, settings, config.name, file)
         labels, dim = _labels(settings, config.name), int(settings[family.dim_key])
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ModelError(f"The model {config.name} has a config.json that makes no sense: {error!r}.") from error
+        raise ModelError(f"The model {config.name} has invalid values in its config.json: {error!r}.") from error
     return Model(
         name=config.name,
         revision=revision,
@@ -136,9 +142,9 @@ def resolve(config: ModelConfig, storage: Storage) -> Model:
 
 
 def _processor(folder: Path, name: str) -> tuple[dict[str, Any], str]:
-    """The image processor's settings, and their file: the shared one comes first, as in transformers.
+    """Return the image processor's settings, and their file. The shared file comes first, as in transformers.
 
-    Raises: ModelError if neither has them.
+    Raises: ModelError if neither file has them.
     """
     nested = read_json(folder / SHARED, name).get(NESTED) if (folder / SHARED).exists() else None
     if nested is None and (folder / OWN).exists():
@@ -146,8 +152,8 @@ def _processor(folder: Path, name: str) -> tuple[dict[str, Any], str]:
     if nested is None:
         raise ModelError(
             f"The model {name} has no {OWN}, so its image size, mean and std are unknown; write one with "
-            "AutoImageProcessor.from_pretrained(BASE).save_pretrained(FOLDER), where BASE is the model that it "
-            "comes from."
+            "AutoImageProcessor.from_pretrained(BASE).save_pretrained(FOLDER), where BASE is the model that this "
+            "one was trained from."
         )
     if not isinstance(nested, dict):
         raise ModelError(f"The model {name} has a {SHARED} whose {NESTED} is not a JSON object.")
@@ -155,7 +161,7 @@ def _processor(folder: Path, name: str) -> tuple[dict[str, Any], str]:
 
 
 def _sha256(files: list[Path]) -> str:
-    """One hash over the contents of all weight files, in the order of their names."""
+    """Hash the contents of all weight files, in the order of their names."""
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
@@ -164,14 +170,14 @@ def _sha256(files: list[Path]) -> str:
 
 
 def _architecture_sha256(settings: Mapping[str, Any]) -> str:
-    """One hash over all of config.json that is part of the computation: the same weights with other heads
-    or another epsilon give other vectors."""
+    """Hash what config.json says of the computation: with another number of heads or another epsilon, the same
+    weights give other vectors."""
     decisive = {key: value for key, value in settings.items() if key not in _IRRELEVANT_KEYS}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def _labels(settings: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """The class names in the order of the logits."""
+    """Return the class names in the order of the logits. Raises: ModelError."""
     id2label = settings.get("id2label")
     if id2label is None:
         count = int(settings.get("num_labels", 2))  # Hugging Face's own default
@@ -179,9 +185,11 @@ def _labels(settings: Mapping[str, Any], name: str) -> tuple[str, ...]:
     try:
         labels = tuple(str(id2label[str(index)]) for index in range(len(id2label)))
     except (KeyError, TypeError) as error:
-        raise ModelError(f"The model {name} has an id2label that does not number its labels from 0.") from error
+        raise ModelError(
+            f"The model {name} has an id2label that does not number its labels from 0; fix its config.json."
+        ) from error
     if not labels:
-        raise ModelError(f"The model {name} has no labels; its config.json needs an id2label.")
+        raise ModelError(f"The model {name} has no labels; add an id2label to its config.json.")
     return labels
 
 
@@ -192,5 +200,5 @@ def _check_input_size(steps: Preprocessing, settings: Mapping[str, Any], name: s
     if sizes != (steps.height, steps.width):
         raise ModelError(
             f"The model {name} takes images of {sizes[0]}x{sizes[1]}, but its {file} makes them "
-            f"{steps.height}x{steps.width}."
+            f"{steps.height}x{steps.width}; fix one of them."
         )

@@ -1,6 +1,6 @@
-"""A model's files: which they are, and how they come to a folder on this machine.
+"""The files of a model, and how they get to a folder on this machine.
 
-It does not know what a config or a processor means.
+This module does not know what a config or a processor means.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ FILES = ("config.json", OWN, SHARED, INDEX, *WEIGHTS)
 
 
 def fetch(config: ModelConfig, storage: Storage) -> tuple[Path, str]:
-    """The model's folder on this machine, and the revision that it is. Raises: ModelError, StorageError."""
-    set_environment()  # before anything imports what the hub, or a model, is read with
+    """Return the model's folder on this machine, and its revision. Raises: ModelError, StorageError."""
+    set_environment()  # must come before the first import of huggingface_hub or transformers
     name = config.name
     if not is_local(name):
         return _download(name, storage), "-"
@@ -39,22 +39,24 @@ def fetch(config: ModelConfig, storage: Storage) -> tuple[Path, str]:
 
 
 def weights_of(folder: Path, name: str) -> list[Path]:
-    """The weight files, in the order of their names. Raises: ModelError if there are none, or not all."""
+    """Return the weight files, ordered by name. Raises: ModelError if any is missing."""
     weights = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
     if not weights:
-        raise ModelError(f"The model {name} has no {WEIGHTS[0]}; other formats are never loaded.")
+        raise ModelError(
+            f"The model {name} has no {WEIGHTS[0]}; save it as safetensors: other formats are never loaded."
+        )
     there, index = {path.name for path in weights}, folder / INDEX
     named = read_json(index, name).get("weight_map") if index.exists() else {}
     if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
-        raise ModelError(f"The model {name} has a {INDEX} whose weight_map makes no sense.")
+        raise ModelError(f"The model {name} has a {INDEX} with an invalid weight_map.")
     missing = sorted({*named.values(), *_all_shards(there)} - there)
     if missing:
-        raise ModelError(f"The model {name} lacks {missing[0]}, a part of its weights.")
+        raise ModelError(f"The model {name} lacks {missing[0]}, a part of its weights; add this file.")
     return weights
 
 
 def _all_shards(there: set[str]) -> set[str]:
-    """The names of all shards, of which each one says how many there are."""
+    """Return the names of all shards: the name of each one contains their number."""
     found = [match for name in there if (match := re.fullmatch(r"model-(\d+)-of-(\d+)\.safetensors", name))]
     return {
         f"model-{number:0{len(match[1])}}-of-{match[2]}.safetensors"
@@ -64,7 +66,7 @@ def _all_shards(there: set[str]) -> set[str]:
 
 
 def read_json(path: Path, name: str) -> dict[str, Any]:
-    """A JSON object of the model `name`. Raises: ModelError."""
+    """Read a JSON object of the model `name`. Raises: ModelError."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -79,7 +81,7 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a snapshot, which other programs fill as well, file by file, has all that a model needs."""
+    """Return whether a snapshot has all files of a model: other programs fill snapshots, too, file by file."""
     try:
         weights_of(folder, "")
     except ModelError:
@@ -88,7 +90,10 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _download(uri: str, storage: Storage) -> Path:
-    """Copy a remote model folder into the cache, once for each version of its files."""
+    """Copy a remote model folder into the cache, once for each version of its files.
+
+    Raises: ModelError if there is no model, StorageError.
+    """
     fs, root = storage.filesystem(uri)
     try:
         wanted = _listed(fs, root)
@@ -110,20 +115,20 @@ def _download(uri: str, storage: Storage) -> Path:
 
 
 def _listed(fs: Any, root: str) -> list[dict[str, Any]]:
-    """The model's files, by a listing, else, where listing is denied, by their names."""
+    """Return the model's files by listing the folder, or by their known names if listing is denied."""
     try:
         listing = fs.ls(root, detail=True) if fs.isdir(root) else []
     except Exception as error:
         if classify(error) != ErrorCode.ACCESS_DENIED:
             raise
-        return _known(fs, root)
+        return _by_known_names(fs, root)
     return [info for info in listing if any(Path(info["name"]).match(pattern) for pattern in FILES)]
 
 
-def _known(fs: Any, root: str) -> list[dict[str, Any]]:
-    """The files that have fixed names, and the weights that the index names.
+def _by_known_names(fs: Any, root: str) -> list[dict[str, Any]]:
+    """Return the files with fixed names, and the weights that the index names.
 
-    Raises: what the store raises if even config.json is denied.
+    Raises: the store's exception if even config.json is denied.
     """
     found = [fs.info(join(root, "config.json"))]
     index = _info(fs, join(root, INDEX))
@@ -133,7 +138,7 @@ def _known(fs: Any, root: str) -> list[dict[str, Any]]:
 
 
 def _shards(index: bytes) -> list[str]:
-    """The files that an index names; none if it makes no sense, which who reads it says."""
+    """Return the files that an index names; none if it is invalid, which `weights_of` reports."""
     try:
         return sorted(set(json.loads(index)["weight_map"].values()))
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -141,7 +146,7 @@ def _shards(index: bytes) -> list[str]:
 
 
 def _info(fs: Any, path: str) -> dict[str, Any] | None:
-    """None if it is not there: S3 says "denied" of a missing object to those who may not list."""
+    """Return the file's details; None if it is missing, which S3 calls "denied" if the client may not list."""
     try:
         return fs.info(path)  # type: ignore[no-any-return]
     except (FileNotFoundError, PermissionError):

@@ -29,7 +29,7 @@ def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int
     Each call uses new file names, so a task may run again: only the files of its last run are committed.
     Raises: StorageError.
     """
-    seconds = stage_seconds.of(blocks)
+    seconds = stage_seconds.total(blocks)
     rows = pa.concat_tables(blocks, promote_options="default").replace_schema_metadata(None)
 
     def write(indices: pa.Array) -> WriteResult:

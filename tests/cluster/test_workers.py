@@ -129,7 +129,7 @@ def test_the_first_call_of_a_predictor_raises_the_error_of_its_start(settings: R
     with pytest.raises(ModelError, match="has other weights on this node"):
         other(pending([]))
     wrong = settings.model_copy(update={"model": settings.model.model_copy(update={"precision": "fp16"})})
-    with pytest.raises(EngineError, match="no fp16 on the CPU"):
+    with pytest.raises(EngineError, match="no fp16 on CPUs"):
         Predictor(wrong, model.weights_sha256, "torch", 1, 1.0, 512, "run", "out")(pending([]))
 
 

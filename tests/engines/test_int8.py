@@ -60,7 +60,7 @@ def test_a_damaged_model_is_refused(finished: RunConfig, tmp_path: Path, monkeyp
     kept = graph.read_bytes()
     try:
         graph.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
-        with pytest.raises(ModelError, match=r"^The int8 model below .* is damaged: its hash is another\.$"):
+        with pytest.raises(ModelError, match=r"^The int8 model below .* is damaged"):
             int8.fetch(Layout(output).int8_model, Storage())
     finally:
         graph.write_bytes(kept)
@@ -91,7 +91,7 @@ def test_what_an_output_holds_is_read_or_refused(tmp_path: Path) -> None:
         int8.fetch(Layout(str(tmp_path)).int8_model, Storage())
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "int8.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"int8\.json does not describe an int8 model\.$"):
+    with pytest.raises(ModelError, match=r"int8\.json does not describe an int8 model"):
         int8.find(Layout(str(tmp_path)).int8_model, Storage())
 
 

@@ -1,18 +1,18 @@
-"""Cosines and equal labels, by dataset."""
+"""Two sets of labels and vectors are compared, dataset by dataset."""
 
 import numpy as np
 import pytest
 
-from pipeline.models.comparison import Agreement, Judged, Limits, compare, gathered
+from pipeline.models.comparison import Agreement, Limits, ModelOutputs, compare, concatenate
 
 
-def judged(indices: list[list[int]], embeddings: list[list[float]]) -> Judged:
-    return Judged(np.array(indices, np.int32), np.array(embeddings, np.float32))
+def outputs(indices: list[list[int]], embeddings: list[list[float]]) -> ModelOutputs:
+    return ModelOutputs(np.array(indices, np.int32), np.array(embeddings, np.float32))
 
 
 def test_every_dataset_is_compared_and_then_all() -> None:
-    found = judged([[1, 2], [3, 4], [5, 6]], [[1, 0], [0, 2], [1, 1]])
-    truth = judged([[1, 2], [4, 3], [7, 8]], [[9, 0], [0, 1], [1, 0]])
+    found = outputs([[1, 2], [3, 4], [5, 6]], [[1, 0], [0, 2], [1, 1]])
+    truth = outputs([[1, 2], [4, 3], [7, 8]], [[9, 0], [0, 1], [1, 0]])
     wanted = {
         "a": (2, 0.853553, 0.707107, 0, 0.5),
         "b": (1, 1, 1, 1, 1),
@@ -26,23 +26,23 @@ def test_every_dataset_is_compared_and_then_all() -> None:
 
 
 def test_only_as_many_labels_are_compared_as_both_have() -> None:
-    one = compare(["a"], judged([[1, 2, 3]], [[1.0]]), judged([[2, 1, 0, 9, 8]], [[1.0]]))[0]
+    one = compare(["a"], outputs([[1, 2, 3]], [[1.0]]), outputs([[2, 1, 0, 9, 8]], [[1.0]]))[0]
     assert (one.top1, one.top5) == (0.0, pytest.approx(2 / 3))
 
 
 def test_a_vector_of_zeros_agrees_with_nothing() -> None:
-    assert compare(["a"], judged([[1]], [[0.0, 0.0]]), judged([[1]], [[1.0, 0.0]]))[0].cosine_mean == 0.0
+    assert compare(["a"], outputs([[1]], [[0.0, 0.0]]), outputs([[1]], [[1.0, 0.0]]))[0].cosine_mean == 0.0
 
 
-def test_what_falls_short_is_named() -> None:
+def test_values_below_their_limits_are_named() -> None:
     fine = Agreement("a", 9, 0.999, 0.9, 0.95, 0.9)
-    assert Limits().missed(fine) is None
-    assert Limits(cosine_mean=0.9995).missed(fine) == "mean cosine 0.9990 < 0.9995"
-    both = Limits(1, 1).missed(fine)
+    assert Limits().shortfall(fine) is None
+    assert Limits(cosine_mean=0.9995).shortfall(fine) == "mean cosine 0.9990 < 0.9995"
+    both = Limits(1, 1).shortfall(fine)
     assert both == "mean cosine 0.9990 < 1 and top-1 agreement 0.9500 < 1"
-    assert Limits().missed(Agreement("a", 9, float("nan"), 0, 1, 1)) == "mean cosine nan < 0.997"
+    assert Limits().shortfall(Agreement("a", 9, float("nan"), 0, 1, 1)) == "mean cosine nan < 0.997"
 
 
-def test_batches_are_put_one_after_the_other() -> None:
-    both = gathered([judged([[1]], [[1.0]]), judged([[2], [3]], [[2.0], [3.0]])])
+def test_batches_are_joined_in_order() -> None:
+    both = concatenate([outputs([[1]], [[1.0]]), outputs([[2], [3]], [[2.0], [3.0]])])
     assert (both.indices.tolist(), both.embeddings.tolist()) == ([[1], [2], [3]], [[1.0], [2.0], [3.0]])

@@ -149,7 +149,7 @@ def test_a_model_of_pickles_alone_is_refused_and_not_loaded(folder: Path) -> Non
     weights = load_file(folder / "model.safetensors")
     torch.save(weights, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    assert "has no model.safetensors; other formats are never loaded" in refusal(folder)
+    assert "has no model.safetensors" in refusal(folder)
 
 
 @pytest.mark.parametrize("model_type", ["swin", "clip", ...])
@@ -200,7 +200,7 @@ def test_a_part_of_a_sharded_model_is_no_model(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     assert "lacks model-00002-of-00002.safetensors" in refusal(folder)
     (folder / "model.safetensors.index.json").write_text('{"weight_map": ["a"]}')
-    assert "weight_map makes no sense" in refusal(folder)
+    assert "invalid weight_map" in refusal(folder)
 
 
 def test_a_model_without_labels_is_refused(folder: Path) -> None:
