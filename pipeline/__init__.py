@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.errors import LakeLensError
     from pipeline.face.api import PlanPreview, load_config, plan_config, run_config
+    from pipeline.opened_space import open_space
     from pipeline.planning.selection import Selection
     from pipeline.summary import Summary
 
@@ -31,6 +32,7 @@ __all__ = [
     "Selection",
     "Summary",
     "load_config",
+    "open_space",
     "plan_config",
     "run_config",
 ]
@@ -42,6 +44,7 @@ _MODULES = {
     "Selection": "pipeline.planning.selection",
     "Summary": "pipeline.summary",
     "load_config": "pipeline.face.api",
+    "open_space": "pipeline.opened_space",
     "plan_config": "pipeline.face.api",
     "run_config": "pipeline.face.api",
 }

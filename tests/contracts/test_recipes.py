@@ -79,6 +79,12 @@ def log_rows(output: Output) -> int:
 # Recipes
 
 
+def test_lakelens_itself(output: Output) -> None:
+    names = executed("LakeLens itself")
+    assert count_of(names["ok"]["dataset"]) == each(output, OK_ROWS)
+    assert "caption" in names["space"].to_arrow().column_names
+
+
 def test_duckdb(output: Output, capsys: pytest.CaptureFixture[str]) -> None:
     executed("DuckDB")
     shown = capsys.readouterr().out
