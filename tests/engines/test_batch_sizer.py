@@ -74,7 +74,7 @@ def test_noise_of_one_percent_does_not_mislead_it(rate: Curve, seed: int) -> Non
 
 
 @given(CURVES, st.lists(st.tuples(st.integers(0, 600), st.integers(1, 60)), max_size=5), st.integers(1, 600))
-def test_whatever_memory_does_a_size_that_did_not_fit_is_never_proposed_again(
+def test_a_size_that_did_not_fit_is_never_proposed_again(
     rate: Curve, limits: list[tuple[int, int]], largest: int
 ) -> None:
     sizer, failed = BatchSizer(largest), 10**9
@@ -93,19 +93,19 @@ def test_on_a_rising_curve_it_settles_just_below_what_does_not_fit(memory: int) 
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8, 16, 64, 512])
-def test_it_settles_at_the_knee_of_the_curve_and_not_above(size: int) -> None:
+def test_it_settles_at_the_knee_of_the_curve(size: int) -> None:
     sizer = BatchSizer(LARGEST)
     drive(sizer, knee(size), batches=BATCHES)
     assert sizer.propose() == max(size, 8)  # on a flat curve the first size stays
 
 
-def test_where_smaller_is_faster_it_goes_down() -> None:
+def test_it_goes_down_if_smaller_sizes_are_faster() -> None:
     sizer = BatchSizer(LARGEST)
     drive(sizer, cached(2, 0.1), batches=BATCHES)
     assert sizer.propose() == 2
 
 
-def test_a_device_that_changes_is_followed() -> None:
+def test_it_follows_a_device_that_changes() -> None:
     sizer = BatchSizer(LARGEST)
     drive(sizer, knee(16), batches=BATCHES)
     assert sizer.propose() == 16
@@ -159,7 +159,7 @@ def test_the_tails_of_blocks_do_not_count() -> None:
     assert sizer.propose() == 8
 
 
-def test_a_batch_too_quick_to_measure_is_no_division_by_zero() -> None:
+def test_a_batch_that_takes_no_time_is_counted() -> None:
     sizer = BatchSizer(16)
     for _ in range(2):
         sizer.done(8, 0.0)

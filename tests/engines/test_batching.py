@@ -47,7 +47,7 @@ class Device:
     st.integers(1, 64),
 )
 @example(2, 1, True, frozenset(), 2, 1)  # the second one fits only by itself
-def test_no_row_is_lost_doubled_or_moved_whatever_does_not_fit(
+def test_no_row_is_lost_doubled_or_moved_if_batches_do_not_fit(
     rows: int, memory: int, late: bool, poor: frozenset[int], in_flight: int, largest: int
 ) -> None:
     device, found = Device(memory, late, poor), []
@@ -57,7 +57,7 @@ def test_no_row_is_lost_doubled_or_moved_whatever_does_not_fit(
     assert device.most <= in_flight
 
 
-def test_the_next_batches_begin_before_the_first_result_is_asked_for() -> None:
+def test_the_next_batch_starts_before_the_first_result_is_awaited() -> None:
     device = Device(10**6, late=False, poor=frozenset())
     list(MicroBatches(200, BatchSizer(64), device.start, in_flight=2))
     assert device.most == 2
@@ -71,5 +71,5 @@ def test_a_block_is_at_most_five_seconds_of_work_in_a_power_of_two(images_per_s:
     assert block_rows(images_per_s, accelerator=False) == rows
 
 
-def test_a_block_of_an_unknown_device_is_small_on_a_cpu() -> None:
+def test_the_first_block_is_smaller_on_a_cpu() -> None:
     assert (block_rows(None, accelerator=False), block_rows(None, accelerator=True)) == (32, 256)

@@ -1,4 +1,4 @@
-"""Both engines against plain transformers, for every supported model type."""
+"""The engines for CPUs against plain transformers, for every supported model type."""
 
 import shutil
 import subprocess
@@ -13,8 +13,8 @@ import transformers
 from numpy.typing import NDArray
 
 from pipeline.config import DecodeConfig, EmbeddingConfig, ModelConfig
-from pipeline.engines import choice, loading
-from pipeline.engines.base import Engine, top_k
+from pipeline.engines import loading
+from pipeline.engines.base import Engine
 from pipeline.engines.network import Network
 from pipeline.errors import EngineError, ModelError
 from pipeline.models.families import FAMILY_OF
@@ -114,7 +114,7 @@ def vit(folder: Path, **changes: Any) -> Model:
     return resolve(ModelConfig(name=str(folder)), Storage())
 
 
-def test_only_the_tokens_that_are_read_go_through_the_last_layer(folder: Path) -> None:
+def test_the_last_layer_computes_only_the_tokens_that_are_read(folder: Path) -> None:
     model = resolve(ModelConfig(name=str(folder)), Storage())
     pixels = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
     for pooling in ("cls", "mean"):
@@ -132,7 +132,7 @@ def test_only_the_tokens_that_are_read_go_through_the_last_layer(folder: Path) -
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
-def test_a_compiled_model_gives_the_same_whatever_the_batch_is_padded_to(tmp_path: Path) -> None:
+def test_a_compiled_model_gives_the_same_results_for_padded_batches(tmp_path: Path) -> None:
     """In a process of its own: where torchax or NNCF was imported before, torch compiles nothing."""
     script = f"from tests.engines.test_engines import *; compare_compiled(Path({str(tmp_path)!r}))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=170, check=False)
@@ -158,7 +158,7 @@ def test_a_model_with_fewer_labels_than_top_k_gives_all_of_them(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("engine", ["openvino", "torch"])
-def test_read_only_pixels_are_taken_and_results_outlive_the_next_batch(engine: str, tmp_path: Path) -> None:
+def test_pixels_may_be_read_only_and_results_outlive_the_next_batch(engine: str, tmp_path: Path) -> None:
     vit(tmp_path)
     pixels = np.random.default_rng(3).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     pixels.flags.writeable = False
@@ -178,9 +178,7 @@ def test_a_precision_that_the_device_lacks_is_refused(engine: str, precision: st
         load(tmp_path, engine, precision=precision)
 
 
-def test_a_converted_model_is_used_again_and_another_one_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_model_and_pooling_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAKELENS_CACHE", str(tmp_path / "cache"))
     vit(tmp_path / "a")
     load(tmp_path / "a", "openvino")
@@ -194,7 +192,7 @@ def test_a_converted_model_is_used_again_and_another_one_is_not(
     assert len(list((tmp_path / "cache" / "openvino").iterdir())) == 3
 
 
-def test_an_engine_that_is_not_installed_says_what_to_install(
+def test_the_error_for_a_missing_package_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vit(tmp_path)
@@ -210,32 +208,6 @@ def test_weights_that_do_not_fit_the_config_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(settings)
     with pytest.raises(ModelError, match=r"^The weights of .* cannot be loaded|not a trained image classifier"):
         load(tmp_path, "torch")
-
-
-def test_auto_is_torch_on_gpus_and_openvino_on_cpus() -> None:
-    assert choice.choose(ModelConfig(), gpus=True) == "torch"
-    assert choice.choose(ModelConfig(), gpus=False) == "openvino"
-    assert choice.choose(ModelConfig(engine="torch"), gpus=False) == "torch"
-    assert choice.choose(ModelConfig(precision="int8"), gpus=True) == "openvino"
-    assert choice.choose(ModelConfig(), gpus=False, tpus=True) == "xla"
-
-
-@pytest.mark.parametrize(
-    ("config", "key"),
-    [(ModelConfig(compile=True), "model.compile"), (ModelConfig(engine="torch", precision="int8"), "int8")],
-)
-def test_options_that_exclude_each_other_are_refused_with_both_named(config: ModelConfig, key: str) -> None:
-    engine = "openvino" if config.engine == "auto" else config.engine
-    with pytest.raises(EngineError, match=key) as caught:
-        choice.choose(config, gpus=False)
-    assert f"this run uses {engine}" in str(caught.value)
-
-
-def test_top_k_breaks_ties_by_index_and_its_scores_are_a_softmax() -> None:
-    indices, scores = top_k(np.array([[1.0, 3.0, 3.0, -1000.0], [1000.0, 0.0, 0.0, 0.0]]), 3)
-    assert indices.tolist() == [[1, 2, 0], [0, 1, 2]]
-    assert np.allclose(scores[0], np.exp([3, 3, 1]) / np.exp([3, 3, 1]).sum())
-    assert scores[1].tolist() == [1.0, 0.0, 0.0]
 
 
 def test_the_fingerprint_is_the_same_for_every_engine_and_precision(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_the_first_run_makes_the_model_and_later_ones_use_it(finished: RunConfig
 
 
 @pytest.mark.slow
-def test_int8_is_a_space_of_its_own(finished: RunConfig) -> None:
+def test_an_int8_output_refuses_a_run_in_fp32(finished: RunConfig) -> None:
     other = finished.model_copy(update={"model": finished.model.model_copy(update={"precision": "fp32"})})
     with pytest.raises(SpaceError, match="holds the embedding space of"):
         run(other)
@@ -77,7 +77,7 @@ def test_a_model_that_is_too_far_from_float32_is_not_stored(
     assert int8.find(Layout(str(tmp_path)).int8_model, Storage()) is None
 
 
-def test_too_few_images_are_one_sentence(tmp_path: Path) -> None:
+def test_too_few_images_are_refused(tmp_path: Path) -> None:
     paths = lakes.folder_of_images(tmp_path / "images", 3)
     rows = [dict.fromkeys(schema.PENDING.names) | {"image_id": path.name, "uri": str(path)} for path in paths]
     lakes.write_manifest(tmp_path / "pending.parquet", rows)
@@ -86,7 +86,7 @@ def test_too_few_images_are_one_sentence(tmp_path: Path) -> None:
         calibration._made._function(settings, str(tmp_path / "out"), (str(tmp_path / "pending.parquet"),))
 
 
-def test_what_an_output_holds_is_read_or_refused(tmp_path: Path) -> None:
+def test_a_missing_or_invalid_description_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model holds no int8 model\.$"):
         int8.fetch(Layout(str(tmp_path)).int8_model, Storage())
     (tmp_path / "model").mkdir()

@@ -10,7 +10,7 @@ def outputs(indices: list[list[int]], embeddings: list[list[float]]) -> ModelOut
     return ModelOutputs(np.array(indices, np.int32), np.array(embeddings, np.float32))
 
 
-def test_every_dataset_is_compared_and_then_all() -> None:
+def test_each_dataset_is_compared_and_last_all_images() -> None:
     found = outputs([[1, 2], [3, 4], [5, 6]], [[1, 0], [0, 2], [1, 1]])
     truth = outputs([[1, 2], [4, 3], [7, 8]], [[9, 0], [0, 1], [1, 0]])
     wanted = {
@@ -25,12 +25,12 @@ def test_every_dataset_is_compared_and_then_all() -> None:
         assert figures == pytest.approx(wanted[one.dataset], abs=1e-6)
 
 
-def test_only_as_many_labels_are_compared_as_both_have() -> None:
+def test_only_labels_that_both_sets_have_are_compared() -> None:
     one = compare(["a"], outputs([[1, 2, 3]], [[1.0]]), outputs([[2, 1, 0, 9, 8]], [[1.0]]))[0]
     assert (one.top1, one.top5) == (0.0, pytest.approx(2 / 3))
 
 
-def test_a_vector_of_zeros_agrees_with_nothing() -> None:
+def test_a_vector_of_zeros_has_a_cosine_of_zero() -> None:
     assert compare(["a"], outputs([[1]], [[0.0, 0.0]]), outputs([[1]], [[1.0, 0.0]]))[0].cosine_mean == 0.0
 
 

@@ -146,7 +146,7 @@ def test_a_revision_is_honoured(hub: Hub, tmp_path: Path) -> None:
     assert f"no model {MODEL} at revision v2" in missing.stderr
 
 
-def test_a_model_that_the_hub_does_not_have_is_one_sentence(hub: Hub, tmp_path: Path) -> None:
+def test_a_model_that_the_hub_does_not_have_is_refused(hub: Hub, tmp_path: Path) -> None:
     missing = plan(hub.url, tmp_path, "model.name=lakes/none")
     assert missing.returncode == 2
     (line,) = missing.stderr.strip().splitlines()
@@ -175,7 +175,7 @@ def test_a_cached_commit_that_lacks_a_file_is_completed(hub: Hub, tmp_path: Path
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_busy_hub_is_waited_for_as_long_as_it_says(hub: Hub, tmp_path: Path, status: int) -> None:
+def test_requests_to_a_busy_hub_wait_as_long_as_it_asks(hub: Hub, tmp_path: Path, status: int) -> None:
     hub.busy = [(status, {"Retry-After": "2"})]
     began_s = time.monotonic()
     done = plan(hub.url, tmp_path)
@@ -187,7 +187,7 @@ def test_a_busy_hub_is_waited_for_as_long_as_it_says(hub: Hub, tmp_path: Path, s
 @pytest.mark.parametrize(
     "headers", [{"Retry-After": "3600"}, {"RateLimit": '"api";r=0;t=3600'}, {"Retry-After": LONG_AFTER}], ids=str
 )
-def test_a_hub_that_stays_busy_is_one_sentence(hub: Hub, tmp_path: Path, headers: dict[str, str]) -> None:
+def test_a_hub_that_stays_busy_ends_in_an_error(hub: Hub, tmp_path: Path, headers: dict[str, str]) -> None:
     hub.busy = [(429, headers)] * 9
     done = plan(hub.url, tmp_path)
     (line,) = done.stderr.strip().splitlines()
@@ -205,7 +205,7 @@ def test_a_model_is_fetched_by_a_user_without_a_home(hub: Hub, tmp_path: Path) -
     assert list(tmp_path.glob("lakelens-huggingface-*/hub/models--*/snapshots/*/model.safetensors"))
 
 
-def test_a_model_is_fetched_where_the_cache_that_is_set_cannot_be_written(hub: Hub, tmp_path: Path) -> None:
+def test_a_model_is_fetched_although_the_hubs_cache_is_read_only(hub: Hub, tmp_path: Path) -> None:
     nowhere = {"HF_HUB_CACHE": "/dev/null/hub", "TMPDIR": str(tmp_path)}
     done = plan(hub.url, tmp_path, f"model.revision={COMMIT}", environment=nowhere)
     assert done.returncode == 0, done.stderr

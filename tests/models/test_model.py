@@ -6,48 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
-import s3fs
-import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, ViTForImageClassification
 
 from pipeline.config import DecodeConfig, EmbeddingConfig, ModelConfig
-from pipeline.errors import ModelError, StorageError
+from pipeline.errors import ModelError
 from pipeline.models import model
 from pipeline.models.families import FAMILY_OF
-from pipeline.models.model import Model
-from tests.support import seaweed
-from tests.support.making import STORAGE, edit_json, tiny_model
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("models") / "tiny-vit")
-
-
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny ViT that a test may spoil."""
-    return Path(shutil.copytree(original, tmp_path / "tiny-vit"))
-
-
-def resolve(folder: Path | str, **settings: Any) -> Model:
-    return model.resolve(ModelConfig(name=str(folder), **settings), STORAGE)
-
-
-def fingerprint(folder: Path | str, *, fast: bool = False, **embedding: Any) -> str:
-    description = resolve(folder).space(EmbeddingConfig(**embedding), DecodeConfig(fast=fast))
-    return str(description["fingerprint"])
-
-
-def refusal(folder: Path | str, **settings: Any) -> str:
-    with pytest.raises(ModelError) as caught:
-        resolve(folder, **settings)
-    assert "\n" not in str(caught.value)
-    assert str(folder) in str(caught.value)
-    return str(caught.value)
+from tests.models.resolving import fingerprint, refusal, resolve
+from tests.support.making import STORAGE, edit_json
 
 
 def change_weights(folder: Path) -> None:
@@ -122,7 +90,7 @@ def test_a_fingerprint_is_the_same_in_every_process(original: Path) -> None:
     assert int(description["fingerprint"], 16) >= 0
 
 
-def test_sharded_weights_are_one_model_and_every_shard_counts(original: Path, tmp_path: Path) -> None:
+def test_every_shard_of_the_weights_changes_the_fingerprint(original: Path, tmp_path: Path) -> None:
     sharded = tmp_path / "sharded"
     ViTForImageClassification.from_pretrained(original).save_pretrained(sharded, max_shard_size="40KB")
     shutil.copy(original / "preprocessor_config.json", sharded)
@@ -137,34 +105,10 @@ def test_sharded_weights_are_one_model_and_every_shard_counts(original: Path, tm
     assert fingerprint(sharded) == before
 
 
-def test_a_missing_shard_is_refused(original: Path, tmp_path: Path) -> None:
-    sharded = tmp_path / "sharded"
-    ViTForImageClassification.from_pretrained(original).save_pretrained(sharded, max_shard_size="40KB")
-    shutil.copy(original / "preprocessor_config.json", sharded)
-    max(sharded.glob("model-*.safetensors")).unlink()
-    refusal(sharded)
-
-
-def test_a_model_of_pickles_alone_is_refused_and_not_loaded(folder: Path) -> None:
-    weights = load_file(folder / "model.safetensors")
-    torch.save(weights, folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-    assert "has no model.safetensors" in refusal(folder)
-
-
 @pytest.mark.parametrize("model_type", ["swin", "clip", ...])
 def test_another_type_of_model_is_refused_and_the_known_ones_are_named(folder: Path, model_type: Any) -> None:
     edit_json(folder / "config.json", model_type=model_type)
     assert ", ".join(FAMILY_OF) in refusal(folder)
-
-
-@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
-def test_a_missing_or_broken_file_is_named(folder: Path, name: str) -> None:
-    for text, reason in (("{", "is not JSON"), ("[]", "not a JSON object"), ("\xff", "is not JSON")):
-        (folder / name).write_bytes(text.encode("latin-1"))
-        assert f"has a {name} that {'is ' if 'object' in reason else ''}{reason}" in refusal(folder)
-    (folder / name).unlink()
-    assert f"has no {name}" in refusal(folder)
 
 
 def nested(folder: Path, **values: Any) -> None:
@@ -182,7 +126,7 @@ def test_an_image_processor_may_be_nested_in_the_processors_file(original: Path,
     assert "its processor_config.json makes them 48x48" in refusal(folder)
 
 
-def test_of_both_files_of_a_processor_the_one_counts_that_transformers_takes(folder: Path) -> None:
+def test_a_processor_is_read_from_the_same_file_as_in_transformers(folder: Path) -> None:
     mean, std = [0.1, 0.2, 0.3], [0.2, 0.2, 0.2]
     nested(folder, image_mean=mean, image_std=std)
     theirs = AutoImageProcessor.from_pretrained(folder)
@@ -196,19 +140,12 @@ def test_a_broken_processor_file_is_named(folder: Path) -> None:
     assert "has a preprocessor_config.json that is not JSON" in refusal(folder)
 
 
-def test_a_part_of_a_sharded_model_is_no_model(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
-    assert "lacks model-00002-of-00002.safetensors" in refusal(folder)
-    (folder / "model.safetensors.index.json").write_text('{"weight_map": ["a"]}')
-    assert "invalid weight_map" in refusal(folder)
-
-
 def test_a_model_without_labels_is_refused(folder: Path) -> None:
     edit_json(folder / "config.json", id2label={})
     assert "has no labels" in refusal(folder)
 
 
-def test_a_model_without_settings_of_a_processor_says_what_writes_them(folder: Path) -> None:
+def test_the_error_for_missing_processor_settings_says_how_to_write_them(folder: Path) -> None:
     (folder / "preprocessor_config.json").unlink()
     for text in (None, '{"tokenizer": {}}', '{"image_processor": null}'):
         if text:
@@ -219,26 +156,6 @@ def test_a_model_without_settings_of_a_processor_says_what_writes_them(folder: P
         (folder / "processor_config.json").write_text(text)
         assert "processor_config.json" in refusal(folder)
         assert sentence in refusal(folder)
-
-
-def test_a_model_on_s3_is_read_by_who_may_get_objects_and_not_list_them(
-    original: Path, tmp_path: Path, s3: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LAKELENS_CACHE", str(tmp_path / "cache"))
-    sharded = tmp_path / "sharded"
-    ViTForImageClassification.from_pretrained(original).save_pretrained(sharded, max_shard_size="40KB")
-    shutil.copy(original / "preprocessor_config.json", sharded)
-    s3.filesystem().makedirs("models", exist_ok=True)
-    for folder in (original, sharded):
-        s3.filesystem().put(f"{folder}/", f"models/{folder.name}/", recursive=True)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.READER)
-    s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(PermissionError):
-        STORAGE.filesystem("s3://models")[0].ls("models")
-    for folder in (original, sharded):
-        assert fingerprint(f"s3://models/{folder.name}") == fingerprint(folder)
-    with pytest.raises(StorageError, match="access is denied"):
-        resolve("s3://models/none")
 
 
 def test_an_input_size_that_the_model_does_not_take_is_refused_with_both_sizes(folder: Path) -> None:
@@ -269,40 +186,6 @@ def test_labels_without_names_are_numbered(folder: Path) -> None:
 def test_a_config_without_usable_sizes_is_refused(folder: Path, values: dict[str, Any]) -> None:
     edit_json(folder / "config.json", **values)
     refusal(folder)
-
-
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all"])
-def test_a_folder_that_is_not_there_is_named(name: str) -> None:
-    assert refusal(name) == f"The model folder {name} does not exist on this machine."
-
-
-@pytest.mark.parametrize("name", ["no such model", "a/b/c", "a//b", "x" * 200])
-def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(name: str) -> None:
-    assert "is neither a folder nor a hub id" in refusal(name)
-
-
-def test_a_hub_model_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert "nor in the local cache" in refusal("nobody/such-a-model-is-not-cached")
-
-
-def test_a_remote_folder_is_copied_once_for_each_version_of_its_files(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LAKELENS_CACHE", str(tmp_path / "cache"))
-    uri = f"memory://{tmp_path.name}/tiny"
-    fs, path = STORAGE.filesystem(uri)
-    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
-    fs.put(str(folder), path, recursive=True)
-    found = resolve(uri)
-    assert fingerprint(uri) == fingerprint(folder)
-    assert not (found.folder / "pytorch_model.bin").exists()
-    assert resolve(uri).folder == found.folder
-    edit_json(folder / "config.json", layer_norm_eps=0.1)
-    fs.put_file(str(folder / "config.json"), f"{path}/config.json")
-    assert fingerprint(uri) == fingerprint(folder)
-    assert resolve(uri).folder != found.folder
-    assert "no model folder at memory://models/none" in refusal("memory://models/none")
 
 
 def test_a_model_is_pinned_to_a_folder_that_every_process_finds(

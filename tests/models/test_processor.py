@@ -43,15 +43,13 @@ def assert_same(ours: Preprocessing, theirs: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("suffix", ["ImageProcessor", "ImageProcessorFast", "ImageProcessorPil"])
-def test_a_config_that_says_nothing_has_the_defaults_of_hugging_face(
-    tmp_path: Path, family: str, suffix: str
-) -> None:
+def test_an_empty_config_has_the_defaults_of_hugging_face(tmp_path: Path, family: str, suffix: str) -> None:
     theirs = hugging_face({"image_processor_type": f"{family}ImageProcessor"}, tmp_path)
     assert_same(read_preprocessing({"image_processor_type": family + suffix}, "m"), theirs)
 
 
 @pytest.mark.parametrize("family", ["ViT", "DeiT", "Beit"])
-def test_the_feature_extractors_of_old_are_the_processors_of_today(tmp_path: Path, family: str) -> None:
+def test_feature_extractors_are_read_as_image_processors(tmp_path: Path, family: str) -> None:
     raw = {"feature_extractor_type": f"{family}FeatureExtractor", "size": 240, "crop_size": 230}
     assert_same(read_preprocessing(raw, "m"), hugging_face(raw, tmp_path))
 
@@ -145,7 +143,7 @@ def test_a_size_of_another_form_is_refused(size: Any) -> None:
     ],
     ids=str,
 )
-def test_a_setting_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
+def test_an_invalid_setting_is_refused(settings: dict[str, Any]) -> None:
     refusal(**settings)
 
 
