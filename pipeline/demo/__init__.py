@@ -1,1 +1,7 @@
-"""A demonstration: a generated image lake and a small vision transformer trained on its classes."""
+"""The demo: a generated image lake, and a small vision transformer that is trained on its classes.
+
+Read in this order:
+
+- `drawing`: pictures of twelve classes. `lake`: image files of them, some bad ones, and a manifest.
+- `train`: training of the model in `model/`. `accuracy`: how many of its labels are right.
+"""

@@ -1,4 +1,4 @@
-"""How many of the demo's labels are what was drawn."""
+"""Compare the labels of the demo with what was drawn."""
 
 import pyarrow.compute as pc
 

@@ -1,7 +1,7 @@
-"""Draws the pictures of the demonstration: twelve patterns and shapes with random looks.
+"""Draw the pictures of the demo: twelve patterns and shapes with random looks.
 
-Everything is computed on float32 grids of the picture's own size.  A mask says, from 0 to 1, how much of each
-pixel belongs to the figure; its edges are antialiased from a signed distance (negative inside, in pixels).
+All values are float32 grids of the picture's size. A mask holds, from 0 to 1, how much of each pixel belongs to
+the figure. Its edges are antialiased from a signed distance in pixels, which is negative inside the figure.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ Grid = NDArray[np.floating[Any]]
 Outline = Callable[[Grid, Grid, np.random.Generator], Grid]
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+"""Weights of red, green and blue in brightness, by ITU-R BT.601."""
 LEAST_CONTRAST = 0.3
+"""Least difference in brightness between figure and backdrop."""
 
 
 def _stripes(along: Grid, period: float, share: float) -> Grid:
-    """Signed distance, in the units of `along`, to bands that take `share` of every `period`."""
+    """Return the signed distance, in the units of `along`, to bands that take `share` of every `period`."""
     distance: Grid = np.abs(np.mod(along, period) - period / 2) - period * share / 2
     return distance
 
 
 def _turned(x: Grid, y: Grid, angle: float) -> tuple[Grid, Grid]:
-    """The coordinates in axes turned by `angle` radians."""
+    """Return the coordinates in axes that are turned by `angle` radians."""
     cos, sin = math.cos(angle), math.sin(angle)
     return x * cos + y * sin, y * cos - x * sin
 
 
 def _bands(x: Grid, y: Grid, rng: np.random.Generator, angle: float) -> Grid:
-    """Bands whose normal points along `angle` in the unit square: squashing the picture keeps the angle."""
+    """Draw bands whose normal points along `angle` in the unit square, so that resizing keeps the angle."""
     across, _ = _turned(x, y, angle + rng.uniform(-0.13, 0.13))
     period = 1 / rng.uniform(3.0, 7.5)
     return _stripes(across + rng.uniform(0, 1), period, rng.uniform(0.38, 0.62))
@@ -57,7 +59,7 @@ def _checkerboard(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
     cell = 1 / rng.uniform(3.0, 7.0)
     a, b = a + rng.uniform(0, 1), b + rng.uniform(0, 1)
     one, other = _stripes(a, 2 * cell, 0.5), _stripes(b, 2 * cell, 0.5)
-    # The sign of the product alternates from cell to cell; the nearer of the two lines gives the distance.
+    # The sign of the product alternates from cell to cell. The nearer line gives the distance.
     distance: Grid = -np.sign(one * other) * np.minimum(np.abs(one), np.abs(other))
     return distance
 
@@ -95,7 +97,7 @@ def _star(u: Grid, v: Grid, rng: np.random.Generator) -> Grid:
     fifth = 2 * math.pi / 5
     folded = np.abs(np.mod(angle + fifth / 2, fifth) - fifth / 2)
     radius, inner = np.hypot(u, v), rng.uniform(0.38, 0.46)
-    # The edge runs from the tip (1, 0) to the notch; its normal is the edge turned by a right angle.
+    # The edge runs from the tip (1, 0) to the notch. Its normal is the edge turned by 90 degrees.
     along, across = inner * math.cos(fifth / 2) - 1, inner * math.sin(fifth / 2)
     scaled = (radius * np.cos(folded) - 1) * across - radius * np.sin(folded) * along
     distance: Grid = scaled / math.hypot(along, across)
@@ -148,7 +150,7 @@ CLASSES: tuple[str, ...] = (*PATTERNS, *SHAPES)
 
 
 def _mask(label: str, rng: np.random.Generator, width: int, height: int) -> Grid:
-    """How much of each pixel the figure covers: float32 [height, width] in 0..1."""
+    """Return how much of each pixel the figure covers: float32 (H, W) in 0..1."""
     x = np.arange(width, dtype=np.float32)[None, :] + np.float32(0.5)
     y = np.arange(height, dtype=np.float32)[:, None] + np.float32(0.5)
     if label in PATTERNS:
@@ -163,7 +165,7 @@ def _mask(label: str, rng: np.random.Generator, width: int, height: int) -> Grid
 
 
 def _colour(rng: np.random.Generator, luma: float) -> Grid:
-    """A random colour of the given brightness: float32 [3] in 0..1."""
+    """Return a random colour of the given brightness: float32 (3,) in 0..1."""
     colour = rng.random(3, dtype=np.float32)
     own = float(colour @ LUMA)
     if luma < own:
@@ -172,14 +174,14 @@ def _colour(rng: np.random.Generator, luma: float) -> Grid:
 
 
 def _lumas(rng: np.random.Generator) -> tuple[float, float]:
-    """Brightness of figure and backdrop, at least LEAST_CONTRAST apart."""
+    """Return the brightness of figure and backdrop, at least LEAST_CONTRAST apart."""
     gap = rng.uniform(LEAST_CONTRAST, 0.8)
     dark = rng.uniform(0.03, 0.97 - gap)
     return (dark, dark + gap) if rng.random() < 0.5 else (dark + gap, dark)
 
 
 def _blend_map(rng: np.random.Generator, width: int, height: int) -> Grid:
-    """A smooth map for mixing two colours, flat, sloping or blotchy: float32 [height, width] in 0..1."""
+    """Return a smooth map for mixing two colours, flat, sloping or blotchy: float32 (H, W) in 0..1."""
     style = rng.integers(3)
     if style == 0:
         return np.zeros((height, width), dtype=np.float32)
@@ -194,7 +196,7 @@ def _blend_map(rng: np.random.Generator, width: int, height: int) -> Grid:
 
 
 def _paint(rng: np.random.Generator, luma: float, width: int, height: int) -> Grid:
-    """A surface around one brightness: float32 [height, width, 3]."""
+    """Return a surface around one brightness: float32 (H, W, 3)."""
     spread = rng.uniform(0, 0.1)
     ends = [_colour(rng, float(np.clip(luma + step, 0.02, 0.98))) for step in (-spread, spread)]
     mix = _blend_map(rng, width, height)[..., None]
@@ -203,14 +205,15 @@ def _paint(rng: np.random.Generator, luma: float, width: int, height: int) -> Gr
 
 
 def _finished(pixels: Grid, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Adds grain and rounds to bytes: uint8 [height, width, 3]."""
+    """Add grain, and round to uint8 (H, W, 3)."""
     grain = rng.standard_normal((*pixels.shape[:2], 1), dtype=np.float32)
     noisy = pixels + grain * rng.uniform(0, 0.05)
     return (np.clip(noisy, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def draw(label: str, rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """One RGB picture of a class in CLASSES, `width` x `height` pixels; one generator state, one picture."""
+    """Draw an RGB picture of a class in CLASSES, `width` x `height` pixels. It depends only on the generator's
+    state."""
     mask = _mask(label, rng, width, height)[..., None]
     figure, backdrop = _lumas(rng)
     below = _paint(rng, backdrop, width, height)
@@ -219,7 +222,7 @@ def draw(label: str, rng: np.random.Generator, width: int, height: int) -> Image
 
 
 def draw_cutout(label: str, rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """One RGBA picture with nothing but the figure, dark enough to stand out once laid over white."""
+    """Draw an RGBA picture of the figure alone, dark enough to stand out on white."""
     mask = _mask(label, rng, width, height)
     figure = _finished(_paint(rng, rng.uniform(0.05, 0.6), width, height), rng)
     return Image.fromarray(np.dstack([figure, (mask * 255 + 0.5).astype(np.uint8)]))

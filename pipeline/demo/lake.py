@@ -1,6 +1,6 @@
-"""A generated image lake: pictures in many file formats, some deliberately bad files, and a Parquet manifest.
+"""Generate an image lake: pictures in many file formats, some deliberately bad files, and a Parquet manifest.
 
-The same seed and the same library versions give the same bytes.
+The same seed and the same versions of libraries give the same bytes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pipeline.demo.drawing import CLASSES, draw, draw_cutout
 
 __all__ = ["CLASSES", "DATASETS", "KINDS", "draw", "encoded_picture", "make_lake"]
 
-# A plain name, one that needs percent-encoding in a URL, and one that a careless reader turns into a number.
 DATASETS: tuple[str, ...] = ("catalog", "street 2024", "007")
+"""A plain name, one that needs percent-encoding in a URL, and one that a careless reader turns into a number."""
 DUPLICATES = 8
-# First word of every lake generator's seed: no other caller's generator can draw the same pictures.
+"""Rows that come twice in the manifest."""
 LAKE_STREAM = 0x1A4E_0001
+"""First word of the seeds of lakes, so that no other generator draws the same pictures."""
 
-# Pillow's way of undoing each EXIF orientation, applied to the stored pixels.
 UPRIGHT_TO_STORED: dict[int, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,6 +35,7 @@ UPRIGHT_TO_STORED: dict[int, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
+"""How an upright picture is turned to be stored with each EXIF orientation."""
 EXIF_ORIENTATION = 0x0112
 
 Generator = np.random.Generator
@@ -42,7 +43,7 @@ Encode = Callable[[Image.Image, Generator], bytes]
 
 
 def _saved(picture: Image.Image, form: str, **options: object) -> bytes:
-    """The bytes of a picture in one of Pillow's file formats."""
+    """Return the bytes of a picture in one of Pillow's file formats."""
     target = io.BytesIO()
     picture.save(target, form, **options)
     return target.getvalue()
@@ -69,7 +70,7 @@ def _cmyk_jpeg(picture: Image.Image, rng: Generator) -> bytes:
 
 
 def _turned_jpeg(picture: Image.Image, rng: Generator) -> bytes:
-    """Stored pixels are turned or mirrored; a reader must apply the EXIF orientation to see them upright."""
+    """Store turned or mirrored pixels: a reader must apply the EXIF orientation to see them upright."""
     orientation = int(rng.integers(2, 9))
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
@@ -107,7 +108,7 @@ def _tiff(picture: Image.Image, rng: Generator) -> bytes:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of image file: how often it comes in a cycle, its extension, how it is drawn and encoded."""
+    """A kind of image file: its number in a cycle, its extension, and how it is drawn and encoded."""
 
     share: int
     extension: str
@@ -130,26 +131,26 @@ KINDS: dict[str, Kind] = {
     "bmp": Kind(1, "bmp", _bmp),
     "tiff": Kind(1, "tif", _tiff),
 }
-# 37 places, coprime with the number of classes: every class meets every kind, and 37 images have all kinds.
 KIND_CYCLE: tuple[str, ...] = tuple(name for name, kind in KINDS.items() for _ in range(kind.share))
+"""37 places, coprime with the number of classes: every class meets every kind, and 37 images have all kinds."""
 
 
 def _size(rng: Generator) -> tuple[int, int]:
-    """Width and height in pixels, 120 to 700 each, with an aspect ratio of 0.6 to 1.7."""
+    """Return width and height in pixels, 120 to 700 each, with an aspect ratio of 0.6 to 1.7."""
     side = np.exp(rng.uniform(np.log(155), np.log(500)))
     stretch = np.sqrt(np.exp(rng.uniform(np.log(0.6), np.log(1.7))))
     return int(side * stretch), int(side / stretch)
 
 
 def encoded_picture(label: str, kind: str, rng: Generator) -> bytes:
-    """A whole image file of a class in CLASSES and a kind in KINDS, with a random size and look."""
+    """Return an image file of a class in CLASSES and a kind in KINDS, with a random size and look."""
     width, height = _size(rng)
     return KINDS[kind].encode(KINDS[kind].paint(label, rng, width, height), rng)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One manifest row; `truth` is None for a file that holds no whole picture."""
+    """A manifest row; `truth` is None for a file without a whole picture."""
 
     image_id: str
     uri: str
@@ -158,7 +159,7 @@ class _Row:
 
 
 def _good_row(folder: Path, seed: int, number: int) -> _Row:
-    """Draws and writes good image `number`."""
+    """Draw and write good image `number`."""
     rng = np.random.default_rng([LAKE_STREAM, seed, number])
     label = CLASSES[number % len(CLASSES)]
     kind = KIND_CYCLE[number * 11 % len(KIND_CYCLE)]
@@ -169,7 +170,7 @@ def _good_row(folder: Path, seed: int, number: int) -> _Row:
 
 
 def _bad_contents(rng: Generator) -> list[tuple[str, bytes | None]]:
-    """Extension and contents of each deliberately bad file; None means that the file is never written."""
+    """Return extension and contents of each deliberately bad file; a file with contents None is not written."""
     whole = [encoded_picture(CLASSES[place], "jpeg", rng) for place in range(3)]
     cut = [data[: int(len(data) * share)] for data, share in zip(whole, (0.02, 0.4, 0.75), strict=True)]
     text = b"<html><body>404 Not Found</body></html>\n"
@@ -186,7 +187,7 @@ def _bad_contents(rng: Generator) -> list[tuple[str, bytes | None]]:
 
 
 def _bad_rows(folder: Path, seed: int, first: int) -> list[_Row]:
-    """Writes the deliberately bad files, numbered from `first`."""
+    """Write the deliberately bad files, numbered from `first`."""
     rng = np.random.default_rng([LAKE_STREAM, seed, 0, 1])
     rows = []
     for number, (extension, contents) in enumerate(_bad_contents(rng), start=first):
@@ -199,10 +200,10 @@ def _bad_rows(folder: Path, seed: int, first: int) -> list[_Row]:
 
 
 def make_lake(folder: Path, *, images: int = 600, seed: int = 7) -> Path:
-    """Writes `images` distinct good pictures, twelve bad files and a manifest; returns the manifest's path.
+    """Write `images` distinct good pictures, twelve bad files and a manifest; return the manifest's path.
 
-    Files lie in `folder/images/<dataset>/`.  `folder/manifest.parquet` has the string columns image_id, uri
-    (an absolute local path), dataset and truth (a class, null for a bad file); up to eight rows come twice.
+    Files are in `folder/images/<dataset>/`. `folder/manifest.parquet` has the string columns image_id, uri (an
+    absolute local path), dataset, and truth (a class, null for a bad file). Up to eight rows come twice.
     """
     folder = folder.resolve()
     for dataset in DATASETS:

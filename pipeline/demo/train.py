@@ -1,7 +1,7 @@
-"""Trains the demonstration's small vision transformer: `python -m pipeline.demo.train [--out DIR]`.
+"""Train the demo's small vision transformer: `python -m pipeline.demo.train [--out DIR]`.
 
-The result is a Hugging Face folder of three files.  Training and evaluation pictures go through the lake's
-own file formats, and their generators start from streams of their own: no lake ever holds one of them.
+The result is a Hugging Face folder of three files. Training and evaluation pictures go through the file formats of
+the lake. Their generators have seeds of their own, so that no lake holds any of these pictures.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pictures:
-    """Decoded and resized pictures: uint8 [count, SIDE, SIDE, 3], and their class numbers: int64 [count]."""
+    """Decoded and resized pictures, uint8 (B, SIDE, SIDE, 3), and their class numbers, int64 (B,)."""
 
     pixels: torch.Tensor
     classes: torch.Tensor
 
 
 def resized(data: bytes) -> Pixels:
-    """Decodes an image file as the model sees it: upright, over white, uint8 [SIDE, SIDE, 3]."""
+    """Decode an image file as the model sees it: upright, on white, uint8 (SIDE, SIDE, 3)."""
     with Image.open(io.BytesIO(data)) as stored:
         picture = ImageOps.exif_transpose(stored)
     if picture.has_transparency_data:
@@ -69,7 +69,7 @@ def resized(data: bytes) -> Pixels:
 
 
 def _picture(task: tuple[int, int, int]) -> Pixels:
-    """Draws, encodes and decodes picture `number` of a stream and seed."""
+    """Draw, encode and decode a picture, given its stream, seed and number."""
     stream, seed, number = task
     rng = np.random.default_rng([stream, seed, number])
     kind = KIND_CYCLE[number % len(KIND_CYCLE)]
@@ -77,7 +77,7 @@ def _picture(task: tuple[int, int, int]) -> Pixels:
 
 
 def drawn_pictures(stream: int, seed: int, count: int) -> Pictures:
-    """Draws `count` pictures with one process per core; the classes take turns."""
+    """Draw `count` pictures with one process for each core. The classes take turns."""
     pixels = np.empty((count, SIDE, SIDE, 3), dtype=np.uint8)
     tasks = ((stream, seed, number) for number in range(count))
     with multiprocessing.get_context("spawn").Pool() as workers:
@@ -87,12 +87,12 @@ def drawn_pictures(stream: int, seed: int, count: int) -> Pictures:
 
 
 def model_input(pixels: torch.Tensor) -> torch.Tensor:
-    """Rescaled and normalised: uint8 [count, SIDE, SIDE, 3] to float32 [count, 3, SIDE, SIDE] in -1..1."""
+    """Rescale and normalise uint8 (B, SIDE, SIDE, 3) to float32 (B, 3, SIDE, SIDE) in -1..1."""
     return pixels.permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.5).contiguous()
 
 
-def _varied(values: torch.Tensor) -> torch.Tensor:
-    """The batch with changes that keep every class: other colours, mirrored, gray, slightly cropped."""
+def _augmented(values: torch.Tensor) -> torch.Tensor:
+    """Augment the batch with changes that keep the class: other colours, mirrored, gray, slightly cropped."""
     if torch.rand(()) < 0.5:
         values = -values
     values = values[:, torch.randperm(3)]
@@ -105,7 +105,7 @@ def _varied(values: torch.Tensor) -> torch.Tensor:
 
 
 def small_model() -> ViTForImageClassification:
-    """An untrained transformer of about 0.7 million parameters, 64 patches a picture."""
+    """Build an untrained transformer of about 0.7 million parameters, with 64 patches for each picture."""
     config = ViTConfig(
         image_size=SIDE,
         patch_size=28,
@@ -122,7 +122,7 @@ def small_model() -> ViTForImageClassification:
 
 
 def _rate_share(step: int, steps: int) -> float:
-    """A step's learning rate as a share of its peak: a linear warm-up, then half a cosine down to zero."""
+    """Return a step's learning rate as a share of its peak: a linear warm-up, then half a cosine down to zero."""
     warm_up = min(WARM_UP_STEPS, steps // 2)
     if step < warm_up:
         return (step + 1) / warm_up
@@ -130,14 +130,14 @@ def _rate_share(step: int, steps: int) -> float:
 
 
 def fit(model: ViTForImageClassification, pictures: Pictures, steps: int) -> None:
-    """Trains the model in place on random batches of the pictures."""
+    """Train the model in place on random batches of the pictures."""
     model.train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate_share(step, steps))
     loss_of = torch.nn.CrossEntropyLoss(label_smoothing=0.05)
     for step in range(steps):
         chosen = torch.randint(0, len(pictures.classes), (BATCH,))
-        values = _varied(model_input(pictures.pixels[chosen]))
+        values = _augmented(model_input(pictures.pixels[chosen]))
         loss = loss_of(model(pixel_values=values).logits, pictures.classes[chosen])
         optimiser.zero_grad()
         loss.backward()
@@ -149,7 +149,7 @@ def fit(model: ViTForImageClassification, pictures: Pictures, steps: int) -> Non
 
 
 def accuracy(model: ViTForImageClassification, pictures: Pictures) -> float:
-    """The share of pictures, 0 to 1, whose highest score is at their own class."""
+    """Return the share of pictures, 0 to 1, whose highest score is that of their class."""
     model.eval()
     right = 0
     with torch.inference_mode():
@@ -160,15 +160,15 @@ def accuracy(model: ViTForImageClassification, pictures: Pictures) -> float:
 
 
 def save(model: ViTForImageClassification, folder: Path) -> None:
-    """Writes config.json, model.safetensors and preprocessor_config.json."""
+    """Write config.json, model.safetensors and preprocessor_config.json."""
     transformers_logging.disable_progress_bar()
     model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSING, indent=2) + "\n")
 
 
 def main() -> None:
-    """Reads the command line, trains, saves, and prints the accuracy on pictures never trained on."""
-    parser = argparse.ArgumentParser(description="Train the demonstration's vision transformer.")
+    """Train, save, and print the accuracy on held-out pictures."""
+    parser = argparse.ArgumentParser(description="Train the demo's vision transformer.")
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER, help="folder for the trained model")
     parser.add_argument("--steps", type=int, default=6000, help=f"training steps of {BATCH} pictures")
     parser.add_argument("--seed", type=int, default=0, help="seed of the pictures and of the training")
