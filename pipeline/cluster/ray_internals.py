@@ -27,9 +27,9 @@ from ray.data import DataContext, Dataset
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 CALLS_S = 10.0
-"""How long a failed execution waits for the calls that it has interrupted."""
+"""Seconds that a failed execution waits for the calls that it has interrupted."""
 NEVER = -1.0
-"""Share of busy actors below which Ray Data shrinks a pool that may still get work. It is never below this."""
+"""A utilisation that no pool falls below. Ray Data shrinks a pool below its threshold."""
 
 Block = tuple[ObjectRef, int]
 """A reference to an Arrow table, and its number of rows."""
@@ -45,7 +45,7 @@ class Demand:
 
 
 @dataclass(frozen=True)
-class Free:
+class FreeResources:
     """The resources of one live node that nothing uses now."""
 
     host: str
@@ -57,7 +57,7 @@ class ClusterStatus:
     """What Ray's autoscaler knows, also where no autoscaler runs."""
 
     unplaced: tuple[Demand, ...]
-    free: tuple[Free, ...]
+    free: tuple[FreeResources, ...]
 
 
 def sends_token() -> bool:
@@ -77,18 +77,18 @@ def has_token() -> bool:
 
 
 def reload_authentication() -> None:
-    """Read the environment's mode and token again. Ray reads both once per process, and only then.
+    """Read the mode and the token from the environment again. Ray itself reads both only once per process.
 
-    The mode comes first: a thread of Ray that is still at work would otherwise look for a token that is gone.
+    The mode comes first: otherwise a thread of Ray that still works would look for a token that is gone.
     """
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 
 
 def require_same_versions(address: str) -> None:
-    """Ask the cluster at `address`, host:port, for its versions. `ray.init` asks too, but it tries for 20 seconds
-    where the cluster refuses, or ends the process.
+    """Ask the cluster at `address`, host:port, for its versions.
 
+    `ray.init` asks as well, but it retries for 20 seconds where the cluster refuses, or ends the process.
     Raises: RuntimeError with both pairs of versions if Ray or Python differ; RayError if the cluster refuses.
     """
     versions = usage_lib.get_cluster_metadata(GcsClient(address=address))
@@ -97,19 +97,19 @@ def require_same_versions(address: str) -> None:
 
 
 def default_temporary_folder() -> Path:
-    """Return the folder that `ray.init` would use: its sockets may get too long a path there."""
+    """Return the folder that `ray.init` would use. Its path may be too long for sockets."""
     return Path(get_default_ray_temp_dir()).absolute()
 
 
 def temporary_folder_option(folder: Path) -> dict[str, str]:
-    """Return the option of `ray.init` for its temporary folder, which only a variable of Ray's names otherwise."""
+    """Return the option of `ray.init` for its temporary folder. Otherwise only an environment variable sets it."""
     return {"_temp_dir": str(folder)}
 
 
 def ignore_uv() -> None:
-    """Keep Ray from uploading the folder of `uv run` and building its environment again for every worker.
+    """Keep Ray from uploading the folder of `uv run`, and from building its environment again for workers.
 
-    The variable for this is read when Ray is imported, which is before anybody can set it.
+    Ray reads its variable for this when it is imported, which is too early for us to set it.
     """
     ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
 
@@ -136,7 +136,7 @@ def live_nodes() -> list[dict[str, float]]:
 
 
 def cluster_status(address: str) -> ClusterStatus:
-    """Ask the cluster at `address`, host:port, what waits for a place. The public calls count only what is free.
+    """Ask the cluster at `address`, host:port, what it cannot place. The public calls only sum free resources.
 
     Raises: what Ray raises if the cluster does not answer.
     """
@@ -146,7 +146,9 @@ def cluster_status(address: str) -> ClusterStatus:
     return ClusterStatus(
         tuple(Demand(one.count, dict(one.bundle)) for demand in demands for one in demand.bundles_by_count),
         tuple(
-            Free(node.ip_address, {one.resource_name: one.total - one.used for one in node.resource_usage.usage})
+            FreeResources(
+                node.ip_address, {one.resource_name: one.total - one.used for one in node.resource_usage.usage}
+            )
             for node in nodes
         ),
     )
@@ -158,7 +160,7 @@ def label_option(labels: Mapping[str, str]) -> dict[str, dict[str, str]]:
 
 
 def labelled_actors(name: str, value: str) -> list[ActorID]:
-    """Return this job's actors with a label that are alive, start, or wait for a place.
+    """Return this job's actors with a label that are alive, starting or unplaced.
 
     Ray Data gives no handles of the actors that it starts, and the public State API needs the dashboard.
     Raises: RayError if the cluster does not answer.
@@ -189,7 +191,7 @@ def map_whole_blocks(rows: Dataset, actor: type, arguments: Mapping[str, Any], *
 def keep_actors(dataset: Dataset) -> None:
     """Keep Ray Data from ending actors of a pool that may get more work.
 
-    All but one would end as soon as the first block arrives, and start again, models included, as more arrive.
+    By default all but one end when the first block arrives, and start and load their model again as more arrive.
     """
     dataset.context.autoscaling_config.actor_pool_util_downscaling_threshold = NEVER
 
@@ -222,7 +224,7 @@ def join_executions(datasets: Iterable[Dataset], timeout_s: float) -> None:
 
 
 def _executors(datasets: Iterable[Dataset]) -> list[Any]:
-    """Find the executors of datasets. Each is a thread, and its name is all that leads to it."""
+    """Find the executors of datasets. Each is a thread, and only its name identifies it."""
     names = {f"StreamingExecutor-{dataset.get_dataset_id()}" for dataset in datasets}
     return [thread for thread in threading.enumerate() if thread.name in names]
 
@@ -235,8 +237,8 @@ def interrupt_calls_after_errors(dataset: Dataset) -> None:
 class _InterruptingShutdown(ExecutionCallback):  # type: ignore[misc]
     """Turn an executor's shutdown after an error into a forced one.
 
-    Where the stages come to their end its actors still go by themselves: Ray may need them once more, to make a
-    block again that was lost with its node before it was written.
+    Without an error the actors end by themselves: Ray may need them once more, for a block that was lost with its
+    node before it was written.
     """
 
     def before_execution_starts(self, executor: Any) -> None:

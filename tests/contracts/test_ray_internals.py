@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import logging
 import threading
 import time
@@ -123,6 +124,11 @@ def test_the_variable_for_temporary_files_still_moves_the_folder(
     assert found.is_relative_to("/somewhere"), (
         f"Ray ignores RAY_TMPDIR and uses {found}: socket paths get too long"
     )
+
+
+def test_ray_starts_in_the_folder_that_an_option_names(ray_internals: Any) -> None:
+    (option,) = ray_internals.temporary_folder_option(Path("/somewhere"))
+    assert f'"{option}"' in inspect.getsource(ray.init), "Ray does not start where its folder has a long path"
 
 
 def test_the_console_log_of_ray_data_and_of_jobs_goes_silent(

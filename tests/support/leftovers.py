@@ -6,7 +6,6 @@ from contextlib import suppress
 
 import psutil
 import ray
-from ray._private import worker
 
 PATIENCE_S = 10.0
 """How long a process may take to be gone, on a busy machine."""
@@ -35,7 +34,7 @@ def killed() -> list[str]:
 
 def _processes() -> Iterator[psutil.Process]:
     """Below the cluster's raylet: workers that work, and orphaned decoders."""
-    raylet = psutil.Process(worker._global_node.all_processes["raylet"][0].process.pid)
+    (raylet,) = (child for child in psutil.Process().children() if child.name() == "raylet")
     for process in raylet.children(recursive=True):
         with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
             if _title(process).startswith("ray::") and not any(name in _title(process) for name in OF_RAY):
