@@ -5,7 +5,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import schema
-from pipeline.output.prediction_rows import Outputs
+from pipeline.output.prediction_rows import PredictionRowBuilder
 
 
 def as_decoded(rows: pa.Table) -> pa.Table:
@@ -23,6 +23,6 @@ def as_predicted(
     embeddings: NDArray[np.float32],
 ) -> pa.Table:
     """Turn decoded rows without pixels into predictions; `indices` and `scores` (B, k), `embeddings` (B, D)."""
-    outputs = Outputs(rows, [str(number) for number in range(classes)], normalize=True)
+    outputs = PredictionRowBuilder(rows, [str(number) for number in range(classes)], normalize=True)
     outputs.add(indices, scores, embeddings)
     return outputs.table("run")

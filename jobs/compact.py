@@ -37,7 +37,7 @@ def main(
     """
     storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
     if widen:
-        files = widening.widen(output, storage, widening.wanted(widen), keep_replaced=keep_replaced)
+        files = widening.widen(output, storage, widening.parse_assignments(widen), keep_replaced=keep_replaced)
         already = "No file was rewritten: the columns have these types already, or the table is empty."
         console.say(f"Widened {', '.join(widen)}: rewrote {files:,} files." if files else already)
     done = maintenance.compact(

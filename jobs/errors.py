@@ -22,7 +22,7 @@ def main(
 ) -> None:
     """Count the failed rows of OUTPUT by dataset, stage and code, with a few examples of each."""
     storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
-    found = failed_rows.counted(output, storage)
+    found = failed_rows.count_failures(output, storage)
     if not found:
         console.say("No row has failed.")
     else:

@@ -15,7 +15,7 @@ def main(
     output: Output,
     older_than_days: Annotated[
         float, typer.Option(min=0, help="Age of files of compactions that never committed.")
-    ] = maintenance.KEPT_DAYS,
+    ] = maintenance.STRAY_DAYS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be deleted.")] = False,
     endpoint_url: EndpointUrl = None,
     anonymous: Anonymous = False,

@@ -95,7 +95,7 @@ class _Run:
 
     def process(self, stages: Stages, address: str | None) -> Summary:
         """Process the pending rows, and account for every one of them."""
-        orphans.remove(self._assignment.table, range(self._assignment.epoch))
+        orphans.delete(self._assignment.table, range(self._assignment.epoch))
         try:
             with connection.connected(address), connection.translated_errors(), self._work:
                 setup = self._setup()
@@ -171,7 +171,7 @@ class _Run:
     def _clear_up(self) -> None:
         """Delete what this run wrote and did not commit. If the store does not answer, the next run does it."""
         with suppress(LakeLensError):
-            orphans.remove(self._assignment.table, range(self._assignment.epoch + 1))
+            orphans.delete(self._assignment.table, range(self._assignment.epoch + 1))
             self._handover.note_cleared_up()
 
     def _summary(self, setup: Setup) -> Summary:

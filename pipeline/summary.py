@@ -17,14 +17,14 @@ from pipeline.stage_seconds import Seconds
 from pipeline.storage.filesystems import Storage
 
 
-class Accounted(Document):
+class AccountRecord(Document):
     """Rows: the total, and the counts of every dataset."""
 
     total: Counts
     datasets: dict[str, Counts]
 
 
-class Record(Document):
+class SummaryRecord(Document):
     """What `summary.json` says.
 
     `epoch` is that of the run's commits; `model` and `fingerprint` are its space's; `finished_at` is ISO 8601 in
@@ -45,7 +45,7 @@ class Record(Document):
     images_per_s: float
     worker_seconds: Seconds
     bottleneck: str | None
-    account: Accounted
+    account: AccountRecord
     left_out: dict[str, int] = Field(default_factory=dict)
     superseded: int = 0
     unlisted: list[str] = Field(default_factory=list)
@@ -56,14 +56,14 @@ class Record(Document):
         storage.write_json(RunFolder(folder).summary, self.model_dump())
 
 
-def read(folder: str, storage: Storage) -> Record | None:
+def read(folder: str, storage: Storage) -> SummaryRecord | None:
     """The summary in a run's folder; None if the run has not finished.
 
     Raises: StorageError, also for one that is damaged.
     """
     uri = RunFolder(folder).summary
     data = storage.read(uri)
-    return None if data is None else parsed(Record, data, uri)
+    return None if data is None else parsed(SummaryRecord, data, uri)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Summary:
             },
         }
 
-    def record(self, epoch: int, description: dict[str, Any]) -> Record:
+    def record(self, epoch: int, description: dict[str, Any]) -> SummaryRecord:
         """For `summary.json`. `description` is that of the space."""
         space = {key: description[key] for key in ("model", "fingerprint")}
-        return Record.model_validate({"epoch": epoch, **space, **self.facts()})
+        return SummaryRecord.model_validate({"epoch": epoch, **space, **self.facts()})

@@ -146,7 +146,8 @@ class _Batch:
 def _judged(rows: pa.Table, decoder: Decoder, engine: Engine) -> _Batch:
     decoded = decoder(rows.select(schema.PENDING.names))
     there = decoded["error_code"].is_null().combine_chunks()
-    same = pc.and_(there, pc.equal(decoded["content_sha256"], rows["then_sha256"])).combine_chunks()
+    same = pc.equal(decoded["content_sha256"], rows["then_sha256"]).fill_null(False)  # no hash: not fetched
+    same = pc.and_(there, same).combine_chunks()
     steps = decoder.steps
     pixels = DensePixels.from_rows(decoded, steps.height, steps.width).of_rows(same.to_numpy(zero_copy_only=False))
     kept = rows.filter(same)

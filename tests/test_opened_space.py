@@ -1,5 +1,6 @@
 """An output opened from Python: its description, its counts, and its rows in several libraries' tables."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ DESCRIPTION = {"fingerprint": "f" * 16, "model": "tiny", "dim": DIM, "labels": [
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Output:
     written = outputs.write_output(tmp_path_factory.mktemp("opened") / "out", NAMES)
+    Path(Layout(str(written.path)).space).unlink(missing_ok=True)
     spaces.claim(str(written.path), DESCRIPTION, STORAGE)
     return written
 
@@ -93,13 +95,13 @@ def test_absent_and_damaged_outputs_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_damaged_log_is_one_sentence(tmp_path: Path, output: Output) -> None:
-    copied = outputs.placed(output, tmp_path / "out")
-    log = Path(Layout(str(copied.path)).log_entry(0)).parent
+    copied = shutil.copytree(output.path, tmp_path / "out")
+    log = Path(Layout(str(copied)).log_entry(0)).parent
     for entry in log.iterdir():
         if entry.is_file():
             entry.write_text("no log")
-    with pytest.raises(TableError, match=str(copied.path)):
-        open_space(str(copied.path))
+    with pytest.raises(TableError, match=str(copied)):
+        open_space(str(copied))
 
 
 def test_reading_starts_neither_ray_nor_torch(output: Output) -> None:
@@ -112,4 +114,4 @@ def test_reading_starts_neither_ray_nor_torch(output: Output) -> None:
 
 
 def test_the_columns_of_an_output_are_those_of_the_schema(opened: Space) -> None:
-    assert opened.to_arrow().schema.equals(schema.PREDICTIONS)
+    assert opened.to_arrow().schema.equals(schema.predictions([outputs.CAPTION]))

@@ -32,7 +32,7 @@ from pipeline.images.sandbox_processes import Report
 from pipeline.models import int8 as quantized
 from pipeline.models.model import resolve
 from pipeline.output.layout import Layout
-from pipeline.output.prediction_rows import Outputs
+from pipeline.output.prediction_rows import PredictionRowBuilder
 from pipeline.preprocessing import Preprocessing
 from pipeline.stage_seconds import Seconds
 from pipeline.storage import data_uris
@@ -157,7 +157,7 @@ class Predictor:
         steps = self._model.preprocessing
         pixels = DensePixels.from_rows(rows, steps.height, steps.width).images
         normalize = self._config.embedding.normalize
-        outputs = Outputs(rows.drop_columns([schema.PIXELS]), self._model.labels, normalize=normalize)
+        outputs = PredictionRowBuilder(rows.drop_columns([schema.PIXELS]), self._model.labels, normalize=normalize)
         for scored in self._scored(pixels):
             if scored is not None:
                 outputs.add(scored.indices, scored.scores, scored.embeddings)

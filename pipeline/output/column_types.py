@@ -71,16 +71,16 @@ class Conversion:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptColumns:
     """A manifest's kept columns as the table has them: their fields, and the SQL that makes each of its values."""
 
     fields: list[pa.Field]
     values: dict[str, str]
 
 
-def fitted(
+def fit_kept_columns(
     connection: duckdb.DuckDBPyConnection, columns: Sequence[pa.Field], held: Iterable[pa.Field], output: str
-) -> Kept:
+) -> KeptColumns:
     """The columns of the view `due` in the types of those of the same names that the output's table holds.
 
     Values are looked at only where types differ. Raises: ManifestError for a value that does not fit its column.
@@ -92,12 +92,14 @@ def fitted(
             raise ManifestError(
                 f"The kept column {ours.name!r} is called {its.name!r} in {output}; rename it in the manifest."
             )
-    targets = kinds(wanted)
-    changes = {name: (kind, targets[name]) for name, kind in kinds(columns).items() if kind != targets[name]}
+    targets = duckdb_types(wanted)
+    changes = {
+        name: (kind, targets[name]) for name, kind in duckdb_types(columns).items() if kind != targets[name]
+    }
     for name, example in misfits(connection, "due", changes).items():
         raise ManifestError(_refusal(connection, name, changes[name], example, output))
     values = {name: Conversion.of(quoted(name), *change).value for name, change in changes.items()}
-    return Kept(wanted, {field.name: values.get(field.name, quoted(field.name)) for field in wanted})
+    return KeptColumns(wanted, {field.name: values.get(field.name, quoted(field.name)) for field in wanted})
 
 
 def misfits(
@@ -123,7 +125,7 @@ def misfits(
     }
 
 
-def kinds(fields: Sequence[pa.Field]) -> dict[str, str]:
+def duckdb_types(fields: Sequence[pa.Field]) -> dict[str, str]:
     """Names and types of Arrow's columns, as DuckDB calls them."""
     if not fields:
         return {}
@@ -132,14 +134,14 @@ def kinds(fields: Sequence[pa.Field]) -> dict[str, str]:
         return dict(zip(empty.columns, map(str, empty.types), strict=True))
 
 
-def fields(kinds: Mapping[str, str]) -> list[pa.Field]:
-    """Arrow's columns of these names and types: the inverse of `kinds`."""
+def arrow_fields(kinds: Mapping[str, str]) -> list[pa.Field]:
+    """Arrow's columns of these names and types: the inverse of `duckdb_types`."""
     columns = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in kinds.items())
     with duckdb.connect() as connection:
         return list(connection.sql(f"SELECT {columns}").to_arrow_table().schema) if columns else []
 
 
-def named(name: str) -> str | None:
+def parse_type(name: str) -> str | None:
     """The type that people call so; None if it is none that a kept column can have."""
     if found := re.fullmatch(r"decimal\((\d+), ?(\d+)\)", name.casefold()):
         precision, scale = map(int, found.groups())
@@ -147,7 +149,7 @@ def named(name: str) -> str | None:
     return _NAMES.get(name.casefold())
 
 
-def spoken(kind: str) -> str:
+def type_name(kind: str) -> str:
     """What people call a type."""
     return next((name for name, known in _NAMES.items() if known == kind), kind.lower())
 
@@ -173,11 +175,12 @@ def _refusal(
     """The sentence about a value that does not fit its column."""
     kind, held = change
     wider = (to for to in _SUGGESTED if is_wider(to, held) and not misfits(connection, "due", {name: (kind, to)}))
-    said = f"The kept column {name!r} is {spoken(held)} in {output}, and {example} in the manifest does not fit it"
+    misfit = f"{example} in the manifest does not fit it"
+    said = f"The kept column {name!r} is {type_name(held)} in {output}, and {misfit}"
     to = next(wider, None)
     if to is None:
         return f"{said}; rename the column in the manifest, or choose another output.path."
-    command = shlex.join(["lakelens", "compact", output, "--widen", f"{name}={spoken(to)}"])
+    command = shlex.join(["lakelens", "compact", output, "--widen", f"{name}={type_name(to)}"])
     return f"{said}; widen the column with {command}"
 
 

@@ -13,12 +13,12 @@ APPLICATION = "lakelens"
 
 
 @dataclass(frozen=True)
-class Entry:
+class LogEntry:
     """One commit. `claimed` is the epoch that it carries, None for maintenance by others; paths are below the
     table."""
 
     info: dict[str, Any]
-    claimed: int | None
+    epoch: int | None
     added: tuple[str, ...]
     removed: tuple[str, ...]
 
@@ -29,16 +29,16 @@ class Entry:
         }
 
 
-def read(layout: Layout, version: int, storage: Storage) -> Entry | None:
+def read(layout: Layout, version: int, storage: Storage) -> LogEntry | None:
     """A version's entry; None if there is none, or none any more. Raises: StorageError."""
     data = storage.read(layout.log_entry(version))
     if data is None:
         return None
     actions = [json.loads(line) for line in data.splitlines() if line.strip()]
     epochs = [a["txn"]["version"] for a in actions if a.get("txn", {}).get("appId") == APPLICATION]
-    return Entry(
+    return LogEntry(
         info=next((action["commitInfo"] for action in actions if "commitInfo" in action), {}),
-        claimed=max(epochs, default=None),
+        epoch=max(epochs, default=None),
         added=tuple(unquote(action["add"]["path"]) for action in actions if "add" in action),
         removed=tuple(unquote(action["remove"]["path"]) for action in actions if "remove" in action),
     )

@@ -22,7 +22,7 @@ EXAMPLES = 3
 """Uris that are named for each dataset, stage and code."""
 
 
-def counted(output: str, storage: Storage) -> list[Failures]:
+def count_failures(output: str, storage: Storage) -> list[Failures]:
     """Count the failed rows by dataset, stage and code, most first. Raises: TableError, StorageError."""
     return PredictionsReader.open(output, storage).failures(EXAMPLES)
 

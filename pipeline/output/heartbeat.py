@@ -1,7 +1,7 @@
-"""A sign of life of the run that owns an output: `runs/<run_id>/heartbeat.json`, written every few seconds.
+"""The heartbeat of the run that owns an output: `runs/<run_id>/heartbeat.json`, written every few seconds.
 
-It tells a run that still works from one that was killed. It decides nothing: only the table's epoch keeps two runs
-apart, and this only keeps the later one from starting.
+It tells a running run from a killed one, so that a second run does not start beside the first. It is no lock: only
+the table's epoch keeps two runs apart.
 """
 
 import os
@@ -22,17 +22,17 @@ from pipeline.storage.filesystems import Storage
 
 INTERVAL_S = 5.0
 SILENCE_S = 6 * INTERVAL_S
-"""A run whose heartbeat stays the same for so long is dead: longer than a store's own retries take."""
+"""A run whose heartbeat does not change for this long is dead. The retries of a store take less."""
 CLOCKS_S = 600.0
-"""How far apart the clocks of two machines may be: a heartbeat that is older needs no watching."""
+"""How far apart the clocks of two machines may be. A run with an older heartbeat is dead."""
 POLL_S = 1.0
 
 
 class Process(Document):
-    """A process, such that another one on its machine can tell whether it still runs.
+    """A process, described so that other processes on its machine can tell whether it still runs.
 
-    `boot` is its kernel since it was booted, `pids` its namespace of process ids, `started` when it was started,
-    in clock ticks since boot; only Linux tells.
+    `boot` is the id of the machine's boot, `pids` the namespace of process ids, `started` the start of the process
+    in clock ticks since boot. Only Linux has them.
     """
 
     boot: str | None = None
@@ -41,10 +41,10 @@ class Process(Document):
     started: int | None = None
 
 
-class Sign(Document):
-    """What the heartbeat of a run says; nothing, if there is none.
+class HeartbeatRecord(Document):
+    """The content of a heartbeat file; empty if there is no file.
 
-    `status` is running or ended; `at` is when that was written, as ISO 8601 in UTC.
+    `status` is running or ended. `at` is the time of writing, as ISO 8601 in UTC.
     """
 
     run_id: str | None = None
@@ -55,32 +55,36 @@ class Sign(Document):
 
     @property
     def is_running(self) -> bool:
-        """Whether it does not say that the run has ended."""
+        """Whether the run has begun, and has not written that it has ended."""
         return self.status == "running"
 
     @property
     def described(self) -> str:
-        """The run, for messages."""
+        """The run in words, for messages."""
         return f"{self.run_id} ({self.host}, process {self.process.pid}; last heartbeat at {self.at})"
 
 
-def read(folder: str, storage: Storage) -> Sign:
-    """The heartbeat in a run's folder. Raises: StorageError, also for one that is damaged."""
+def read(folder: str, storage: Storage) -> HeartbeatRecord:
+    """Read the heartbeat in a run's folder. Raises: StorageError, also for a damaged file."""
     uri = RunFolder(folder).heartbeat
     data = storage.read(uri)
-    return Sign() if data is None else parsed(Sign, data, uri, "delete it if that run has ended")
+    return (
+        HeartbeatRecord()
+        if data is None
+        else parsed(HeartbeatRecord, data, uri, "delete it if that run has ended")
+    )
 
 
 class Heartbeat:
-    """This run's sign of life; a thread keeps it going until it is stopped."""
+    """The heartbeat of this run. A thread of its own writes it until it is stopped."""
 
     def __init__(self, folder: str, run_id: str, storage: Storage, process: Process | None = None) -> None:
-        """Write the first one, for this process unless another one is given.
+        """Write the first heartbeat, for this process unless another one is given.
 
-        Raises: StorageError, also for a store that cannot keep two runs apart.
+        Raises: StorageError, also for a store that does not honour conditional writes.
         """
         self._uri, self._storage = RunFolder(folder).heartbeat, storage
-        self._sign = Sign(run_id=run_id, host=socket.gethostname(), process=process or _process())
+        self._record = HeartbeatRecord(run_id=run_id, host=socket.gethostname(), process=process or _process())
         self._stopped = threading.Event()
         self._require_conditional_writes()
         self._write("running")
@@ -94,13 +98,13 @@ class Heartbeat:
         self.stop()
 
     def stop(self) -> None:
-        """Say that the run has ended, as far as the store lets it be said."""
+        """Write that the run has ended. If the store fails now, the heartbeat just falls silent."""
         self._end()
         with suppress(LakeLensError):
             self._write("ended")
 
     def discard(self) -> None:
-        """Leave nothing behind of a run that owns nothing."""
+        """Delete the heartbeat of a run that could not claim the output."""
         self._end()
         with suppress(LakeLensError):
             self._storage.delete(self._uri)
@@ -110,29 +114,31 @@ class Heartbeat:
         self._thread.join()
 
     def _require_conditional_writes(self) -> None:
-        """Two runs are kept apart by `If-None-Match`, on the table's log: see that the store honours it."""
+        """Check that the store honours `If-None-Match`, which keeps two runs apart in the table's log."""
         self._storage.create(self._uri, b"{}")
         if self._storage.create(self._uri, b"{}"):
             raise StorageError(
-                f"Cannot write to {self._uri}: its store ignores conditional writes (If-None-Match), which keep "
-                "two runs from overwriting each other's commits; use another store for output.path."
+                f"Cannot use the store of {self._uri} for output.path: it ignores conditional writes "
+                "(If-None-Match), so two runs could overwrite each other's commits. Use another store."
             )
 
     def _beat(self) -> None:
         while not self._stopped.wait(INTERVAL_S):
-            with suppress(LakeLensError):  # a store that fails now and then does not end a run
+            with suppress(LakeLensError):  # one failed heartbeat does not end a run
                 self._write("running")
 
     def _write(self, status: str) -> None:
         now = {"status": status, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        self._storage.write_json(self._uri, self._sign.model_dump(exclude_unset=True) | now)
+        self._storage.write_json(self._uri, self._record.model_dump(exclude_unset=True) | now)
 
 
-def is_alive(folder: str, storage: Storage, waiting: Callable[[Sign], None] = lambda sign: None) -> bool:
-    """Whether the run with this folder still works.
+def is_alive(
+    folder: str, storage: Storage, waiting: Callable[[HeartbeatRecord], None] = lambda record: None
+) -> bool:
+    """Tell whether the run with this folder is still running.
 
-    On the same machine its process tells. Elsewhere its heartbeat is watched for up to `SILENCE_S`, after
-    `waiting` was called once. Raises: StorageError.
+    On the machine of the run, look for its process. Elsewhere call `waiting` once, and watch the heartbeat for up
+    to `SILENCE_S`. Raises: StorageError.
     """
     first = read(folder, storage)
     if not first.is_running:
@@ -152,28 +158,28 @@ def is_alive(folder: str, storage: Storage, waiting: Callable[[Sign], None] = la
     return False
 
 
-def _age_s(sign: Sign) -> float:
+def _age_s(record: HeartbeatRecord) -> float:
     try:
-        return abs((datetime.now(UTC) - datetime.fromisoformat(sign.at or "")).total_seconds())
-    except (TypeError, ValueError):  # nothing, no date, or one without a time zone
+        return abs((datetime.now(UTC) - datetime.fromisoformat(record.at or "")).total_seconds())
+    except (TypeError, ValueError):  # no time, or one without a time zone
         return float("inf")
 
 
 def _process() -> Process:
-    """This process."""
+    """Describe this process."""
     with suppress(OSError):
         return Process(**_machine(), pid=os.getpid(), started=_started(os.getpid()))
     return Process(pid=os.getpid())
 
 
 def _machine() -> dict[str, str]:
-    """This kernel since it was booted, and this namespace of process ids: a container has its own."""
+    """Return the ids of this boot and of this namespace of process ids. A container has its own namespace."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return {"boot": boot, "pids": os.readlink("/proc/self/ns/pid")}
 
 
 def _is_here(process: Process) -> bool | None:
-    """Whether a process of this machine runs; None if it is of another one."""
+    """Tell whether a process of this machine runs; None if it belongs to another machine."""
     try:
         if process.pid is None or _machine() != {"boot": process.boot, "pids": process.pids}:
             return None
@@ -184,7 +190,7 @@ def _is_here(process: Process) -> bool | None:
 
 
 def _started(pid: int) -> int | None:
-    """When a process was started, in clock ticks since boot; None if there is none or it is a zombie.
+    """Return when a process started, in clock ticks since boot; None if it does not exist or is a zombie.
 
     psutil adds the time of the boot, which moves when somebody sets the clock.
     """

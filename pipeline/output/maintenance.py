@@ -30,13 +30,13 @@ ATTEMPTS = 5
 """Tries to compact a dataset while others replace rows in it."""
 WIDENED = "widened"
 """In the log: the columns that a commit has widened, as COLUMN=TYPE."""
-KEPT_DAYS = 7.0
+STRAY_DAYS = 7.0
 """Age at which a file without an epoch that no log names is garbage: compaction writes such, and may still
 commit."""
 
 
 @dataclass(frozen=True)
-class Compacted:
+class CompactionResult:
     """What became of one dataset."""
 
     dataset: str
@@ -45,7 +45,7 @@ class Compacted:
 
 
 @dataclass(frozen=True)
-class Vacuumed:
+class VacuumResult:
     """What was deleted, or would be."""
 
     files: int = 0
@@ -73,7 +73,7 @@ def compact(
     target_mb: int = TARGET_MB,
     datasets: Sequence[str] = (),
     keep_replaced: bool = False,
-) -> Iterator[Compacted]:
+) -> Iterator[CompactionResult]:
     """Write each dataset's small files as fewer of about `target_mb`; gives one result after the other.
 
     The replaced files are deleted, so that a plain glob stays exact; with `keep_replaced` they stay for readers of
@@ -90,7 +90,7 @@ def compact(
         gone = [table.layout.fragment(path) for path in before - after]
         if not keep_replaced:
             storage.delete_all(gone)
-        yield Compacted(dataset, len(before), len(after))
+        yield CompactionResult(dataset, len(before), len(after))
 
 
 def _compacted(table: Predictions, dataset: str, target: int) -> tuple[set[str], set[str]]:
@@ -104,7 +104,7 @@ def _compacted(table: Predictions, dataset: str, target: int) -> tuple[set[str],
                 target_size=target,
                 # delta-rs cannot be told BYTE_STREAM_SPLIT for a nested column: its dictionaries take 7 % more.
                 writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP_ROWS),
-                commit_properties=CommitProperties(custom_metadata={"by": f"lakelens compact, {who()}"}),
+                commit_properties=CommitProperties(custom_metadata={"by": f"lakelens compact, {user_and_host()}"}),
             )
             return before, set(paths(table.newest(), dataset))
         except (DeltaError, OSError) as error:  # others replaced rows in it meanwhile
@@ -116,8 +116,8 @@ def _compacted(table: Predictions, dataset: str, target: int) -> tuple[set[str],
 
 
 def vacuum(
-    output: str, storage: Storage, *, older_than_days: float = KEPT_DAYS, dry_run: bool = False
-) -> Vacuumed:
+    output: str, storage: Storage, *, older_than_days: float = STRAY_DAYS, dry_run: bool = False
+) -> VacuumResult:
     """Delete files that no reader sees, plans of ended runs, and entries of the log that have expired.
 
     While a run works, files of its epoch stay. Else the epoch is claimed first: a run that only seems dead can
@@ -129,17 +129,17 @@ def vacuum(
     alive = owner is not None and heartbeat.is_alive(table.layout.run(owner).uri, storage)
     epoch = table.epoch
     if not alive and not dry_run:
-        claimed = table.claim(f"vacuum-{uuid4().hex[:6]}", [], {"by": f"lakelens vacuum, {who()}"})
+        claimed = table.claim(f"vacuum-{uuid4().hex[:6]}", [], {"by": f"lakelens vacuum, {user_and_host()}"})
         if claimed is None:
             raise TableError(f"{table.uri} is being written by a run that has just begun; try again.")
     ended = range(epoch if alive else epoch + 1)
     oldest = datetime.now(UTC) - timedelta(days=older_than_days)
-    garbage = orphans.of(table, ended, strays_before=oldest)
+    garbage = orphans.find(table, ended, strays_before=oldest)
     plans = _plans(table.layout, storage, owner if alive else None)
     if not dry_run:
         storage.delete_all([*(table.layout.fragment(file.path) for file in garbage), *plans])
         _forget_log(table)
-    return Vacuumed(len(garbage), sum(file.size for file in garbage), len(plans))
+    return VacuumResult(len(garbage), sum(file.size for file in garbage), len(plans))
 
 
 def _plans(layout: Layout, storage: Storage, owner: str | None) -> list[str]:
@@ -192,7 +192,7 @@ def _commit(entry: dict[str, Any]) -> Commit:
     )
 
 
-def who() -> str:
+def user_and_host() -> str:
     """User and machine, for the history."""
     with suppress(OSError, KeyError):
         return f"{getpass.getuser()} on {socket.gethostname()}"

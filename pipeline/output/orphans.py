@@ -11,7 +11,7 @@ from pipeline.storage.filesystems import failure, modified
 
 
 @dataclass(frozen=True)
-class Unnamed:
+class UnreferencedFile:
     """A file that no reader sees: its path below the table, its size in bytes, and when it was written, if
     known."""
 
@@ -25,7 +25,7 @@ class Unnamed:
         return epoch_of(self.path)
 
 
-def unnamed(table: Predictions) -> list[Unnamed]:
+def unreferenced_files(table: Predictions) -> list[UnreferencedFile]:
     """All of them. Raises: TableError if a file that the log names is missing, StorageError."""
     for _ in range(2):  # maintenance may delete a file after the log was read
         named, found = _named_and_found(table)
@@ -35,17 +35,17 @@ def unnamed(table: Predictions) -> list[Unnamed]:
     raise TableError(f"The table {table.uri} names {missing}, which is not there; nothing was deleted.")
 
 
-def of(table: Predictions, epochs: range, strays_before: datetime | None = None) -> list[Unnamed]:
+def find(table: Predictions, epochs: range, strays_before: datetime | None = None) -> list[UnreferencedFile]:
     """Those of these epochs, and those without one that were visible once: compaction's, whose rows have moved on.
 
     Others without one may be about to be committed: only those written before a time are taken, if one is given.
     Raises: StorageError, TableError.
     """
-    found = unnamed(table)
+    found = unreferenced_files(table)
     foreign = any(file.epoch is None for file in found)
     once = table.removed() if foreign else frozenset()
 
-    def is_garbage(file: Unnamed) -> bool:
+    def is_garbage(file: UnreferencedFile) -> bool:
         if file.epoch is not None:
             return file.epoch in epochs
         old = strays_before is not None and file.modified is not None and file.modified < strays_before
@@ -54,17 +54,17 @@ def of(table: Predictions, epochs: range, strays_before: datetime | None = None)
     return [file for file in found if is_garbage(file)]
 
 
-def remove(table: Predictions, epochs: range) -> int:
+def delete(table: Predictions, epochs: range) -> int:
     """Delete them; returns how many they were.
 
     Call it only for epochs whose writers have stopped or can no longer commit. Raises: StorageError, TableError.
     """
-    orphans = [table.layout.fragment(file.path) for file in of(table, epochs)]
+    orphans = [table.layout.fragment(file.path) for file in find(table, epochs)]
     table.storage.delete_all(orphans)
     return len(orphans)
 
 
-def _named_and_found(table: Predictions) -> tuple[set[str], dict[str, Unnamed]]:
+def _named_and_found(table: Predictions) -> tuple[set[str], dict[str, UnreferencedFile]]:
     """The files that the newest log names, and then those that are there."""
     fs, root = table.storage.filesystem(table.uri)
     try:
@@ -72,5 +72,5 @@ def _named_and_found(table: Predictions) -> tuple[set[str], dict[str, Unnamed]]:
     except Exception as error:
         raise failure(error, table.uri) from error
     found = ((name.removeprefix(root).strip("/"), info) for name, info in infos.items())
-    files = (Unnamed(path, int(info.get("size") or 0), modified(info)) for path, info in found)
+    files = (UnreferencedFile(path, int(info.get("size") or 0), modified(info)) for path, info in found)
     return named, {file.path: file for file in files if not file.path.startswith(f"{DELTA_LOG}/")}

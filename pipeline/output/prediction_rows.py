@@ -25,7 +25,7 @@ ROW_GROUP_ROWS = 8_192
 """Rows of a row group: 25 MB of 768-dimensional embeddings, and several groups a file for parallel readers."""
 
 
-class Outputs:
+class PredictionRowBuilder:
     """Collects the results of a block's decoded images, in order, and makes the output rows."""
 
     def __init__(self, rows: pa.Table, labels: Sequence[str], *, normalize: bool) -> None:

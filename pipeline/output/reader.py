@@ -199,7 +199,7 @@ class PredictionsReader:
     def create_view(self, connection: duckdb.DuckDBPyConnection, name: str = VIEW) -> None:
         """Create or replace a view of the rows: every column of the table, and `FILE`. Raises: StorageError."""
         stored = [field for field in self.columns if field.name not in schema.PARTITIONS]
-        kinds = column_types.kinds(stored)
+        kinds = column_types.duckdb_types(stored)
         if not self.files:
             nulls = kinds | dict.fromkeys(schema.PARTITIONS, column_types.TEXT) | {FILE: "UBIGINT"}
             empty = ", ".join(f"NULL::{kind} AS {sql.quoted(column)}" for column, kind in nulls.items())

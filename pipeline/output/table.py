@@ -130,7 +130,7 @@ class Predictions:
             entry = delta_log.read(self.layout, version, self.storage)
             if entry is None:
                 return None
-            if entry.claimed is not None:
+            if entry.epoch is not None:
                 return str(entry.info["run_id"]) if "run_id" in entry.info else None
         return None
 
@@ -184,7 +184,7 @@ class Predictions:
         self._land(Change(added, replaced), {"run_id": run_id} | _counts(fragments), epoch)
         self._moves |= {path: (other.path,) if other else () for path, other in replaced.items()}
 
-    def retype(
+    def change_types(
         self,
         rewritten: Mapping[str, Fragment],
         fields: Sequence[pa.Field],
@@ -273,7 +273,7 @@ class Predictions:
         Raises: OvertakenError if another run has claimed the table.
         """
         while (entry := delta_log.read(self.layout, self.version + 1, self.storage)) is not None:
-            if entry.claimed is not None and entry.claimed > epoch:
+            if entry.epoch is not None and entry.epoch > epoch:
                 raise OvertakenError(
                     f"The run {entry.info.get('run_id')} has taken over {self.uri}; this run stops, and nothing "
                     "that it committed is lost."

@@ -24,7 +24,7 @@ from pipeline.output.fragment import Fragment
 from pipeline.output.handover import Handover, HandoverFile
 from pipeline.output.heartbeat import Heartbeat
 from pipeline.output.layout import fragment_path, partition_of
-from pipeline.output.maintenance import WIDENED, who
+from pipeline.output.maintenance import WIDENED, user_and_host
 from pipeline.output.prediction_rows import ROW_GROUP_ROWS, parquet_writer
 from pipeline.output.reader import VIEW, PredictionsReader
 from pipeline.output.table import Predictions
@@ -40,7 +40,7 @@ Changes = dict[str, tuple[str, str]]
 """By column, the type that it has and the one that it is to have, as DuckDB calls them."""
 
 
-def wanted(assignments: Iterable[str]) -> dict[str, str]:
+def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     """COLUMN=TYPE, each, as a column and the name of its type. Raises: ConfigError."""
     found: dict[str, str] = {}
     for one in assignments:
@@ -76,7 +76,7 @@ def widen(output: str, storage: Storage, types: Mapping[str, str], *, keep_repla
     # Before the claim: a run that loses the race for the epoch must see this heartbeat.
     beating = Heartbeat(folder, run_id, storage)
     try:
-        epoch = table.claim(run_id, [], {"by": f"lakelens compact, {who()}"})
+        epoch = table.claim(run_id, [], {"by": f"lakelens compact, {user_and_host()}"})
     except BaseException:
         beating.discard()
         raise
@@ -87,7 +87,7 @@ def widen(output: str, storage: Storage, types: Mapping[str, str], *, keep_repla
         left = HandoverFile(folder, storage, previous)
         files = _Widening(table, changes, run_id, epoch).go()
         if not keep_replaced:
-            orphans.remove(table, range(epoch + 1))
+            orphans.delete(table, range(epoch + 1))
         left.note_cleared_up()
         return files
     finally:
@@ -104,7 +104,7 @@ def _clear_up(table: Predictions) -> None:
         return
     folder = table.layout.run(owner).uri
     if handover.is_uncleared(folder, table.storage) and not heartbeat.is_alive(folder, table.storage):
-        orphans.remove(table, range(table.epoch + 1))
+        orphans.delete(table, range(table.epoch + 1))
 
 
 class _Widening:
@@ -141,12 +141,12 @@ class _Widening:
                 raise
 
     def _commit(self) -> None:
-        fields = column_types.fields({name: new for name, (_, new) in self._changes.items()})
-        said = ", ".join(f"{name}={column_types.spoken(new)}" for name, (_, new) in self._changes.items())
-        facts = {WIDENED: said, "by": f"lakelens compact, {who()}"}
+        fields = column_types.arrow_fields({name: new for name, (_, new) in self._changes.items()})
+        said = ", ".join(f"{name}={column_types.type_name(new)}" for name, (_, new) in self._changes.items())
+        facts = {WIDENED: said, "by": f"lakelens compact, {user_and_host()}"}
         self._in_doubt = True  # it may land unseen, or later: then the next one, which reads the log, clears up
         try:
-            self._table.retype(self._written, fields, self._run_id, self._epoch, facts)
+            self._table.change_types(self._written, fields, self._run_id, self._epoch, facts)
         except (MovedError, OvertakenError):
             self._in_doubt = False
             raise
@@ -180,10 +180,10 @@ class _Widening:
 
 def _changes(table: Predictions, wanted: Mapping[str, str]) -> Changes:
     """The columns that do not have their types yet. Raises: ConfigError, TableError."""
-    held = column_types.kinds(table.kept_columns())
+    held = column_types.duckdb_types(table.kept_columns())
     changes = {}
     for name, type_ in wanted.items():
-        kind, target = held.get(name), column_types.named(type_)
+        kind, target = held.get(name), column_types.parse_type(type_)
         if target is None:
             raise ConfigError(f"--widen {name}={type_}: there is no such type; {column_types.TYPES}.")
         if kind is None:
@@ -193,8 +193,8 @@ def _changes(table: Predictions, wanted: Mapping[str, str]) -> Changes:
             continue
         if not column_types.is_wider(target, kind):
             raise TableError(
-                f"--widen {name}={type_}: the column is {column_types.spoken(kind)}, and "
-                f"{column_types.spoken(target)} is not wider than that; text takes everything."
+                f"--widen {name}={type_}: the column is {column_types.type_name(kind)}, and "
+                f"{column_types.type_name(target)} is not wider than that; text takes everything."
             )
         changes[name] = (kind, target)
     return changes
@@ -226,7 +226,7 @@ def _require_fit(table: Predictions, changes: Changes) -> None:
         except duckdb.Error as error:
             raise TableError(f"Cannot read {table.uri}: {first_line(error)}.") from error
     for name, example in found.items():
-        target = column_types.spoken(changes[name][1])
+        target = column_types.type_name(changes[name][1])
         raise TableError(
             f"--widen {name}={target}: the column holds {example}, which {target} cannot hold exactly; widen it "
             "to text, or leave it."
@@ -238,7 +238,7 @@ def _convert(source: pq.ParquetFile, new: Path, changes: Changes) -> None:
     names = source.schema_arrow.names
     mine = {name: change for name, change in changes.items() if name in names}
     columns = source.schema_arrow.remove_metadata()
-    for field in column_types.fields({name: target for name, (_, target) in mine.items()}):
+    for field in column_types.arrow_fields({name: target for name, (_, target) in mine.items()}):
         columns = columns.set(names.index(field.name), field)
     values = [
         f"{Conversion.of(sql.quoted(name), *change).value} AS {sql.quoted(name)}" for name, change in mine.items()

@@ -18,7 +18,7 @@ from pipeline.models import int8
 from pipeline.models.model import Model, resolve
 from pipeline.output import handover, heartbeat, space
 from pipeline.output.handover import Handover
-from pipeline.output.heartbeat import Heartbeat, Sign
+from pipeline.output.heartbeat import Heartbeat, HeartbeatRecord
 from pipeline.output.layout import SPACE, Layout, RunFolder
 from pipeline.output.table import Predictions
 from pipeline.planning.account import Account
@@ -160,7 +160,7 @@ def _owner(where: Target) -> str | None:
 
 
 def _is_alive(folder: str, where: Target, say: Say) -> bool:
-    def waiting(seen: Sign) -> None:
+    def waiting(seen: HeartbeatRecord) -> None:
         say(f"waiting up to {heartbeat.SILENCE_S:.0f} s to see whether the run {seen.described} still works")
 
     return heartbeat.is_alive(folder, where.storage, waiting)

@@ -190,10 +190,12 @@ def _name_unreadable_table(table: Predictions | None) -> Iterator[None]:
         raise kind(f"Cannot read the predictions: {first_line(error)}.") from error
 
 
-def _fit_kept_columns(connection: duckdb.DuckDBPyConnection, table: Predictions | None) -> column_types.Kept:
+def _fit_kept_columns(
+    connection: duckdb.DuckDBPyConnection, table: Predictions | None
+) -> column_types.KeptColumns:
     """Give the kept columns of `due` the types that the table has for them. Raises: ManifestError."""
     columns = connection.sql("SELECT * FROM input LIMIT 0").to_arrow_table().schema
     known = {*schema.PENDING.names, ORDINAL, PROBLEM, SELECTED}
     kept = [field for field in columns if field.name not in known]
     held, output = (table.kept_columns(), table.output) if table else ([], "")
-    return column_types.fitted(connection, kept, held, output)
+    return column_types.fit_kept_columns(connection, kept, held, output)

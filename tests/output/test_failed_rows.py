@@ -28,7 +28,7 @@ def output(tmp_path: Path) -> str:
 
 
 def test_failed_rows_are_counted_by_dataset_stage_and_code(output: str) -> None:
-    found = failed_rows.counted(output, STORAGE)
+    found = failed_rows.count_failures(output, STORAGE)
     assert found == [
         Failures("007", "decode", "corrupt", 2, ("u", "u")),
         Failures("50% off/x=y", "decode", "corrupt", 1, ("u",)),
@@ -53,12 +53,12 @@ def test_an_export_of_another_format_is_one_sentence(output: str) -> None:
 
 def test_an_output_without_predictions_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"^There are no predictions at .*\.$"):
-        failed_rows.counted(str(tmp_path), STORAGE)
+        failed_rows.count_failures(str(tmp_path), STORAGE)
 
 
 def test_an_output_without_failures_has_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Predictions.create(str(tmp_path), STORAGE, [])
-    assert failed_rows.counted(str(tmp_path), STORAGE) == []
+    assert failed_rows.count_failures(str(tmp_path), STORAGE) == []
     assert failed_rows.export(str(tmp_path), str(tmp_path / "none.csv"), STORAGE) == 0
     command.main(str(tmp_path))
     assert capsys.readouterr().out == "No row has failed.\n"
@@ -69,7 +69,7 @@ def test_the_command_shows_examples_of_each_and_nothing_that_steers_a_terminal(
 ) -> None:
     uri = "s3://lake/" + "long/" * 30 + "name.jpg"
     found = [Failures("pho\x1b[2Jtos", "decode", "corrupt", 1200, (uri, "a\nb", "https://u:p@host/x?Signature=y"))]
-    monkeypatch.setattr(failed_rows, "counted", lambda output, storage: found)
+    monkeypatch.setattr(failed_rows, "count_failures", lambda output, storage: found)
     command.main("anywhere")
     header, row = capsys.readouterr().out.splitlines()
     assert header.split() == ["dataset", "rows", "stage", "code", "examples"]

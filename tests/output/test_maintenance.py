@@ -151,7 +151,7 @@ def test_a_compacted_file_whose_rows_have_moved_on_is_deleted_by_the_run(out: st
     running.commit([], "one", 1, {path: rest})
     stray = Path(out, PREDICTIONS, "dataset=c", "outcome=failed", "part-1.parquet")
     stray.write_bytes(b"in flight")
-    assert orphans.remove(running, range(2)) == 1
+    assert orphans.delete(running, range(2)) == 1
     assert on_disk(out) == named(out) | {str(stray)}
 
 
@@ -196,5 +196,5 @@ def test_orphans_are_found_although_a_file_vanishes_meanwhile(
     compacted(out)
     handles = [stale, running.newest()]
     monkeypatch.setattr(Predictions, "newest", lambda table: handles.pop(0))
-    assert orphans.remove(running, range(9)) == 0
+    assert orphans.delete(running, range(9)) == 0
     assert handles == []

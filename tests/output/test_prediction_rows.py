@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline import schema
 from pipeline.errors import ErrorCode
-from pipeline.output.prediction_rows import Outputs, parquet_bytes
+from pipeline.output.prediction_rows import PredictionRowBuilder, parquet_bytes
 
 LABELS = tuple(f"label-{i}" for i in range(10))
 CAPTION = pa.field("caption", pa.string())
@@ -42,8 +42,8 @@ def results(
     return indices.astype(np.int32), scores, rng.normal(0, 3, (count, dim)).astype(np.float32)
 
 
-def outputs(outcomes: str, *, normalize: bool = True, kept: bool = False) -> Outputs:
-    return Outputs(decoded(outcomes, kept=kept), LABELS, normalize=normalize)
+def outputs(outcomes: str, *, normalize: bool = True, kept: bool = False) -> PredictionRowBuilder:
+    return PredictionRowBuilder(decoded(outcomes, kept=kept), LABELS, normalize=normalize)
 
 
 def test_rows_come_out_in_the_order_of_the_input_with_failed_ones_in_between() -> None:

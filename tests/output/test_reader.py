@@ -1,6 +1,7 @@
 """The committed predictions, read as the Delta log names them, on local disk and on S3."""
 
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def test_files_without_statistics_are_counted_from_their_rows(reader: Prediction
 
 def test_all_columns_have_the_types_of_the_table(reader: PredictionsReader, output: Output) -> None:
     rows = reader.to_arrow()
-    assert rows.schema.equals(schema.PREDICTIONS)
+    assert rows.schema.equals(schema.predictions([outputs.CAPTION]))
     assert rows.num_rows == output.rows
     assert set(rows["dataset"].to_pylist()) == set(NAMES)
     found = rows.filter(pc.equal(rows["outcome"], "ok"))
@@ -144,9 +145,11 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
 def test_an_output_on_s3_reads_the_same(
     s3: seaweed.S3Server, output: Output, reader: PredictionsReader, tmp_path: Path
 ) -> None:
-    copied = outputs.placed(output, tmp_path / "out")  # s3fs takes the brackets of the other path for a pattern
+    copied = shutil.copytree(
+        output.path, tmp_path / "out"
+    )  # s3fs takes the brackets of the other path for a pattern
     s3.filesystem().makedirs("reader", exist_ok=True)
-    s3.filesystem().put(f"{copied.path}/", "reader/out a/", recursive=True)
+    s3.filesystem().put(f"{copied}/", "reader/out a/", recursive=True)
     there = PredictionsReader.open("s3://reader/out a", STORAGE)
     assert there.counts() == reader.counts()
     assert there.to_arrow().sort_by("image_id").equals(reader.to_arrow().sort_by("image_id"))

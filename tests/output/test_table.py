@@ -265,17 +265,17 @@ def test_orphans_are_deleted_and_everything_else_is_kept(out: str) -> None:
     for path in foreign:
         path.write_bytes(b"x")
     found.commit([named], "one", epoch)
-    assert orphans.remove(found, range(epoch + 1)) == 1
+    assert orphans.delete(found, range(epoch + 1)) == 1
     assert not (folder / orphan.path).exists()
     assert all(path.exists() for path in [folder / named.path, folder / of_a_later_run.path, *foreign])
-    assert orphans.remove(found, range(epoch + 1)) == 0
+    assert orphans.delete(found, range(epoch + 1)) == 0
     assert ids(out) == ["1"]
 
 
 def test_orphans_of_the_own_epoch_stay_while_only_older_ones_are_asked_for(out: str) -> None:
     found, epoch = claimed(out)
     own, older = write_fragment(out, "a", ["1"], epoch), write_fragment(out, "a", ["2"], 0)
-    assert orphans.remove(found, range(epoch)) == 1
+    assert orphans.delete(found, range(epoch)) == 1
     assert Path(out, PREDICTIONS, own.path).exists()
     assert not Path(out, PREDICTIONS, older.path).exists()
 
@@ -287,7 +287,7 @@ def test_committed_files_below_an_unusual_folder_are_not_taken_for_orphans(tmp_p
     fragment = write_fragment(out, "a b%", ["1"], epoch)
     found.commit([fragment], "one", epoch)
     assert found.files() == [f"{out}/{PREDICTIONS}/{fragment.path}"]
-    assert orphans.remove(found, range(epoch + 1)) == 0
+    assert orphans.delete(found, range(epoch + 1)) == 0
     assert Path(out, PREDICTIONS, fragment.path).exists()
 
 
@@ -306,7 +306,7 @@ def test_a_file_of_the_log_that_is_missing_keeps_everything_else(out: str) -> No
     found.commit([named], "one", epoch)
     Path(out, PREDICTIONS, named.path).unlink()
     with pytest.raises(TableError, match=r"names dataset=a/.*, which is not there; nothing was deleted\.$"):
-        orphans.remove(found, range(epoch + 1))
+        orphans.delete(found, range(epoch + 1))
     assert Path(out, PREDICTIONS, orphan.path).exists()
 
 
@@ -316,7 +316,7 @@ def test_a_stale_handle_deletes_no_file_that_the_log_names(out: str) -> None:
     fragment = write_fragment(out, "a", ["1"], epoch)
     found.commit([fragment], "one", epoch)
     assert stale is not None
-    assert orphans.remove(stale, range(epoch + 1)) == 0
+    assert orphans.delete(stale, range(epoch + 1)) == 0
     assert ids(out) == ["1"]
 
 
@@ -327,7 +327,7 @@ def test_the_scratch_file_of_a_killed_writer_is_deleted(out: str) -> None:
     path = Path(out, PREDICTIONS, fragment.path)
     scratch = path.with_name(f".{path.name}.{'0' * 32}.tmp")
     scratch.write_bytes(b"half")
-    assert orphans.remove(found, range(epoch + 1)) == 1
+    assert orphans.delete(found, range(epoch + 1)) == 1
     assert not scratch.exists()
 
 
@@ -345,7 +345,7 @@ def test_a_commit_can_put_files_in_the_place_of_others_at_once(out: str) -> None
         f"{out}/{PREDICTIONS}/{one.path}" for one in (old, other)
     )
     assert Path(out, PREDICTIONS, old.path).exists()  # for those who read the version before
-    assert orphans.remove(table, range(epoch + 1)) == 2
+    assert orphans.delete(table, range(epoch + 1)) == 2
     assert not Path(out, PREDICTIONS, old.path).exists()
 
 

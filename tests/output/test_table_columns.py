@@ -79,7 +79,7 @@ def test_the_named_files_are_those_on_disk_and_none_is_an_orphan(out: str) -> No
     found = Predictions.open(out, STORAGE)
     assert found is not None
     assert sorted(found.files()) == sorted(map(str, Path(out, PREDICTIONS).rglob("*.parquet")))
-    assert orphans.remove(found, range(9)) == 0
+    assert orphans.delete(found, range(9)) == 0
     assert len(found.files()) == len(NAMES)
 
 
@@ -221,7 +221,7 @@ def test_a_table_of_an_older_version_is_planned_and_its_failures_are_told(tmp_pa
             return found.account.total.already_done, found.pending
 
     assert (planned(False), planned(True)) == ((1, 2), (0, 1))
-    assert [one.rows for one in failed_rows.counted(out, STORAGE)] == [1]
+    assert [one.rows for one in failed_rows.count_failures(out, STORAGE)] == [1]
     found, epoch = claimed(out, [])
     found.commit([write_fragment(out, "a", ["new"], epoch, version="2")], "run", epoch)
     assert (planned(False), planned(True)) == ((2, 1), (0, 2))

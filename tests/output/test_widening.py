@@ -159,7 +159,7 @@ def test_what_cannot_be_widened_is_one_sentence_and_writes_nothing(
     kind, reason = REFUSED[asked]
     before = sorted(Path(out).rglob("*"))
     with pytest.raises(kind, match=reason) as caught:
-        widen(out, STORAGE, widening.wanted([asked]))
+        widen(out, STORAGE, widening.parse_assignments([asked]))
     assert str(caught.value).startswith(f"--widen {asked}: ")
     assert sorted(Path(out).rglob("*")) == before
 
@@ -176,9 +176,9 @@ def test_a_value_that_a_wider_type_does_not_hold_exactly_is_named(out: str, valu
 @pytest.mark.parametrize("given", ["rating", "=double", "rating=", ""])
 def test_what_is_no_assignment_is_one_sentence(given: str) -> None:
     with pytest.raises(ConfigError, match="is not of the form COLUMN=TYPE"):
-        widening.wanted([given])
+        widening.parse_assignments([given])
     with pytest.raises(ConfigError, match="names the column 'a=b' twice"):
-        widening.wanted(["a=b=int", "a=b=text"])
+        widening.parse_assignments(["a=b=int", "a=b=text"])
 
 
 def test_a_column_that_has_its_type_is_left_alone(out: str, running: Predictions) -> None:
@@ -223,14 +223,14 @@ def test_a_run_that_only_seemed_dead_commits_no_file_of_the_old_type(out: str, r
 def test_a_run_that_begins_meanwhile_finds_the_widening_at_work(
     out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    retype, alive = Predictions.retype, []
+    change_types, alive = Predictions.change_types, []
 
     def looked(found: Predictions, *arguments: Any) -> None:
         owner = Predictions.existing(out, STORAGE).owner()
         alive.append(heartbeat.is_alive(join(out, "runs", str(owner)), STORAGE))
-        retype(found, *arguments)
+        change_types(found, *arguments)
 
-    monkeypatch.setattr(Predictions, "retype", looked)
+    monkeypatch.setattr(Predictions, "change_types", looked)
     widen(out, STORAGE, {"rating": "double"})
     assert alive == [True]
     owner = str(Predictions.existing(out, STORAGE).owner())
@@ -242,13 +242,13 @@ def test_a_run_that_begins_meanwhile_finds_the_widening_at_work(
 def test_a_widening_that_is_overtaken_stops_and_leaves_nothing(
     out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, retype = rows_of(out), Predictions.retype
+    before, change_types = rows_of(out), Predictions.change_types
 
     def overtaken(found: Predictions, *arguments: Any) -> None:
         assert Predictions.existing(out, STORAGE).claim("taker", []) == 4
-        retype(found, *arguments)
+        change_types(found, *arguments)
 
-    monkeypatch.setattr(Predictions, "retype", overtaken)
+    monkeypatch.setattr(Predictions, "change_types", overtaken)
     with pytest.raises(OvertakenError, match="taker"):
         widen(out, STORAGE, {"rating": "double"})
     assert rows_of(out) == before
@@ -259,15 +259,15 @@ def test_a_widening_that_is_overtaken_stops_and_leaves_nothing(
 def test_a_widening_that_dies_in_its_commit_loses_and_doubles_nothing(
     out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch, lands: bool
 ) -> None:
-    before, retype = rows_of(out), Predictions.retype
+    before, change_types = rows_of(out), Predictions.change_types
 
     def dying(found: Predictions, *arguments: Any) -> None:
         if lands:
-            retype(found, *arguments)
+            change_types(found, *arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Predictions, "retype", dying)
+        patched.setattr(Predictions, "change_types", dying)
         with pytest.raises(KeyboardInterrupt):
             widen(out, STORAGE, {"rating": "double"})
     assert rows_of(out) == before
@@ -315,14 +315,14 @@ def test_a_commit_whose_answer_is_lost_is_found_again(
 def test_files_that_are_compacted_meanwhile_are_widened_as_well(
     out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, retype, raced = rows_of(out), Predictions.retype, []
+    before, change_types, raced = rows_of(out), Predictions.change_types, []
 
     def racing(found: Predictions, *arguments: Any) -> None:
         if not raced:
             raced.extend(maintenance.compact(out, STORAGE, datasets=["007"]))
-        retype(found, *arguments)
+        change_types(found, *arguments)
 
-    monkeypatch.setattr(Predictions, "retype", racing)
+    monkeypatch.setattr(Predictions, "change_types", racing)
     assert widen(out, STORAGE, {"rating": "double"}) == 3
     assert len(raced) == 1
     assert rows_of(out) == before
@@ -332,7 +332,7 @@ def test_files_that_are_compacted_meanwhile_are_widened_as_well(
 def test_no_visible_file_is_exchanged_for_nothing(out: str, running: Predictions) -> None:
     before = rows_of(out)
     with pytest.raises(MovedError):
-        running.retype({}, [pa.field("rating", pa.float64())], "one", 2, {})
+        running.change_types({}, [pa.field("rating", pa.float64())], "one", 2, {})
     assert rows_of(out) == before
 
 
@@ -400,4 +400,4 @@ def test_a_column_is_widened_on_s3(s3: seaweed.S3Server) -> None:
     rows = found.newest().to_pyarrow_table(columns=["rating"])["rating"]
     assert rows.type == pa.float64()
     assert sorted(rows.drop_null().to_pylist()) == [3.0, 3.0]
-    assert orphans.unnamed(found) == []
+    assert orphans.unreferenced_files(found) == []

@@ -98,7 +98,7 @@ def test_failed_rows_move_to_ok_with_their_attempts_and_no_reader_sees_one_twice
             assert outcome == ("failed", "unsupported_format", 2)
         else:
             assert outcome == ("ok", None, 1)
-    found_failed = failed_rows.counted(settings.output.path, Storage())
+    found_failed = failed_rows.count_failures(settings.output.path, Storage())
     codes = {one.error_code: sum(other.rows for other in found_failed) for one in found_failed}
     assert codes == {"unsupported_format": 20}
     assert run(settings).run_id is None

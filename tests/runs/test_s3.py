@@ -113,7 +113,7 @@ def test_the_log_of_an_unusual_prefix_lies_beside_its_files(prefix: str, server:
     path = fragment_path("d a/%", "ok", epoch)
     storage.write(f"{output}/predictions/{path}", b"content")
     table.commit([Fragment(path, "d a/%", "ok", 1, 7)], "run", epoch)
-    assert orphans.remove(table, range(9)) == 0
+    assert orphans.delete(table, range(9)) == 0
     opened = Predictions.open(output, storage)
     assert opened is not None
     assert [storage.read(uri) for uri in opened.files()] == [b"content"]

@@ -157,13 +157,13 @@ def work(config: RunConfig, run_id: str, steps: Steps | None = None) -> None:
             continue
         table = assigned.table
         try:
-            orphans.remove(table, range(assigned.epoch))
+            orphans.delete(table, range(assigned.epoch))
             write(assigned, IDS[:1])  # is never committed
             rows = [row for file in assigned.files for row in read(assigned.target.storage, file)]
             for some in (rows[:2], rows[2:]):
                 ids, places = ([row[name] for row in some] for name in (schema.IMAGE_ID, schema.REPLACES))
                 commit(assigned, [write(assigned, ids, places)], steps)
-            orphans.remove(table, range(assigned.epoch + 1))
+            orphans.delete(table, range(assigned.epoch + 1))
         finally:
             assigned.heartbeat.stop()
 
