@@ -13,8 +13,7 @@ BUCKET = "benchmark"
 
 @contextmanager
 def served(images: Sequence[Path], folder: Path) -> Iterator[list[str]]:
-    """Start a server that holds the images and give their URIs. Inside the context the environment points to
-    it."""
+    """Start a server with the images, to which the environment points inside the context. Yield their URIs."""
     folder.mkdir()
     names = {path: f"{number:05}{path.suffix}" for number, path in enumerate(dict.fromkeys(images))}
     with seaweed.running(folder) as server:

@@ -21,8 +21,11 @@ BUSY = 0.5
 class Seconds:
     """Seconds of workers, added up.
 
-    fetch: decoders wait for bytes. decode: they decode. decoder_waiting: they wait for rows, or for the next
-    stage. predict: predictors compute. predictor_waiting: they wait for rows.
+    fetch: decoders wait for bytes.
+    decode: decoders decode.
+    decoder_waiting: decoders wait for rows, or until the next stage takes a block.
+    predict: predictors compute.
+    predictor_waiting: predictors wait for rows.
     """
 
     fetch: float = 0.0

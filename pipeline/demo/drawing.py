@@ -212,8 +212,7 @@ def _finished(pixels: Grid, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def draw(label: str, rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Draw an RGB picture of a class in CLASSES, `width` x `height` pixels. It depends only on the generator's
-    state."""
+    """Draw an RGB picture of a class in CLASSES, `width` x `height` pixels; one generator state, one picture."""
     mask = _mask(label, rng, width, height)[..., None]
     figure, backdrop = _lumas(rng)
     below = _paint(rng, backdrop, width, height)

@@ -65,8 +65,7 @@ class BatchSizer:
         return self._size
 
     def done(self, images: int, seconds: float) -> None:
-        """Note that a micro-batch of `images` took `seconds`. Smaller ones than proposed, the tails of blocks, do
-        not count."""
+        """Note that a micro-batch of `images` took `seconds`. Tails of blocks, which are smaller, do not count."""
         if images != self._size:
             return
         self._seen += 1

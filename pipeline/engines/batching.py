@@ -15,8 +15,7 @@ from pipeline.errors import OutOfMemory
 FIRST_BLOCK_ROWS = {False: 32, True: 256}
 """Rows of a block while the rate of a predictor is unknown, without and with an accelerator."""
 BLOCK_ROWS = (8, 512)
-"""Fewest and most rows of a block. Each block costs Ray some 40 ms, and is lost with the actor that works on
-it."""
+"""Fewest and most rows of a block. Each block costs Ray some 40 ms, and is lost if its actor dies."""
 BLOCK_S = 5.0
 """Seconds that one block should take a predictor."""
 

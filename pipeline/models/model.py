@@ -65,8 +65,7 @@ class Model:
         return "".join(c if c.isalnum() or c in "._-" else "-" for c in "".join(last)) or "model"
 
     def pinned(self, config: ModelConfig) -> ModelConfig:
-        """Return the config that gives other processes this model: an absolute folder, or the commit on the
-        hub."""
+        """Return the config of the same model for other processes: an absolute folder, or the hub's commit."""
         if not is_local(config.name):
             return config
         local = Path(config.name).expanduser().is_dir()
