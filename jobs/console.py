@@ -1,8 +1,6 @@
 """What the commands show: tables, the progress line, one-sentence errors. On a pipe, plain text."""
 
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -15,6 +13,7 @@ from rich.table import Table
 
 from jobs import logs
 from pipeline.errors import UNLISTED
+from pipeline.face.progress_text import ProgressText
 from pipeline.planning.account import Account, Counts, Progress
 
 # On a pipe nothing is cut to a width: the other end has none.
@@ -91,18 +90,19 @@ def progress_line() -> Iterator[Callable[[Progress], None]]:
     bar = ProgressBar(TextColumn("{task.description}"), BarColumn(), console=err, transient=True)
     with bar:
         task = bar.add_task("starting", total=None)
-        rate = _Rate()
+        text = ProgressText()
 
         def update(progress: Progress) -> None:
-            text = rate.describe(progress)
-            bar.update(task, description=text, total=progress.pending, completed=progress.predicted)
+            bar.update(
+                task, description=text.describe(progress), total=progress.pending, completed=progress.predicted
+            )
 
         yield update
 
 
 class _Lines:
     def __init__(self) -> None:
-        self._rate = _Rate()
+        self._text = ProgressText()
         self._next = 0.0
 
     def __call__(self, progress: Progress) -> None:
@@ -113,9 +113,9 @@ class _Lines:
 
     def _show(self, progress: Progress) -> None:
         if not logs.as_json():
-            print(self._rate.describe(progress), file=sys.stderr, flush=True)
+            print(self._text.describe(progress), file=sys.stderr, flush=True)
             return
-        rate, total = self._rate.of(progress), progress.account.total
+        rate, total = self._text.rate(progress), progress.account.total
         logs.event(
             "progress",
             pending=progress.pending,
@@ -124,49 +124,3 @@ class _Lines:
             failed=total.failed,
             images_per_s=rate and round(rate, 3),
         )
-
-
-class _Rate:
-    """Images/s since the first block, so that start-up does not make the time to go look longer."""
-
-    def __init__(self) -> None:
-        self._first: tuple[float, int] | None = None
-
-    def of(self, progress: Progress) -> float | None:
-        """None until there is a second block."""
-        first_s, first_rows = self._first = self._first or (progress.elapsed_s, progress.predicted)
-        seconds, rows = progress.elapsed_s - first_s, progress.predicted - first_rows
-        return rows / seconds if seconds > 0 and rows > 0 else None
-
-    def describe(self, progress: Progress) -> str:
-        text = f"{progress.predicted:,} / {progress.pending:,} images"
-        if rate := self.of(progress):
-            left = (progress.pending - progress.predicted) / rate
-            text += f"  {rate:,.1f} images/s  ETA {_duration(left)}"
-        failed = progress.account.total.failed
-        return f"{text}  {failed:,} error{'' if failed == 1 else 's'}"
-
-
-def _duration(seconds: float) -> str:
-    """As 30:00:00, however many hours it is."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{rest:02}"
-
-
-@contextmanager
-def stopping() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second one ends what it is at."""
-    stop = threading.Event()
-
-    def ask(number: int, _frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        note("stopping: what is predicted is committed (again to give up on that)")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -6,6 +6,7 @@ from jobs import console, logs
 from jobs.options import Address, ConfigPath, LogFormat, Overrides, Required, TakeOver, require_variables
 from pipeline import config
 from pipeline.config import RunConfig
+from pipeline.face.interrupts import stop_on_interrupt
 from pipeline.planning.selection import NEW_AND_CHANGED, Selection
 from pipeline.run import run
 from pipeline.summary import Summary
@@ -22,8 +23,7 @@ def main(
     required: Required = None,
     log_format: LogFormat = None,
 ) -> None:
-    """Label and embed every image of CONFIG's manifest that its output does not hold yet, or in another
-    version."""
+    """Label and embed the images of CONFIG's manifest that its output lacks or holds in another version."""
     require_variables(required)
     show_run(config.load(path, overrides or []), address, take_over=take_over)
 
@@ -36,7 +36,7 @@ def show_run(
     take_over: bool = False,
 ) -> Summary:
     """Run with a progress line, then print the account. Raises: typer.Exit unless all of it is done."""
-    with console.stopping() as stop, console.progress_line() as on_progress:
+    with stop_on_interrupt(console.note) as stop, console.progress_line() as on_progress:
         summary = run(
             settings,
             selection=selection,

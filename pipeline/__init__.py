@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.errors import LakeLensError
     from pipeline.face.api import PlanPreview, load_config, plan_config, run_config
-    from pipeline.opened_space import open_space
+    from pipeline.face.opened_space import Space, open_space
     from pipeline.planning.selection import Selection
     from pipeline.summary import Summary
 
@@ -30,6 +30,7 @@ __all__ = [
     "PlanPreview",
     "RunConfig",
     "Selection",
+    "Space",
     "Summary",
     "load_config",
     "open_space",
@@ -42,9 +43,10 @@ _MODULES = {
     "PlanPreview": "pipeline.face.api",
     "RunConfig": "pipeline.config",
     "Selection": "pipeline.planning.selection",
+    "Space": "pipeline.face.opened_space",
     "Summary": "pipeline.summary",
     "load_config": "pipeline.face.api",
-    "open_space": "pipeline.opened_space",
+    "open_space": "pipeline.face.opened_space",
     "plan_config": "pipeline.face.api",
     "run_config": "pipeline.face.api",
 }

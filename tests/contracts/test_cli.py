@@ -305,17 +305,6 @@ def test_plan_says_why_rows_are_invalid(
     assert "invalid: dataset is empty or a reserved name (1 row)" in said
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_for_a_stop_and_the_second_one_ends_it(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with console.stopping() as stop:
-        signal.raise_signal(number)
-        assert stop.is_set()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(number)
-    assert signal.getsignal(number) is before
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_cluster")
 def test_an_interrupted_run_commits_what_it_has_and_exits_with_130(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.opened_space import Space, open_space
+from pipeline.face.opened_space import Space, open_space
 from pipeline.run import run
 from tests.support import lakes
 

@@ -1,6 +1,8 @@
 """Outputs of labelled and failed rows, written without Ray, a model or an image."""
 
+import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,6 +89,12 @@ def write_output(path: Path, datasets: Sequence[str], uri: str = "u") -> Output:
     list(maintenance.compact(str(path), STORAGE, datasets=[datasets[-1]]))
     DeltaTable(Layout(str(path)).predictions).create_checkpoint()
     return Output(path, tuple(datasets), vectors)
+
+
+def placed(output: Output, folder: Path) -> Output:
+    """A copy of an output in another folder, which a test may damage."""
+    shutil.copytree(output.path, folder)
+    return dataclasses.replace(output, path=folder)
 
 
 def _unit_vectors(rng: np.random.Generator, count: int) -> list[list[float]]:

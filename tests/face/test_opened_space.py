@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import schema
 from pipeline.errors import ConfigError, SpaceError, TableError
-from pipeline.opened_space import Space, open_space
+from pipeline.face.opened_space import Space, open_space
 from pipeline.output import space as spaces
 from pipeline.output.failed_rows import EXPORTED
 from pipeline.output.layout import Layout
@@ -105,9 +105,7 @@ def test_a_damaged_log_is_one_sentence(tmp_path: Path, output: Output) -> None:
 
 
 def test_reading_starts_neither_ray_nor_torch(output: Output) -> None:
-    script = (
-        f"import sys; from pipeline.opened_space import open_space; open_space({str(output.path)!r}).to_arrow(); "
-    )
+    script = f"import sys; from pipeline import open_space; open_space({str(output.path)!r}).to_arrow(); "
     script += "print(sorted({'ray', 'torch', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
