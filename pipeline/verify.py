@@ -11,12 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import config, schema
-from pipeline.cluster.workers import Decoder
 from pipeline.config import RunConfig
 from pipeline.engines import loading
 from pipeline.engines.base import Engine
 from pipeline.errors import SpaceError, TableError
-from pipeline.images.pixels import DensePixels
+from pipeline.images.reader import ImageReader
 from pipeline.models import comparison, int8
 from pipeline.models.comparison import Agreement, ModelOutputs
 from pipeline.models.model import resolve
@@ -59,9 +58,9 @@ def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verd
     recipe = int8.recipe(settings.model.precision)
     id_format = _format_of(output, storage, model.space(settings.embedding, settings.decode, recipe))
     located = _located(rows, settings, id_format)
-    decoder = Decoder(settings, model.preprocessing, "verify")
     engine = loading.load_reference(model, settings.embedding, comparison.TOP_LABELS)
-    batches = [_judged(located.slice(at, BATCH), decoder, engine) for at in range(0, located.num_rows, BATCH)]
+    with ImageReader(settings, model.preprocessing) as reader:
+        batches = [_judged(located.slice(at, BATCH), reader, engine) for at in range(0, located.num_rows, BATCH)]
     names = [name for batch in batches for name in batch.datasets]
     if not names:
         raise TableError(f"None of the {rows.num_rows} sampled images of {output} is there as it was.")
@@ -143,13 +142,12 @@ class _Batch:
     changed: int
 
 
-def _judged(rows: pa.Table, decoder: Decoder, engine: Engine) -> _Batch:
-    decoded = decoder(rows.select(schema.PENDING.names))
-    there = decoded["error_code"].is_null().combine_chunks()
-    same = pc.equal(decoded["content_sha256"], rows["then_sha256"]).fill_null(False)  # no hash: not fetched
-    same = pc.and_(there, same).combine_chunks()
-    steps = decoder.steps
-    pixels = DensePixels.from_rows(decoded, steps.height, steps.width).of_rows(same.to_numpy(zero_copy_only=False))
+def _judged(rows: pa.Table, reader: ImageReader, engine: Engine) -> _Batch:
+    block = reader.read(rows.select(schema.PENDING.names))
+    there = block.rows["error_code"].is_null()
+    unchanged = pc.equal(block.rows["content_sha256"], rows["then_sha256"])
+    same = pc.fill_null(pc.and_(there, unchanged), False)  # no hash: not fetched
+    pixels = block.pixels.of_rows(same.to_numpy())
     kept = rows.filter(same)
     labels = [[label["index"] for label in labels] for labels in kept["labels"].to_pylist()]
     held = ModelOutputs(np.array(labels, np.int32), np.array(kept["embedding"].to_pylist(), np.float32))

@@ -3,15 +3,10 @@
 They are thin: each turns one block into another, row for row in the same order. Other modules do the work.
 """
 
-import hashlib
-import time
 from collections.abc import Callable, Iterator
-from itertools import repeat
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -23,21 +18,17 @@ from pipeline.engines.base import Engine, Scored
 from pipeline.engines.batch_size_cache import BatchSizeCache
 from pipeline.engines.batch_sizer import BatchSizer
 from pipeline.engines.batching import MicroBatches
-from pipeline.errors import ErrorCode, LakeLensError, RowError, StorageError
-from pipeline.images.fetch import Fetcher, Request
-from pipeline.images.options import DecodeOptions
+from pipeline.errors import ErrorCode, LakeLensError, StorageError
 from pipeline.images.pixels import DensePixels
-from pipeline.images.sandbox import IsolatedDecoder
-from pipeline.images.sandbox_processes import Report
+from pipeline.images.reader import ImageReader
 from pipeline.models import int8 as quantized
 from pipeline.models.model import resolve
 from pipeline.output.layout import Layout
 from pipeline.output.prediction_rows import PredictionRowBuilder
 from pipeline.preprocessing import Preprocessing
 from pipeline.stage_seconds import Seconds
-from pipeline.storage import data_uris
 from pipeline.storage.filesystems import Storage
-from pipeline.storage.uris import DATA_PATTERN, is_data, redacted
+from pipeline.storage.uris import redacted
 
 
 def read_pending(files: pa.Table, storage: Storage) -> Iterator[pa.Table]:
@@ -58,48 +49,17 @@ class Decoder:
 
     def __init__(self, config: RunConfig, steps: Preprocessing, run_id: str) -> None:
         self._metrics = metrics.DecoderMetrics(run_id)
-        self._bytes_column = config.manifest.columns.bytes or schema.BYTES  # null: no row carries bytes
-        self._fetch = Fetcher(Storage(config.storage), config.decode.max_bytes, config.fetch.patience_s)
-        self._decoder = IsolatedDecoder(steps, DecodeOptions.from_config(config.decode))
-        self.steps = steps
+        self._reader = ImageReader(config, steps)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Add the columns of `schema.DECODED` and `pixels` to `schema.PENDING` rows. Raises: ClusterError."""
-        self._fetch_s = 0.0
         with self._metrics.block():
-            found = self._decoded(rows)
-        decode_s, waited_s = self._metrics.worked_s - self._fetch_s, self._metrics.waited_s
-        return stage_seconds.attach(found, Seconds(fetch=self._fetch_s, decode=decode_s, decoder_waiting=waited_s))
-
-    def _decoded(self, rows: pa.Table) -> pa.Table:
-        fetched: list[tuple[str | None, int]] = []
-        reports, pixels = self._decoder.decode(self._files(rows, fetched), rows.num_rows)
-        tries = rows.column(schema.TRIES).to_pylist()
-        decoded = [
-            (*_facts(report, digest), (before or 0) + attempts)
-            for report, (digest, attempts), before in zip(reports, fetched, tries, strict=True)
-        ]
-        columns = zip(*decoded, strict=True) if decoded else [()] * len(schema.DECODED)
-        for field, column in zip(schema.DECODED, columns, strict=True):
-            rows = rows.append_column(field, pa.array(column, field.type))
-        rows = rows.set_column(
-            rows.column_names.index(schema.URI), schema.PENDING.field(schema.URI), _kept_uris(rows)
-        )
-        return rows.append_column(schema.PIXELS, pixels.to_column())
-
-    def _files(self, rows: pa.Table, fetched: list[tuple[str | None, int]]) -> Iterator[bytes | RowError]:
-        """Give the bytes of every row as they arrive; append their SHA-256 and attempts to `fetched`."""
-        size, asked_s = 0, time.monotonic()
-        for file in self._fetch(_requests(rows, self._bytes_column)):
-            self._fetch_s += time.monotonic() - asked_s
-            digest = None
-            if isinstance(file.data, bytes):
-                size += len(file.data)
-                digest = hashlib.sha256(file.data).hexdigest()
-            fetched.append((digest, file.attempts))
-            yield file.data
-            asked_s = time.monotonic()
-        self._metrics.fetched(size)
+            block = self._reader.read(rows)
+            found = block.table()
+        self._metrics.fetched(block.fetched_bytes)
+        decode_s, waited_s = self._metrics.worked_s - block.fetch_s, self._metrics.waited_s
+        seconds = Seconds(fetch=block.fetch_s, decode=decode_s, decoder_waiting=waited_s)
+        return stage_seconds.attach(found, seconds)
 
 
 class Predictor:
@@ -172,26 +132,3 @@ class Predictor:
             return self._engine.start(pixels[first:end])
 
         return MicroBatches(len(pixels), self._sizer, start, self._engine.in_flight)
-
-
-def _facts(report: Report | RowError, digest: str | None) -> tuple[Any, ...]:
-    """Return the values of `schema.DECODED` without the attempts."""
-    if isinstance(report, RowError):
-        return None, None, digest, [], report.stage.value, report.code.value, report.message
-    return report.width, report.height, digest, list(report.notes), None, None, None
-
-
-def _kept_uris(rows: pa.Table) -> pa.ChunkedArray:
-    """Return the URIs as the output keeps them: a data URI, which holds the image itself, becomes its hash."""
-    uris = rows.column(schema.URI)
-    if not pc.any(pc.match_substring_regex(uris, DATA_PATTERN)).as_py():
-        return uris
-    kept = [data_uris.hashed(uri) if is_data(uri) else uri for uri in uris.to_pylist()]
-    return pa.chunked_array([pa.array(kept, pa.string())])
-
-
-def _requests(rows: pa.Table, bytes_column: str) -> list[Request]:
-    names = (schema.URI, schema.OFFSET, schema.LENGTH, schema.CARRIED_IN, schema.ROW)
-    uri, offset, length, carried_in, row = (rows.column(name).to_pylist() for name in names)
-    columns = zip(uri, offset, length, carried_in, row, repeat(bytes_column, len(uri)), strict=True)
-    return [Request(*values) for values in columns]

@@ -2,6 +2,7 @@
 
 Read in this order:
 
+- `reader`: blocks of rows to the same rows with pixels or an error; fetch and decode together.
 - `fetch`: URIs to bytes. `pacing`: fewer requests to a store that throttles. `manifest_bytes`: images that the
   manifest itself holds.
 - `options`: limits and policies of decoding. `decode`: bytes to pixels. `resize`: pixels of any size to the

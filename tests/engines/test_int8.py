@@ -9,6 +9,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import AgreementError, EngineError, ModelError, SpaceError
 from pipeline.models import int8
 from pipeline.models.comparison import Limits
+from pipeline.models.model import resolve
 from pipeline.output.layout import Layout
 from pipeline.run import run
 from pipeline.storage.filesystems import Storage
@@ -16,7 +17,7 @@ from pipeline.verify import verify
 from tests.support import lakes
 
 pytestmark = pytest.mark.usefixtures("local_cluster")
-COUNT = calibration.IMAGES + 20
+COUNT = calibration.CALIBRATED + 20
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def test_the_first_run_makes_the_model_and_later_ones_use_it(finished: RunConfig
     output = finished.output.path
     made = int8.find(Layout(output).int8_model, Storage())
     assert made is not None
-    assert (made.images, made.cosine_mean > 0.997, made.top1 >= 0.9) == (calibration.IMAGES, True, True)
+    assert (made.images, made.cosine_mean > 0.997, made.top1 >= 0.9) == (calibration.CALIBRATED, True, True)
     lakes.folder_of_images(Path(finished.manifest.path[0]), 5, first=COUNT)
     assert run(finished).account.total.ok == 5
     assert int8.find(Layout(output).int8_model, Storage()) == made
@@ -73,7 +74,7 @@ def test_a_model_that_is_too_far_from_float32_is_not_stored(
     monkeypatch.setattr(calibration, "Limits", lambda: Limits(cosine_mean=0.9999999))
     files = tuple(sorted(map(str, Path(finished.output.path).glob("runs/*/pending/*.parquet"))))
     with pytest.raises(AgreementError, match=r"^The int8 model of .* is too far from float32: mean cosine 0\.99"):
-        calibration._made._function(finished, str(tmp_path), files)
+        calibration.make_int8._function(finished, str(tmp_path), files)
     assert int8.find(Layout(str(tmp_path)).int8_model, Storage()) is None
 
 
@@ -82,8 +83,28 @@ def test_too_few_images_are_refused(tmp_path: Path) -> None:
     rows = [dict.fromkeys(schema.PENDING.names) | {"image_id": path.name, "uri": str(path)} for path in paths]
     lakes.write_manifest(tmp_path / "pending.parquet", rows)
     settings = lakes.settings(tmp_path, lakes.tiny_vit(tmp_path / "model"), tmp_path / "out")
-    with pytest.raises(EngineError, match=r"^Precision int8 is calibrated on 300 images .* only 3 of this one's"):
-        calibration._made._function(settings, str(tmp_path / "out"), (str(tmp_path / "pending.parquet"),))
+    with pytest.raises(EngineError, match=r"^Precision int8 .* 300 images, .* 3 pending rows only 3 "):
+        calibration.make_int8._function(settings, str(tmp_path / "out"), (str(tmp_path / "pending.parquet"),))
+
+
+def test_rows_are_drawn_from_all_files_and_failed_ones_are_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "WANTED", 6)
+    paths = lakes.folder_of_images(tmp_path / "images", 40)
+    for path in paths[::2]:
+        path.write_bytes(b"no image")
+    for part in (0, 1):
+        rows = [dict.fromkeys(schema.PENDING.names) | {"image_id": p.name, "uri": str(p)} for p in paths[part::2]]
+        lakes.write_manifest(tmp_path / f"{part}.parquet", rows)
+    files = tuple(str(tmp_path / f"{part}.parquet") for part in (0, 1))
+    drawn = calibration.drawn(files, Storage())
+    assert sorted(drawn["image_id"].to_pylist()) == sorted(path.name for path in paths)
+    assert drawn == calibration.drawn(files, Storage())
+    settings = lakes.settings(tmp_path, lakes.tiny_vit(tmp_path / "model"), tmp_path / "out")
+    steps = resolve(settings.model, Storage()).preprocessing
+    images = calibration.decoded_images(settings, drawn, steps)
+    assert images.shape == (6, steps.height, steps.width, 3)
 
 
 def test_a_missing_or_invalid_description_is_refused(tmp_path: Path) -> None:
