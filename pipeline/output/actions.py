@@ -1,4 +1,4 @@
-"""What one commit does to the predictions table, as delta-rs takes it."""
+"""One commit to the predictions table, as actions of delta-rs."""
 
 import json
 import time
@@ -14,11 +14,11 @@ from pipeline.output.fragment import Fragment
 
 @dataclass(frozen=True)
 class Change:
-    """Files that become visible, and the paths of those that go, below the table.
+    """Files to add, and paths below the table of the files to remove.
 
-    With `columns` the table's columns change as well, and then every visible file goes: delta-rs writes a schema
-    only into a commit of the mode overwrite, which removes all files that its handle sees. With the mode append it
-    would leave a differing schema out of the commit without a word.
+    With `columns` the commit also changes the table's columns, and must remove every visible file: delta-rs writes
+    a schema only in the mode overwrite, which removes all files that its handle sees. In the mode append it
+    silently leaves a new schema out.
     """
 
     added: Sequence[Fragment] = ()
@@ -26,11 +26,11 @@ class Change:
     columns: Schema | None = None
 
     def fits(self, visible: Collection[str]) -> bool:
-        """Whether the table can be changed so while these are its visible files."""
+        """Tell whether the change applies to a table with these visible files."""
         return set(self.removed) <= set(visible) if self.columns is None else set(self.removed) == set(visible)
 
     def commit(self, handle: DeltaTable, properties: CommitProperties) -> None:
-        """Try to make it the handle's next version. Raises: what delta-rs raises."""
+        """Try to commit it as the next version of the handle. Raises: what delta-rs raises."""
         removed = () if self.columns is not None else self.removed
         handle.create_write_transaction(
             actions=[*map(_add, self.added), *map(_remove, removed)],

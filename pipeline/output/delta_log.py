@@ -1,4 +1,4 @@
-"""What one entry of a Delta log says: who wrote it, and which files it adds and removes. It reads no Parquet."""
+"""Entries of a Delta log: who wrote each, and which files it adds and removes. This module reads no Parquet."""
 
 import json
 from dataclasses import dataclass
@@ -14,8 +14,7 @@ APPLICATION = "lakelens"
 
 @dataclass(frozen=True)
 class LogEntry:
-    """One commit. `claimed` is the epoch that it carries, None for maintenance by others; paths are below the
-    table."""
+    """One commit. `epoch` is None for maintenance by other programs. Paths are relative to the table."""
 
     info: dict[str, Any]
     epoch: int | None
@@ -23,14 +22,14 @@ class LogEntry:
     removed: tuple[str, ...]
 
     def successors(self) -> dict[str, tuple[str, ...]]:
-        """For every removed file, those in the same folder that were added: its rows are in them, if anywhere."""
+        """Map each removed file to the added files in its folder: only these can hold its rows now."""
         return {
             path: tuple(other for other in self.added if _folder(other) == _folder(path)) for path in self.removed
         }
 
 
 def read(layout: Layout, version: int, storage: Storage) -> LogEntry | None:
-    """A version's entry; None if there is none, or none any more. Raises: StorageError."""
+    """Read the entry of a version. Return None if it does not exist yet or has expired. Raises: StorageError."""
     data = storage.read(layout.log_entry(version))
     if data is None:
         return None

@@ -1,4 +1,4 @@
-"""JSON documents of an output: each has a model, and is parsed in one place."""
+"""JSON documents of an output. Each has a model."""
 
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ from pipeline.errors import StorageError
 
 
 class Document(BaseModel):
-    """A JSON object. Keys that a newer version has written are kept."""
+    """A JSON object. Keys from a newer LakeLens are kept."""
 
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
 
@@ -17,10 +17,7 @@ D = TypeVar("D", bound=Document)
 
 
 def parsed(model: type[D], data: bytes, uri: str, advice: str = "") -> D:
-    """A document of a model.
-
-    Raises: StorageError, which names the file and the first thing that is wrong, and ends with the advice.
-    """
+    """Parse a document. Raises: StorageError, which names the file and the first problem, and adds the advice."""
     try:
         return model.model_validate_json(data)
     except ValidationError as error:

@@ -1,7 +1,9 @@
 """One Parquet output file, and what the tasks that write files tell the driver."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline import schema
 from pipeline.stage_seconds import Seconds
 
 
@@ -14,6 +16,12 @@ class Fragment:
     outcome: str
     rows: int
     size: int
+
+
+def row_counts(fragments: Sequence[Fragment]) -> dict[str, int]:
+    """Count all rows and the failed rows, for the log."""
+    failed = sum(fragment.rows for fragment in fragments if fragment.outcome == schema.FAILED)
+    return {"rows": sum(fragment.rows for fragment in fragments), "failed": failed}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from pipeline.errors import TableError, first_line
 from pipeline.output import heartbeat, orphans, space
 from pipeline.output.layout import PENDING, Layout
 from pipeline.output.prediction_rows import ROW_GROUP_ROWS
-from pipeline.output.table import Predictions, paths
+from pipeline.output.table import Predictions
+from pipeline.output.visible_files import paths
 from pipeline.storage.filesystems import Storage, failure
 from pipeline.storage.uris import join
 

@@ -1,19 +1,18 @@
-"""Files below a table that its newest log does not name: found, and deleted where no one can commit them any
-more."""
+"""Orphaned files: files below a table that its newest log does not name, and that nobody can commit any more."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from pipeline.errors import TableError
 from pipeline.output.layout import DELTA_LOG, epoch_of
-from pipeline.output.table import Predictions, paths
+from pipeline.output.table import Predictions
+from pipeline.output.visible_files import paths
 from pipeline.storage.filesystems import failure, modified
 
 
 @dataclass(frozen=True)
 class UnreferencedFile:
-    """A file that no reader sees: its path below the table, its size in bytes, and when it was written, if
-    known."""
+    """A file that no reader sees: its path below the table, its size in bytes, when it was written, if known."""
 
     path: str
     size: int
@@ -21,25 +20,27 @@ class UnreferencedFile:
 
     @property
     def epoch(self) -> int | None:
-        """The epoch that its name tells; None if no run wrote it."""
+        """The epoch in its name; None if no run wrote it."""
         return epoch_of(self.path)
 
 
 def unreferenced_files(table: Predictions) -> list[UnreferencedFile]:
-    """All of them. Raises: TableError if a file that the log names is missing, StorageError."""
-    for _ in range(2):  # maintenance may delete a file after the log was read
+    """Return all of them. Raises: TableError if a file that the log names is missing, StorageError."""
+    for _ in range(2):  # maintenance may delete a file between the reading of the log and the listing
         named, found = _named_and_found(table)
         if named <= found.keys():
             return [file for path, file in found.items() if path not in named]
     missing = min(named - found.keys())
-    raise TableError(f"The table {table.uri} names {missing}, which is not there; nothing was deleted.")
+    raise TableError(
+        f"The log of {table.uri} names {missing}, which does not exist. Nothing was deleted; restore the file."
+    )
 
 
 def find(table: Predictions, epochs: range, strays_before: datetime | None = None) -> list[UnreferencedFile]:
-    """Those of these epochs, and those without one that were visible once: compaction's, whose rows have moved on.
+    """Return the orphans of these epochs, and files without an epoch whose rows a compaction has moved.
 
-    Others without one may be about to be committed: only those written before a time are taken, if one is given.
-    Raises: StorageError, TableError.
+    A compaction may still commit other files without an epoch. They count only if they were written before
+    `strays_before`. Raises: StorageError, TableError.
     """
     found = unreferenced_files(table)
     foreign = any(file.epoch is None for file in found)
@@ -55,9 +56,9 @@ def find(table: Predictions, epochs: range, strays_before: datetime | None = Non
 
 
 def delete(table: Predictions, epochs: range) -> int:
-    """Delete them; returns how many they were.
+    """Delete the orphans of these epochs, and return their number.
 
-    Call it only for epochs whose writers have stopped or can no longer commit. Raises: StorageError, TableError.
+    The writers of these epochs must have stopped or be unable to commit. Raises: StorageError, TableError.
     """
     orphans = [table.layout.fragment(file.path) for file in find(table, epochs)]
     table.storage.delete_all(orphans)
@@ -65,7 +66,7 @@ def delete(table: Predictions, epochs: range) -> int:
 
 
 def _named_and_found(table: Predictions) -> tuple[set[str], dict[str, UnreferencedFile]]:
-    """The files that the newest log names, and then those that are there."""
+    """Return the files that the newest log names, and the files that exist."""
     fs, root = table.storage.filesystem(table.uri)
     try:
         named, infos = set(paths(table.newest())), fs.find(root, detail=True)

@@ -17,7 +17,8 @@ from pipeline import columns as column_names, schema
 from pipeline.errors import ConfigError, TableError, first_line
 from pipeline.output import column_types
 from pipeline.output.layout import Layout
-from pipeline.output.table import Predictions, VisibleFile
+from pipeline.output.table import Predictions
+from pipeline.output.visible_files import VisibleFile
 from pipeline.storage import sql
 from pipeline.storage.filesystems import Storage
 

@@ -161,7 +161,7 @@ def test_commits_follow_one_another_on_one_table(out: str) -> None:
 def test_an_overtaken_run_cannot_commit_and_is_told_by_whom(out: str) -> None:
     found, epoch = claimed(out)
     assert opened(out).claim("newer-run", []) == epoch + 1
-    with pytest.raises(OvertakenError, match=r"The run newer-run has taken over .*; this run stops") as caught:
+    with pytest.raises(OvertakenError, match=r"newer-run has taken over") as caught:
         found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
     assert caught.value.exit_code == 3
     assert ids(out) == []
@@ -305,7 +305,7 @@ def test_a_file_of_the_log_that_is_missing_keeps_everything_else(out: str) -> No
     named, orphan = write_fragment(out, "a", ["1"], epoch), write_fragment(out, "a", ["2"], epoch)
     found.commit([named], "one", epoch)
     Path(out, PREDICTIONS, named.path).unlink()
-    with pytest.raises(TableError, match=r"names dataset=a/.*, which is not there; nothing was deleted\.$"):
+    with pytest.raises(TableError, match=r"names dataset=a/.*Nothing was deleted"):
         orphans.delete(found, range(epoch + 1))
     assert Path(out, PREDICTIONS, orphan.path).exists()
 
@@ -355,7 +355,7 @@ def test_rows_that_maintenance_has_moved_are_found_again(out: str) -> None:
     table.commit(olds, "one", epoch)
     compacted = write_fragment(out, "100% a/b", ["1", "2"], epoch)
     opened(out).commit([], "maintenance", epoch, {olds[0].path: compacted, olds[1].path: None})
-    with pytest.raises(MovedError, match=r"changed by maintenance"):
+    with pytest.raises(MovedError, match=r"Maintenance has replaced files"):
         table.commit([write_fragment(out, "x", ["1"], epoch)], "one", epoch, {olds[0].path: None})
     assert ids(out) == ["1", "2"]
     assert [table.holders(old.path) for old in olds] == [[compacted.path]] * 2
