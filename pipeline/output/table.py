@@ -284,13 +284,15 @@ class Predictions:
     def _allow_timestamps(self, run_id: str) -> None:
         """Enable timestamps without a time zone, which are an optional feature of Delta tables.
 
-        Raises: MovedError if the table moved meanwhile.
+        Raises: MovedError if the table moved meanwhile, otherwise TableError; StorageError.
         """
         properties = CommitProperties(custom_metadata={"run_id": run_id}, max_commit_retries=0)
         feature = TableFeatures.TimestampWithoutTimezone
         try:
             self._handle.alter.add_feature(feature, True, commit_properties=properties)
         except (DeltaError, OSError) as error:
+            if self.is_newest():
+                raise _table_error(self.uri, error) from error
             raise MovedError(f"Maintenance has changed {self.uri} meanwhile; run again.") from error
 
 

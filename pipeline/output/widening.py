@@ -227,9 +227,9 @@ def _require_fit(table: Predictions, changes: Changes) -> None:
             raise TableError(f"Cannot read {table.uri}: {first_line(error)}.") from error
     for name, example in found.items():
         target = column_types.type_name(changes[name][1])
+        advice = "leave it" if changes[name][1] == column_types.TEXT else "widen it to text, or leave it"
         raise TableError(
-            f"--widen {name}={target}: the column holds {example}, which {target} cannot hold exactly; widen it "
-            "to text, or leave it."
+            f"--widen {name}={target}: the column holds {example}, which {target} cannot hold exactly; {advice}."
         )
 
 

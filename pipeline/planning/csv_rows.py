@@ -1,15 +1,13 @@
-"""CSV after RFC 4180 -> rows of text. The header line tells the separator, not a sample of the rows.
+"""CSV (RFC 4180) to rows of text. The separator comes from the header line, not from a sample of rows.
 
-Python's strict reader decides what a row is: it notices a quote that is never closed, which swallows all rows
-after it elsewhere. Where a block of lines has no quotes at all there is nothing to decide, and pyarrow reads it,
-ten times as fast.
+Python's strict reader decides where a row ends: it reports a quote that is never closed, where other readers lose
+all rows after it. A block of lines without quotes needs no decision, and pyarrow reads it ten times as fast.
 """
 
 import csv
 import io
 import itertools
 import re
-import sys
 from collections.abc import Collection, Iterator
 from typing import TextIO
 
@@ -19,21 +17,23 @@ import pyarrow.csv
 from pipeline.planning.text import BLOCK_CHARS, Rows, TextError
 
 SEPARATORS = ",;\t|"
+VALUE_CHARS = 1 << 28
+"""Longest value that is read, so that a quote that is never closed cannot fill the memory."""
 _NO_SEPARATOR, _UNUSED = "\0", "\x1f"
-"""For a list of one column: a character that no file name has, and one that pyarrow takes."""
+"""Separators for a list of one column: a character that no file name has, and one that pyarrow accepts."""
 _QUOTED = re.compile(r'"(?:[^"]|"")*"?')
 
 
 def rows(text: TextIO, wanted: Collection[str]) -> Iterator[Rows]:
-    """The rows of a CSV file in batches, the first of which is empty; blank lines are no rows.
+    """Yield the rows of a CSV file in batches, the first of which is empty. Blank lines are not rows.
 
-    Of several separators that the header line could have, the one counts that gives most of the `wanted` columns,
-    which are in lower case. Raises: TextError.
+    The separator is the one that splits the header line into most of the `wanted` columns, which are in lower
+    case. Raises: TextError.
     """
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(VALUE_CHARS)
     names, separator, line = _header(text, wanted)
     yield Rows({name: [] for name in names}, [])
-    while block := text.read(BLOCK_CHARS) + text.readline():
+    while block := _block(text, line):
         found = _plain(block, names, separator)
         if found is not None:
             yield Rows(found, range(line, line + len(found[names[0]])))
@@ -44,11 +44,22 @@ def rows(text: TextIO, wanted: Collection[str]) -> Iterator[Rows]:
             line += lines
 
 
+def _block(text: TextIO, line: int) -> str:
+    """Return the next characters up to a line end; `line` is the number of the first line. Raises: TextError."""
+    block, rest = text.read(BLOCK_CHARS), text.readline(VALUE_CHARS)
+    if len(rest) == VALUE_CHARS and rest[-1] not in "\r\n":
+        raise TextError(line + block.count("\n"), _TOO_LONG.format(VALUE_CHARS))
+    return block + rest
+
+
+_TOO_LONG = "a value in it is longer than {:,} characters; is a closing quote or a line end missing?"
+
+
 def _header(text: TextIO, wanted: Collection[str]) -> tuple[list[str], str, int]:
-    """The columns' names, the separator, and the number of the next line. Raises: TextError."""
+    """Return the columns' names, the separator, and the number of the next line. Raises: TextError."""
     first, line = _first_line(text)
     separator = _separator(first, wanted)
-    if re.fullmatch(r"(?i)sep=.[\r\n]*", first):  # as Excel tells it
+    if re.fullmatch(r"(?i)sep=.[\r\n]*", first):  # Excel writes the separator so
         separator = first[4]
         first, further = _first_line(text)
         line += further
@@ -60,7 +71,7 @@ def _header(text: TextIO, wanted: Collection[str]) -> tuple[list[str], str, int]
 
 
 def _plain(block: str, names: list[str], separator: str) -> dict[str, pa.Array] | None:
-    """The columns of a block of whole lines; None where there is more in it than separators and line ends."""
+    """Return the columns of a block of whole lines; None if only the strict reader can tell its rows."""
     blank = block[0] in "\r\n" or "\n\n" in block or "\n\r\n" in block
     special = any(char in block for char in ('"', _UNUSED, _NO_SEPARATOR)) or block[0] == "\ufeff"
     if blank or special or block.count("\r") != block.count("\r\n") or not separator.isascii():
@@ -84,8 +95,10 @@ def _plain(block: str, names: list[str], separator: str) -> dict[str, pa.Array] 
 
 
 def _strict(block: str, text: TextIO, names: list[str], separator: str, line: int) -> tuple[Rows, int]:
-    """The rows of a block that begins at a line, and of what follows if its last row goes on there; and how many
-    lines they take. Raises: TextError."""
+    """Return the rows of a block, and the number of lines that they take; the last row may go on behind the block.
+
+    `line` is the number of the block's first line. Raises: TextError.
+    """
     own = list(io.StringIO(block, newline=""))
     reader = csv.reader(itertools.chain(own, text), delimiter=separator, strict=True)
     values, lines, begun = list[list[str]](), list[int](), 0
@@ -106,11 +119,11 @@ def _strict(block: str, text: TextIO, names: list[str], separator: str, line: in
 
 
 def _first_line(text: TextIO) -> tuple[str, int]:
-    """The first line that is not blank, and its number. Raises: TextError."""
+    """Return the first line that is not blank, and its number. Raises: TextError."""
     for number, line in enumerate(text, 1):
         if line.strip():
             return line, number
-    raise TextError(1, "there is no header line")
+    raise TextError(1, "there is no header line; name the columns there, as in uri,dataset")
 
 
 def _separator(header: str, wanted: Collection[str]) -> str:
@@ -123,9 +136,9 @@ def _separator(header: str, wanted: Collection[str]) -> str:
 
 
 def _names(header: list[str], wanted: Collection[str], line: int) -> list[str]:
-    """The columns' names: blanks around them do not count, and none is there twice, whatever its letter case.
+    """Return the columns' names without blanks around them, each of them unique whatever its letter case.
 
-    `wanted` is in lower case. Raises: TextError for a wanted name that is there twice.
+    `wanted` is in lower case. Raises: TextError for a wanted name that appears twice.
     """
     names: list[str] = []
     for number, cell in enumerate(header):
@@ -152,4 +165,6 @@ def _reason(said: str) -> str:
         return "the quote that opens in it is never closed"
     if "expected after" in said:
         return 'text follows a closing quote; write a quote inside a quoted value twice ("")'
+    if "field larger than" in said:
+        return _TOO_LONG.format(VALUE_CHARS)
     return said

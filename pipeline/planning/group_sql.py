@@ -8,8 +8,21 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.column_names import CARRIED_IN, LENGTH, OFFSET, ORDINAL, ROW, SELECTED, SOURCE, UNREADABLE, VERSION
-from pipeline.planning.manifest_files import KEYS, ManifestFile, ManifestFiles, is_binary
+from pipeline.column_names import (
+    CARRIED_IN,
+    DATASET,
+    IMAGE_ID,
+    LENGTH,
+    OFFSET,
+    ORDINAL,
+    ROW,
+    SELECTED,
+    SOURCE,
+    UNREADABLE,
+    VERSION,
+)
+from pipeline.planning.manifest_file import ManifestFile, is_binary
+from pipeline.planning.manifest_files import KEYS, ManifestFiles
 from pipeline.planning.parquet_copy import EXACT
 from pipeline.planning.row_sql import RAW
 from pipeline.schema import ROW_BITS
@@ -35,7 +48,7 @@ class Group:
 
     def table(self) -> str:
         """Return SQL for the rows with their own columns, `SOURCE`, `ORDINAL` and `UNREADABLE`."""
-        return self._parquet_table() if self.first.rewritten is None else self._rewritten_table()
+        return self._parquet_table() if self.first.copy is None else self._copied_table()
 
     def raw_rows(self, kept: Mapping[str, str]) -> str:
         """Return a SELECT of the raw columns and the kept ones, which get the types of `kept`."""
@@ -53,8 +66,8 @@ class Group:
         values = ", ".join(f"{value} AS {quoted(name)}" for name, value in columns.items())
         return f"SELECT {SOURCE}, {ORDINAL}, {values} FROM {self.table()}"
 
-    def _rewritten_table(self) -> str:
-        paths = [path for file in self.files if file.rewritten is not None for path in file.rewritten.files]
+    def _copied_table(self) -> str:
+        paths = [path for file in self.files if file.copy is not None for path in file.copy.files]
         return f"""(
             SELECT *{self._columns_of_others()}
             FROM read_parquet({sql.files(paths)}, hive_partitioning = false, union_by_name = true)
@@ -95,6 +108,8 @@ class Group:
             return f"CAST(to_json({value}) AS VARCHAR)"
         if is_binary(kind):
             return f"TRY(decode({value}))"
+        if self.first.is_in_json(path) and self.manifest.id_format > 1 and key in (IMAGE_ID, DATASET, VERSION):
+            return _text_of_json(value, self.first.sql_of_json_type(path))
         if pa.types.is_floating(kind) and (self.manifest.id_format > 1 or key in (OFFSET, LENGTH)):
             return _text_of_float(value)
         return f"CAST({value} AS VARCHAR)"
@@ -132,6 +147,16 @@ def _text_of_float(value: str) -> str:
             WHEN {value} = trunc({value}) AND abs({value}) < {EXACT:.0f}
                 THEN CAST(CAST({value} AS BIGINT) AS VARCHAR)
             ELSE CAST({value} AS VARCHAR) END
+    """
+
+
+def _text_of_json(value: str, json_type: str) -> str:
+    """Return SQL for a value in a JSON object as text: a whole floating-point number without its point."""
+    number = f"TRY_CAST({value} AS DOUBLE)"
+    return f"""
+        CASE WHEN {json_type} = 'DOUBLE' AND {number} = trunc({number}) AND abs({number}) < {EXACT:.0f}
+                THEN CAST(CAST({number} AS BIGINT) AS VARCHAR)
+            ELSE {value} END
     """
 
 

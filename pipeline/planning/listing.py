@@ -92,10 +92,19 @@ def _nothing(prefixes: Sequence[str], listing: Listing) -> str:
     where = ", ".join(map(named, prefixes))
     left_out = f" ({listing.left_out_line})" if listing.left_out_line else ""
     if not listing.unlisted:
-        return f"There are no images below {where}{left_out}."
+        return f"There are no images below {where}{left_out}.{_manifest_hint(prefixes[0], listing)}"
     more = len(listing.unlisted) - 1 + listing.unlisted_more
     others = f" {more:,} more could not be listed." if more else ""
     return f"{listing.unlisted[0]}{others} There are no other images below {where}{left_out}."
+
+
+def _manifest_hint(prefix: str, listing: Listing) -> str:
+    """Return how to read the files of a folder as manifests, if there are some."""
+    suffix = next((kind for kind in (".parquet", ".csv", ".jsonl") if kind in listing.left_out), None)
+    if suffix is None:
+        return ""
+    pattern = named(f"{prefix.rstrip('/')}/*{suffix}")
+    return f" If the {suffix} files are manifests, set manifest.path to {pattern} instead."
 
 
 class _Endings:
@@ -134,8 +143,18 @@ class _Lake:
         if walk.is_folder(self._fs, self._root):
             return walk.files(self._fs, self._root, self._tally)
         if not self._root.lower().endswith(shards.SUFFIX) or not self._fs.isfile(self._root):
-            raise ManifestError(_unfit(self._prefix))
+            raise ManifestError(self._unfit())
         return iter([walk.one(self._fs, self._root)])
+
+    def _unfit(self) -> str:
+        """Say why the prefix cannot be listed."""
+        try:
+            self._fs.info(self._root)
+        except FileNotFoundError:
+            return f"{named(self._prefix)} does not exist; check the path."
+        if self._root.lower().endswith(shards.COMPRESSED):
+            return f"{named(self._prefix)} is a compressed archive: {shards.UNPACK}."
+        return f"{named(self._prefix)} is a file, but not a {shards.SUFFIX} shard; give the folder that holds it."
 
     def _of(self, file: walk.File, dataset: str) -> Iterator[dict[str, Any]]:
         """The rows of one file: of a shard, its members."""
@@ -220,12 +239,6 @@ class _Lake:
 
 def _is_any_hidden(name: str) -> bool:
     return any(map(is_hidden, name.split("/")))
-
-
-def _unfit(prefix: str) -> str:
-    if prefix.lower().endswith(shards.COMPRESSED):
-        return f"{named(prefix)} is a compressed archive: {shards.UNPACK}."
-    return f"{named(prefix)} is not a folder or prefix that can be listed, nor a {shards.SUFFIX} shard."
 
 
 def _component(names: list[str], index: int | None) -> str | None:

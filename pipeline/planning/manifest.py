@@ -17,7 +17,8 @@ from pipeline.config import ManifestConfig
 from pipeline.errors import ManifestError
 from pipeline.planning.listing import uri_of, write_listing
 from pipeline.planning.listing_report import Listing, merged
-from pipeline.planning.manifest_files import ManifestFiles, Source
+from pipeline.planning.manifest_file import Source
+from pipeline.planning.manifest_files import ManifestFiles
 from pipeline.planning.relation import relation
 from pipeline.storage import sql
 from pipeline.storage.filesystems import Storage, failure
@@ -63,7 +64,7 @@ def create_input(
     connection.execute("SET TimeZone = 'UTC'")  # the only time zone of Delta
     found = sources(config, storage, scratch)
     files = ManifestFiles(found, config, storage, scratch, where=where, id_format=id_format, check_text=check_text)
-    sql.register_stores(connection, [file.source.uri for file in files.files if file.rewritten is None], storage)
+    sql.register_stores(connection, [file.source.uri for file in files.files if file.copy is None], storage)
     relation(files, connection).create_view("input", replace=True)
     return InputReport(merged(source.listing for source in found), tuple(files.notes))
 

@@ -1,8 +1,7 @@
-"""Manifest files that DuckDB cannot read as they are -> Parquet files in a scratch folder.
+"""Copy manifest files that DuckDB cannot read as they are to Parquet files in a scratch folder.
 
-CSV and JSON lines become columns of text. Parquet files come here that use a name DuckDB keeps for itself, that
-are behind a URL, or whose text is not UTF-8; the images in them stay where they are. It does not know what the
-columns mean.
+CSV and JSON lines become columns of text. A Parquet file is copied if it uses a column name of DuckDB's, is
+behind a URL, or has text that is not UTF-8; images in it are not copied. It does not know what the columns mean.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -23,20 +22,22 @@ from pipeline.storage.filesystems import Storage, failure
 from pipeline.storage.uris import redacted
 
 LINES_NAMED = 20
-"""Values of one column of a file whose lines are named; further ones are only counted."""
+"""Values of one column of a file that are named with their line; further ones are only counted."""
+BATCH_BYTES = 1 << 26
+"""Bytes of Parquet columns that are in memory at once, about."""
 EXACT = 2.0**53
-"""Up to here every whole number is a float, too."""
+"""Up to here every whole number is also a floating-point number."""
 
 Place = Callable[[int], str]
-"""Where row i of a batch is in its file."""
+"""Map the index of a row in its batch to its place in the file, such as `line 7`."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestedColumns:
     """The columns that a run asks for, in lower case: `names`, or `every` one.
 
     A row is invalid if the value of one of its `keys` is not UTF-8; in other columns such a value becomes null. In
-    `ids` a whole number that is written as a float, 7.0, becomes its integer's text.
+    `ids`, a whole number that is written as 7.0 becomes the text 7.
     """
 
     names: Collection[str] = ()
@@ -46,12 +47,11 @@ class Wanted:
 
 
 @dataclass
-class Rewritten:
-    """Parquet files that hold the rows of one manifest file, in order.
+class ParquetCopy:
+    """Parquet files with the rows of one manifest file, in order.
 
-    They have the columns of `schema`, and three more: `schema.SOURCE`, `schema.ORDINAL` and `schema.UNREADABLE`.
-    `nulled` has, for each column that is asked for and is no key, how many of its values are not UTF-8, and where
-    the first one is.
+    They have the columns of `schema`, and `SOURCE`, `ORDINAL` and `UNREADABLE`. `nulled` has the requested columns
+    with values that are not UTF-8, except keys: the number of these values, and the place of the first one.
     """
 
     files: list[str] = field(default_factory=list)
@@ -60,21 +60,20 @@ class Rewritten:
     nulled: dict[str, tuple[int, str]] = field(default_factory=dict)
 
 
-class Writer:
-    """Writes the rows of one manifest file, the `number`th, below a folder.
+class CopyWriter:
+    """Writes the rows of one manifest file below a folder; `number` is the file's position in the manifest.
 
-    It starts another Parquet file where a column appears.
-
-    JSON lines may show a column late: the files before it lack it, and DuckDB reads nulls there.
+    JSON lines may introduce a column late. There the writer starts another Parquet file; DuckDB reads nulls from
+    the files that lack the column.
     """
 
-    def __init__(self, uri: str, number: int, folder: Path, wanted: Wanted) -> None:
-        self.uri, self.wanted, self.done = uri, wanted, Rewritten()
+    def __init__(self, uri: str, number: int, folder: Path, requested: RequestedColumns) -> None:
+        self.uri, self.requested, self.done = uri, requested, ParquetCopy()
         self._number, self._folder = number, folder
         self._file: pq.ParquetWriter | None = None
         self._named: dict[str, int] = {}
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "CopyWriter":
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -82,7 +81,7 @@ class Writer:
             self._file.close()
 
     def write(self, rows: pa.Table, size: int, unchecked: Collection[str], place: Place) -> None:
-        """Write `size` rows. `unchecked` are binary columns that are to be text, and structs with text in them.
+        """Write `size` rows. `unchecked` are binary columns that must become text, and structs with text in them.
 
         Raises: StorageError.
         """
@@ -95,10 +94,10 @@ class Writer:
         self._append(rows, size, [invalid.get(row) for row in range(size)] if invalid else None)
 
     def _note(self, name: str, bad: list[int], place: Place, invalid: dict[int, str]) -> None:
-        """Remember the values of a column that are not UTF-8."""
-        if not bad or not (self.wanted.every or name.casefold() in self.wanted.names):
+        """Record the values of a column that are not UTF-8, in `invalid` by row if the column is a key."""
+        if not bad or not (self.requested.every or name.casefold() in self.requested.names):
             return
-        if name.casefold() not in self.wanted.keys:
+        if name.casefold() not in self.requested.keys:
             values, first = self.done.nulled.get(name, (0, place(bad[0])))
             self.done.nulled[name] = (values + len(bad), first)
             return
@@ -141,33 +140,48 @@ class Writer:
         self.done.schema = schema
 
 
-def csv(writer: Writer, storage: Storage) -> Rewritten:
-    """Rewrite a CSV file. Raises: ManifestError that names the line, StorageError."""
+def csv(writer: CopyWriter, storage: Storage) -> ParquetCopy:
+    """Copy a CSV file. Raises: ManifestError that names the line, StorageError."""
     with writer, text.opened(writer.uri, storage, newline="") as lines:
-        for batch in csv_rows.rows(lines, writer.wanted.names):
-            writer.write(*_textual(batch, writer.wanted))
+        for batch in csv_rows.rows(lines, writer.requested.names):
+            writer.write(*_textual(batch, writer.requested))
     return writer.done
 
 
-def json_lines(writer: Writer, storage: Storage) -> Rewritten:
-    """Rewrite a JSON lines file. Raises: ManifestError that names the line, StorageError."""
+def json_lines(writer: CopyWriter, storage: Storage) -> ParquetCopy:
+    """Copy a JSON lines file. Raises: ManifestError that names the line, StorageError."""
     with writer, text.opened(writer.uri, storage, newline="\n") as lines:
-        for batch in json_rows.rows(lines, writer.wanted.names):
-            writer.write(*_textual(batch, writer.wanted))
+        for batch in json_rows.rows(lines, writer.requested.names):
+            writer.write(*_textual(batch, writer.requested))
     return writer.done
 
 
-def parquet(writer: Writer, storage: Storage, left_out: Collection[str]) -> Rewritten:
-    """Rewrite a Parquet file but for some columns. Raises: ManifestError, StorageError."""
+def parquet(writer: CopyWriter, storage: Storage, left_out: Collection[str]) -> ParquetCopy:
+    """Copy a Parquet file without some columns. Raises: ManifestError, StorageError."""
     with writer, parquet_file(writer.uri, storage) as file:
         every = file.schema_arrow.names
         names = [name for name in every if name not in left_out and every.count(name) == 1]
         schema = pa.schema([file.schema_arrow.field(name) for name in names])
         empty = pa.RecordBatch.from_pylist([], schema=schema)
-        for batch in chain([empty], file.iter_batches(BATCH_ROWS, columns=names)):
+        for batch in chain([empty], file.iter_batches(_batch_rows(file.metadata, names), columns=names)):
             rows = pa.Table.from_batches([batch])
             writer.write(*_unchecked(rows, batch.num_rows, writer.done.rows))
     return writer.done
+
+
+def _batch_rows(metadata: pq.FileMetaData, names: Collection[str]) -> int:
+    """Return how many rows of these columns take about `BATCH_BYTES`: between 1 and `BATCH_ROWS`."""
+    widest = 1.0  # bytes of a row, in the row group with the longest ones
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        chunks = map(group.column, range(group.num_columns))
+        size = sum(
+            chunk.total_uncompressed_size
+            for chunk in chunks
+            if f"{chunk.path_in_schema}.".startswith(tuple(f"{name}." for name in names))
+        )
+        widest = max(widest, size / max(group.num_rows, 1))
+    return max(1, min(BATCH_ROWS, int(BATCH_BYTES / widest)))
 
 
 @contextmanager
@@ -185,14 +199,14 @@ def parquet_file(uri: str, storage: Storage) -> Iterator[pq.ParquetFile]:
         raise failure(error, uri) from error
 
 
-def _textual(batch: Rows, wanted: Wanted) -> tuple[pa.Table, int, Collection[str], Place]:
-    """Rows of text as columns of text, or of bytes where it is not UTF-8."""
+def _textual(batch: Rows, requested: RequestedColumns) -> tuple[pa.Table, int, Collection[str], Place]:
+    """Return columns of text, or of bytes where a value is not UTF-8: the arguments of `CopyWriter.write`."""
     columns, unchecked = {}, []
     for name, values in batch.columns.items():
         if isinstance(values, pa.Array):
             columns[name] = values
             continue
-        texts = _without_points(values) if name.casefold() in wanted.ids else values
+        texts = _without_points(values) if name.casefold() in requested.ids else values
         try:
             columns[name] = pa.array(texts, pa.string())
         except UnicodeEncodeError:
@@ -203,7 +217,7 @@ def _textual(batch: Rows, wanted: Wanted) -> tuple[pa.Table, int, Collection[str
 
 
 def _without_points(values: list[str | None]) -> list[str | None]:
-    """7.0, as pandas writes the whole numbers of a column in which one is missing, is 7."""
+    """Map 7.0 to 7: pandas writes whole numbers so if one is missing in the column."""
     return [
         str(int(float(value))) if isinstance(value, json_rows.Decimal) and _is_whole(float(value)) else value
         for value in values
@@ -215,7 +229,7 @@ def _is_whole(number: float) -> bool:
 
 
 def _unchecked(rows: pa.Table, size: int, first: int) -> tuple[pa.Table, int, Collection[str], Place]:
-    """Rows of a Parquet file with their text as bytes: it may be anything."""
+    """Return Parquet rows with their text as unchecked bytes: the arguments of `CopyWriter.write`."""
     unchecked = []
     for index, name in enumerate(rows.column_names):
         column = rows.column(index)
@@ -233,7 +247,7 @@ def _unchecked(rows: pa.Table, size: int, first: int) -> tuple[pa.Table, int, Co
 
 
 def _checked(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
-    """Bytes as text, and the rows in which they are not UTF-8, which are null. Likewise the text in structs."""
+    """Return bytes as text, and the rows whose bytes are not UTF-8 and become null. Structs are checked inside."""
     array = column.combine_chunks()
     array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
     bad: set[int] = set()

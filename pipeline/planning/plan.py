@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pipeline import schema
 from pipeline.column_names import ORDINAL, PROBLEM, REPLACES, SELECTED
 from pipeline.config import ManifestConfig, PlanningConfig
-from pipeline.errors import ConfigError, ManifestError, MovedError, TableError, first_line
+from pipeline.errors import ConfigError, ManifestError, MovedError, StorageError, TableError, first_line
 from pipeline.output import column_types, space
 from pipeline.output.table import Predictions
 from pipeline.planning import difference, manifest, relation
@@ -28,7 +28,11 @@ from pipeline.storage.filesystems import Storage, failure
 from pipeline.storage.uris import join
 
 PENDING_FILE_ROWS = 262_144
-"""Rows of one pending file, and of what is in memory while it is written: some tens of MB."""
+"""Rows of one pending file, which are in memory while it is written: some tens of MB."""
+PENDING_FILE_BYTES = 1 << 28
+"""Or fewer rows, if they have so many bytes: a data: URI holds a whole image."""
+PENDING_BATCH_ROWS = 2_048
+"""Rows that DuckDB returns at once."""
 PENDING_GROUP_ROWS = 65_536
 """Rows of one row group: what one read task takes."""
 
@@ -99,8 +103,15 @@ class Plan:
         rows = self._connection.sql(
             f"SELECT {names} FROM pending ORDER BY dataset, {REPLACES}, {ORDINAL} LIMIT {self.pending}"
         )
-        for batch in rows.to_arrow_reader(PENDING_FILE_ROWS):
-            yield pa.Table.from_batches([batch]).cast(columns)
+        batches, count, size = list[pa.RecordBatch](), 0, 0
+        for batch in rows.to_arrow_reader(PENDING_BATCH_ROWS):
+            batches.append(batch)
+            count, size = count + batch.num_rows, size + batch.nbytes
+            if count >= PENDING_FILE_ROWS or size >= PENDING_FILE_BYTES:
+                yield pa.Table.from_batches(batches).cast(columns)
+                batches, count, size = [], 0, 0
+        if count:
+            yield pa.Table.from_batches(batches).cast(columns)
 
 
 @contextmanager
@@ -128,6 +139,11 @@ def open_plan(
             planner = _Planner(connection, config, storage, table, selection, scratch, id_format)
             yield manifest.retry_with_text_checks(planner.plan)
     except duckdb.OutOfMemoryException as error:
+        if "max_temp_directory_size" in str(error):  # DuckDB spills up to the free space that it finds at first
+            raise StorageError(
+                "Planning needs more space in the temporary folder than there is. Set TMPDIR to a folder on a "
+                f"larger disk, or raise planning.memory_gb, which is {limits.memory_gb:g}."
+            ) from error
         raise ConfigError(
             f"Planning needs more memory than planning.memory_gb = {limits.memory_gb:g}; raise it."
         ) from error

@@ -57,8 +57,12 @@ def _require_fit(connection: duckdb.DuckDBPyConnection, group: Group, where: str
     try:
         connection.execute(f"SELECT 1 FROM {group.table()} WHERE CAST(({where}\n) AS BOOLEAN) LIMIT 0")
     except duckdb.Error as error:
-        said = uris.without_queries(first_line(error))
-        raise ConfigError(f"--where {where} does not fit the manifest {group.first.name}: {said}.") from error
+        said = uris.without_queries(first_line(error)).removesuffix(".")
+        is_text = not group.first.is_parquet and isinstance(error, duckdb.BinderException)
+        hint = " The columns of CSV and JSON lines are text; cast them, as in year::INT > 2000." if is_text else ""
+        raise ConfigError(
+            f"--where {where} does not fit the manifest {group.first.name}: {said}.{hint}"
+        ) from error
 
 
 def _common_type(connection: duckdb.DuckDBPyConnection, name: str, groups: Iterable[Group]) -> str:

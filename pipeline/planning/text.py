@@ -1,4 +1,4 @@
-"""The text of a CSV or JSON lines file: decompressed, decoded, and as rows. It does not know the two formats."""
+"""The text of a CSV or JSON lines file: decompressed and decoded. It does not know the two formats."""
 
 import gzip
 import io
@@ -15,11 +15,11 @@ from pipeline.storage.filesystems import Storage, failure
 from pipeline.storage.uris import redacted
 
 BATCH_ROWS = 65_536
-"""Rows of JSON or Parquet that are in memory at once,"""
+"""Rows of JSON or Parquet that are in memory at once."""
 BATCH_CHARS = 1 << 24
-"""or fewer, if they have so many characters together."""
+"""Characters of JSON that are in memory at once, about: a batch may have fewer rows for it."""
 BLOCK_CHARS = 1 << 22
-"""Characters of CSV that are in memory at once, and those of the row that they end in."""
+"""Characters of CSV that are in memory at once; the row in which they end is read whole."""
 BUFFER_BYTES = 1 << 20
 _MARKS = {
     b"\xff\xfe\0\0": "utf-32",
@@ -32,9 +32,9 @@ _GZIP = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of text, column by column; `lines` has the line in which each begins, from 1.
+    """Rows of text, column by column. `lines` has the number of the line in which each row begins, from 1.
 
-    Bytes that are not UTF-8 are lone surrogates. An empty value is None.
+    Bytes that are not UTF-8 are lone surrogates. An empty CSV value is None.
     """
 
     columns: Mapping[str, list[str | None] | pa.Array]
@@ -50,10 +50,10 @@ class TextError(Exception):
 
 @contextmanager
 def opened(uri: str, storage: Storage, newline: str) -> Iterator[TextIO]:
-    """A text file as text: UTF-8 with or without a byte order mark, UTF-16 or UTF-32 with one, each also in gzip.
+    """Open a text file: UTF-8 with or without a byte order mark, UTF-16 or UTF-32 with one, each also with gzip.
 
-    What cannot be decoded is a lone surrogate, so that it costs one value. `newline` is that of `open`.
-    Raises: ManifestError that names the file, and the line if a TextError tells it; StorageError.
+    Bytes that cannot be decoded become lone surrogates, so that they cost one value and not the file. `newline` is
+    that of `open`. Raises: ManifestError with the file, and with the line of a TextError; StorageError.
     """
     fs, path = storage.filesystem(uri)
     try:
@@ -75,7 +75,7 @@ _DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, UnicodeError)
 
 
 def _encoding(stream: "io.BufferedReader[Any]") -> tuple[str, str]:
-    """The encoding that a byte order mark tells, and how to decode what does not fit. Raises: TextError."""
+    """Return the encoding by the byte order mark, and the error handler for decoding. Raises: TextError."""
     start = stream.peek(4)[:4]
     for mark, name in _MARKS.items():
         if start.startswith(mark):
@@ -89,5 +89,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, TextError):
         return str(error)
     if isinstance(error, UnicodeError):
-        return "its text is cut short or damaged"
-    return "its gzip data is cut short or damaged"
+        return "its text is cut short or damaged; write the file again"
+    return "its gzip data is cut short or damaged; write the file again"

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from deltalake.table import TableAlterer
 
 from jobs import __main__ as cli
 from pipeline.errors import (
@@ -310,6 +312,26 @@ def test_a_commit_whose_answer_is_lost_is_found_again(
     assert widen(out, STORAGE, {"rating": "double"}) == 4
     assert rows_of(out) == before
     assert on_disk(out) == named(out)
+
+
+def test_a_store_that_refuses_timestamps_is_not_called_maintenance(
+    out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(out, pa.array([date(2024, 1, 2)]))
+
+    def refused(*_: object, **__: object) -> None:
+        raise DeltaError("the store refused")
+
+    monkeypatch.setattr(TableAlterer, "add_feature", refused)
+    with pytest.raises(TableError, match="the store refused"):
+        widen(out, STORAGE, {"rating": "timestamp"})
+
+
+def test_binary_data_that_is_not_text_is_not_advised_to_become_text(out: str) -> None:
+    made(out, pa.array([b"\xff"]))
+    with pytest.raises(TableError, match="binary data") as caught:
+        widen(out, STORAGE, {"rating": "text"})
+    assert "widen it to text" not in str(caught.value)
 
 
 def test_files_that_are_compacted_meanwhile_are_widened_as_well(

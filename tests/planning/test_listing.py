@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,6 +20,7 @@ from pipeline.planning.listing_report import Listing
 from pipeline.schema import ORDINAL, PROBLEM
 from tests.images.test_fetch import fetch
 from tests.support.making import STORAGE, save_images
+from tests.support.manifests import refusal
 
 NAMES = ["top.jpg", "a/one.png", "a/deep/two.JPEG", "b c/three.webp"]
 
@@ -109,7 +111,7 @@ def test_a_folder_without_images_is_one_sentence_and_no_file(tmp_path: Path, nam
 def test_a_prefix_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file.jpg").write_bytes(b"x")
     for name in ("file.jpg", "nowhere"):
-        with pytest.raises(ManifestError, match="is not a folder or prefix that can be listed"):
+        with pytest.raises(ManifestError, match=r"(is a file|does not exist)"):
             listing(tmp_path / name, tmp_path / "m.parquet")
 
 
@@ -350,3 +352,18 @@ def test_a_folder_in_the_config_tells_what_it_left_out(tmp_path: Path) -> None:
     with duckdb.connect() as connection:
         found = manifest.create_input(connection, config, STORAGE, tmp_path / "scratch", id_format=2).listing
     assert found == Listing(2, {".txt": 1, "hidden": 1})
+
+
+def test_a_prefix_that_does_not_exist_is_told_from_one_that_is_a_file(tmp_path: Path) -> None:
+    save_images(tmp_path, ["a.jpg"])
+    for name, said in (("nowhere", "does not exist"), ("a.jpg", "is a file")):
+        with pytest.raises(ManifestError, match=f"{tmp_path}/{name} {said}"):
+            write_listing(str(tmp_path / name), str(tmp_path / "out.parquet"), STORAGE, dataset="images")
+
+
+def test_a_folder_of_manifest_files_is_refused_with_the_glob_that_reads_them(tmp_path: Path) -> None:
+    folder = tmp_path / "m.parquet"
+    folder.mkdir()
+    pq.write_table(pa.table({"uri": ["/a"]}), folder / "part-0.parquet")
+    said = refusal(tmp_path, folder)
+    assert f"{folder}/*.parquet" in said

@@ -223,7 +223,7 @@ def test_a_file_of_another_kind_is_no_manifest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"columns": ManifestColumns(uri="url")}, "no column 'url' (manifest.columns.uri); it has uri, caption."),
+        ({"columns": ManifestColumns(uri="url")}, "no column 'url' (manifest.columns.uri). It has: uri, caption"),
         ({"columns": ManifestColumns(version="etag")}, "no column 'etag' (manifest.columns.version)"),
         ({"keep": ("title",)}, "no column 'title' (manifest.keep)"),
     ],

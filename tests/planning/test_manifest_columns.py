@@ -239,13 +239,38 @@ LISTS = {
 def test_a_list_of_images_is_refused(tmp_path: Path, column: str) -> None:
     path = parquet(tmp_path, {column.split(".")[0]: LISTS[column], "uri": ["/a"]})
     said = refusal(tmp_path, path, columns=ManifestColumns(bytes=column))
-    assert f"{path} holds a list of images in the column " in said
+    assert f"{path} holds lists in the column " in said
+    assert "one row for each image" in said
 
 
 def test_a_struct_that_is_named_instead_of_its_field_is_told(tmp_path: Path) -> None:
     path = parquet(tmp_path, {"image": pa.array([{"bytes": b"x", "path": "p"}], IMAGE)})
     said = refusal(tmp_path, path, columns=ManifestColumns(bytes="image"))
-    assert said.endswith("is a struct; name a field of it: image.bytes, image.path.")
+    assert "is a struct" in said
+    assert said.endswith(": image.bytes, image.path.")
+
+
+URIS = {
+    "image": pa.array([{"bytes": b"x", "path": "p"}], IMAGE),
+    "images": pa.array([["/a", "/b"]]),
+}
+
+
+@pytest.mark.parametrize("column", URIS)
+def test_a_uri_column_that_is_nested_is_refused(tmp_path: Path, column: str) -> None:
+    path = parquet(tmp_path, {column: URIS[column]})
+    said = refusal(tmp_path, path, columns=ManifestColumns(uri=column))
+    assert f"{path} " in said
+    assert f"{column!r}" in said
+    assert ("image.path" if column == "image" else "one row for each image") in said
+
+
+def test_two_columns_of_the_same_name_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["/a"]), pa.array(["/b"])], names=["uri", "uri"])
+    pq.write_table(table, tmp_path / "m.parquet")
+    said = refusal(tmp_path, tmp_path / "m.parquet")
+    assert "'uri' and 'uri'" in said
+    assert "rename one of them" in said
 
 
 def selected(folder: Path, where: str) -> list[str]:
@@ -400,3 +425,16 @@ def test_a_message_shows_no_signature(tmp_path: Path) -> None:
 def test_ranges_of_a_data_uri_are_different_images(tmp_path: Path) -> None:
     path = parquet(tmp_path, {"uri": ["data:,ab"] * 2, "offset": [0, 1], "length": [1, 1]})
     assert len(set(read(tmp_path, path).column("image_id").to_pylist())) == 2
+
+
+def test_long_text_in_parquet_is_checked_some_rows_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.planning.parquet_copy.BATCH_BYTES", 1 << 20)
+    uris = [f"data:,{number:05}{'x' * 10_000}" for number in range(1000)]
+    path = parquet(tmp_path, {"uri": uris, "picture": [b"y" * 1000] * 1000})
+    rows, _ = read_with_notes(tmp_path, path, check_text=True)
+    assert rows.column("uri").to_pylist() == uris
+    (copy,) = tmp_path.glob("rewritten-*.parquet")
+    groups = pq.ParquetFile(copy).metadata
+    assert max(groups.row_group(number).num_rows for number in range(groups.num_row_groups)) <= 200

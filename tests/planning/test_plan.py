@@ -3,14 +3,15 @@
 import json
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline import schema
 from pipeline.config import ManifestConfig, PlanningConfig
-from pipeline.errors import ManifestError
-from pipeline.planning import plan as plan_module
+from pipeline.errors import ManifestError, StorageError
+from pipeline.planning import difference, plan as plan_module
 from pipeline.planning.account import Counts
 from pipeline.planning.plan import open_plan
 from pipeline.planning.selection import Selection
@@ -242,3 +243,34 @@ def test_text_that_is_not_utf_8_in_parquet_costs_a_value_and_no_plan(tmp_path: P
         "other": ["/b"],
     }[bad]
     assert len(notes) == int(bad == "caption")
+
+
+def test_rows_with_long_values_are_cut_into_files_by_their_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_module, "PENDING_FILE_BYTES", 1 << 20)
+    uris = [f"data:,{i:05}{'x' * 10_000}" for i in range(6000)]
+    pq.write_table(pa.table({"uri": uris}), tmp_path / "m.parquet")
+    with open_plan(ManifestConfig(path=(str(tmp_path / "m.parquet"),)), STORAGE, None) as found:
+        files = found.write_pending(str(tmp_path / "pending"), STORAGE)
+    assert len(files) >= 3
+    assert [uri for file in files for uri in pq.read_table(file).column("uri").to_pylist()] == uris
+
+
+def test_a_full_disk_is_not_called_a_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uris = [f"s3://lake/{i:07}/{i * 7919 % 1_000_003:07}.jpg" for i in range(400_000)]
+    pq.write_table(pa.table({"uri": uris}), tmp_path / "m.parquet")
+    find_fates = difference.find_fates
+
+    def on_a_small_disk(connection: duckdb.DuckDBPyConnection, selection: Selection) -> None:
+        connection.execute("SET memory_limit = '30MB'")
+        connection.execute("SET max_temp_directory_size = '1MB'")
+        find_fates(connection, selection)
+
+    monkeypatch.setattr(difference, "find_fates", on_a_small_disk)
+    with (
+        pytest.raises(StorageError, match="TMPDIR") as caught,
+        open_plan(ManifestConfig(path=(str(tmp_path / "m.parquet"),)), STORAGE, None),
+    ):
+        pass
+    assert "planning.memory_gb" in str(caught.value)

@@ -15,6 +15,7 @@ from pipeline.planning.account import Counts
 from pipeline.planning.plan import open_plan
 from pipeline.planning.selection import Selection
 from tests.support.making import STORAGE, write_fragment
+from tests.support.manifests import write_rows
 from tests.support.plans import committed, config, outcome
 
 
@@ -145,3 +146,16 @@ def test_a_limit_leaves_the_rest(tmp_path: Path) -> None:
     assert [row["image_id"] for file in files for row in pq.read_table(file).to_pylist()] == ["0", "2", "4"]
     with open_plan(config(tmp_path, CHOICE), STORAGE, None, Selection(limit=30)) as found:
         assert found.pending == 8
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet"])
+def test_a_condition_that_compares_text_with_a_number_is_refused_with_the_cast_to_write(
+    tmp_path: Path, format_: str
+) -> None:
+    path = write_rows(tmp_path / f"m.{format_}", [{"uri": "/a", "year": "2001"}])
+    with (
+        pytest.raises(ConfigError, match=r"year > 2000") as caught,
+        open_plan(ManifestConfig(path=(str(path),)), STORAGE, None, Selection(where="year > 2000")),
+    ):
+        pass
+    assert ("are text" in str(caught.value)) == (format_ != "parquet")

@@ -240,7 +240,7 @@ def test_a_bad_shard_on_s3_is_named_and_the_others_are_listed(server: seaweed.S3
 @pytest.mark.parametrize(
     ("prefix", "sentence"),
     [
-        (f"s3://{BUCKET}/no-such-folder", "is not a folder or prefix that can be listed, nor a .tar shard."),
+        (f"s3://{BUCKET}/no-such-folder", "does not exist; check the path."),
         ("s3://no-such-bucket/x", "there is no such bucket"),
     ],
 )
