@@ -7,7 +7,7 @@ Read in this order:
   manifest itself holds.
 - `options`: limits and policies of decoding. `decode`: bytes to pixels. `resize`: pixels of any size to the
   model's input. `salvage`: complete images that a decoder refuses. `variants`, `headers`: why a file cannot be
-  decoded.
+  decoded. `jpeg_segments`: the segments of a JPEG, for these three.
 - `sandbox`: decoding in a child process, so that one bad file costs only itself. `sandbox_processes`: handles of
   its server and worker. `sandbox_child`: the child process, which imports little, because every actor starts one.
   `sandbox_protocol`: what the two sides send each other.

@@ -113,23 +113,27 @@ class Fetcher:
                 future.cancel()
 
     def _begun(self, request: Request, given_up: threading.Event) -> "Future[Fetched]":
-        found, local = None, is_local(request.uri)
-        if request.carried_in is not None:
-            # One after the other: rows of a Parquet file are cheap to read only in their order.
-            read = partial(self._read_carried, request)
-            manifest = request.carried_in
-            found = _tried(read) if is_local(manifest) else _paced(read, self._turn(manifest, given_up))
-        elif is_data(request.uri):
+        manifest = request.carried_in
+        found = None if manifest is None else self._read_in_order(request, manifest, given_up)
+        if found is None and is_data(request.uri):
             found = _tried(partial(self._read, request))
-        elif local and self._files_are_quick:
-            found = self._timed(request)
-        if found is None:
-            if local:
-                return self._threads.submit(self._timed, request)
+        elif found is None and not is_local(request.uri):
             return self._threads.submit(_paced, partial(self._read, request), self._turn(request.uri, given_up))
+        elif found is None and self._files_are_quick:
+            found = self._timed(request)
+        elif found is None:
+            return self._threads.submit(self._timed, request)
         done: Future[Fetched] = Future()
         done.set_result(found)
         return done
+
+    def _read_in_order(self, request: Request, manifest: str, given_up: threading.Event) -> Fetched | None:
+        """Read carried bytes here and not in a thread: rows of a Parquet file are cheap to read only in order."""
+        read = partial(self._read_carried, request)
+        found: Fetched | None = (
+            _tried(read) if is_local(manifest) else _paced(read, self._turn(manifest, given_up))
+        )
+        return found
 
     def _turn(self, uri: str, given_up: threading.Event) -> Turn:
         return Turn(self._pace(store_of(uri)), next(self._numbers), given_up)

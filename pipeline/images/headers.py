@@ -3,6 +3,8 @@
 import struct
 from collections.abc import Callable, Iterator
 
+from pipeline.images.jpeg_segments import START_OF_SCAN, segment_at
+
 
 def is_image(data: bytes) -> bool:
     """Whether a file begins like an image of a common format."""
@@ -41,12 +43,12 @@ _MAGIC = {
 
 
 def _jpeg(data: bytes) -> bool:
-    """No end-of-image marker behind the first start of scan."""
+    """No end-of-image marker behind the first start of scan, or behind the place where headers are damaged."""
     at = 2
     while True:
-        marker, length = struct.unpack_from(">xBH", data, at)
-        at += 2 + length
-        if marker == 0xDA:
+        found = segment_at(data, at)
+        at = found.end if found else at
+        if found is None or found.marker == START_OF_SCAN:
             return data.find(b"\xff\xd9", at) < 0
 
 

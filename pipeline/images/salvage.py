@@ -8,13 +8,15 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from pipeline.images.jpeg_segments import END_OF_IMAGE, START_OF_SCAN, segment_at
+
 LONGEST_TEXT = 1 << 20
 """Bytes of a PNG's text or profile, unpacked: what Pillow takes."""
 ALL_TEXT = 32 << 20
 """Bytes of all of them together, half of what Pillow takes; what follows is not even unpacked."""
 LONG_TEXT_LEFT_OUT, NO_END_MARKER = "long_text_left_out", "no_end_marker"
-END_OF_IMAGE = b"\xff\xd9"
 
+_END = b"\xff\xd9"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _KEYWORDS_OF_PILLOW = (b"transparency", b"bbox", b"interlace", b"gamma", b"default_image", b"icc_profile")
@@ -71,31 +73,25 @@ def with_end(data: bytes) -> bytes | None:
     Whether the last scan is whole, only decoding tells.
     """
     try:
-        return data + END_OF_IMAGE if data.startswith(b"\xff\xd8\xff") and _lacks_only_its_end(data) else None
+        return data + _END if data.startswith(b"\xff\xd8\xff") and _lacks_only_its_end(data) else None
     except (struct.error, IndexError):  # it ends in a header
         return None
 
 
 def _lacks_only_its_end(data: bytes) -> bool:
-    """Walks through headers and scans. Raises: struct.error, IndexError."""
+    """Walk through headers and scans. Raises: struct.error, IndexError."""
     at, components, exact = 2, 0, dict[int, set[int]]()
-    while True:
-        while data[at : at + 2] == b"\xff\xff":  # fill bytes
-            at += 1
-        marker = data[at + 1]
-        if marker == END_OF_IMAGE[1]:
-            return False
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        body = data[at + 4 : at + 2 + length]
-        at += 2 + length
-        if marker in (0xC0, 0xC1, 0xC2):
+    while (segment := segment_at(data, at)) and segment.marker != END_OF_IMAGE:
+        at, body = segment.end, data[segment.start : segment.end]
+        if segment.marker in (0xC0, 0xC1, 0xC2):
             components = body[5]
-        if marker == 0xDA:
+        if segment.marker == START_OF_SCAN:
             _note_scan(body, exact)
             found = _MARKER.search(data, at)
             if found is None:
                 return len(exact) == components and all(len(known) == 64 for known in exact.values())
             at = found.start()
+    return False
 
 
 def _note_scan(body: bytes, exact: dict[int, set[int]]) -> None:

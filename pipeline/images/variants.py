@@ -7,6 +7,8 @@ from functools import cache
 
 from PIL import Image
 
+from pipeline.images.jpeg_segments import END_OF_IMAGE, FRAMES, START_OF_SCAN, segment_at
+
 _SIGNATURES = {
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",
@@ -78,22 +80,16 @@ def is_beyond(error: Exception, data: bytes) -> bool:
 def _jpeg(data: bytes) -> bool:
     """Lossless, hierarchical and 12-bit ones, and those of two or more than four components."""
     at = 2
-    while True:
-        while data[at + 1] == 0xFF:
-            at += 1
-        marker, length = struct.unpack_from(">xBH", data, at)
-        if marker in (0xD9, 0xDA):
-            return False
-        if marker in _FRAMES:
-            depth, components = data[at + 4], data[at + 9]
-            other = (
-                marker not in _DECODED_FRAMES or (marker != 0xC0 and depth == 12) or components not in (1, 3, 4)
-            )
-            return other and length == 8 + 3 * components
-        at += 2 + length
+    while (segment := segment_at(data, at)) and segment.marker not in (END_OF_IMAGE, START_OF_SCAN):
+        if segment.marker in FRAMES:
+            depth, components = data[segment.start], data[segment.start + 5]
+            decoded = segment.marker in _DECODED_FRAMES and components in (1, 3, 4)
+            decoded = decoded and (segment.marker == 0xC0 or depth != 12)
+            return not decoded and segment.end - segment.start == 6 + 3 * components
+        at = segment.end
+    return False
 
 
-_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _DECODED_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 
 

@@ -1,5 +1,7 @@
 """Image bytes that a Parquet manifest carries are read where they are, row by row."""
 
+import base64
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,23 @@ def test_a_fetch_takes_the_carried_bytes_and_the_uri_where_there_are_none(file: 
     expected = [b"image 0", b"image 1", ErrorCode.EMPTY, b"image 4", b"by uri", ErrorCode.NOT_FOUND]
     assert codes(found) == expected
     assert codes([one.data for one in Fetcher(STORAGE, 6)(requests[:1])]) == [ErrorCode.TOO_LARGE]
+
+
+def test_the_data_uris_of_rows_without_bytes_are_not_kept(file: str) -> None:
+    def fetched(fetcher: Fetcher, number: int) -> bytes | RowError:
+        text = base64.b64encode(bytes([number]) * (1 << 20)).decode()
+        request = Request(f"data:image/png;base64,{text}", carried_in=file, row=3, column="data")
+        (found,) = fetcher([request])
+        return found.data
+
+    fetcher = Fetcher(STORAGE, 2 << 20)
+    fetched(fetcher, 0)
+    tracemalloc.start()
+    try:
+        assert all(fetched(fetcher, number) == bytes([number]) * (1 << 20) for number in range(20))
+        assert tracemalloc.get_traced_memory()[0] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_carried_bytes_are_read_from_an_object_store(file: str, s3: seaweed.S3Server) -> None:
