@@ -4,11 +4,9 @@ from typing import Annotated
 
 import typer
 
-from jobs import console
-from jobs.options import Anonymous, Datasets, EndpointUrl, Output
-from pipeline.config import StorageConfig
+from jobs import console, options
+from jobs.options import Anonymous, Datasets, EndpointUrl, Output, Region
 from pipeline.output import maintenance, widening
-from pipeline.storage.filesystems import Storage
 
 
 def main(
@@ -27,6 +25,7 @@ def main(
         bool, typer.Option("--keep-replaced", help="Leave the replaced files to readers, until `lakelens vacuum`.")
     ] = False,
     endpoint_url: EndpointUrl = None,
+    region: Region = None,
     anonymous: Anonymous = False,
 ) -> None:
     """Write the small files of each dataset of OUTPUT as fewer large ones. Safe beside a running job.
@@ -35,7 +34,7 @@ def main(
     is reading them fails and has to be repeated; --keep-replaced leaves them, and a plain glob reads rows twice.
     --widen is refused while a run writes the output.
     """
-    storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
+    storage = options.storage(endpoint_url, region, anonymous)
     if widen:
         files = widening.widen(output, storage, widening.parse_assignments(widen), keep_replaced=keep_replaced)
         already = "No file was rewritten: the columns have these types already, or the table is empty."

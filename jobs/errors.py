@@ -4,11 +4,9 @@ from typing import Annotated
 
 import typer
 
-from jobs import console
-from jobs.options import Anonymous, EndpointUrl, Output
-from pipeline.config import StorageConfig
+from jobs import console, options
+from jobs.options import Anonymous, EndpointUrl, Output, Region
 from pipeline.output import failed_rows
-from pipeline.storage.filesystems import Storage
 from pipeline.storage.uris import redacted
 
 
@@ -18,10 +16,11 @@ def main(
         str | None, typer.Option(help="Write the failed rows to this .parquet or .csv file, on any store.")
     ] = None,
     endpoint_url: EndpointUrl = None,
+    region: Region = None,
     anonymous: Anonymous = False,
 ) -> None:
     """Count the failed rows of OUTPUT by dataset, stage and code, with a few examples of each."""
-    storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
+    storage = options.storage(endpoint_url, region, anonymous)
     found = failed_rows.count_failures(output, storage)
     if not found:
         console.say("No row has failed.")

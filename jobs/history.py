@@ -4,11 +4,9 @@ from typing import Annotated
 
 import typer
 
-from jobs import console
-from jobs.options import Anonymous, EndpointUrl, Output
-from pipeline.config import StorageConfig
+from jobs import console, options
+from jobs.options import Anonymous, EndpointUrl, Output, Region
 from pipeline.output import maintenance
-from pipeline.storage.filesystems import Storage
 
 FIGURES = ("version", "rows", "failed")
 
@@ -17,10 +15,11 @@ def main(
     output: Output,
     limit: Annotated[int, typer.Option(min=1, help="Show so many, the newest first.")] = 50,
     endpoint_url: EndpointUrl = None,
+    region: Region = None,
     anonymous: Anonymous = False,
 ) -> None:
     """List the commits of OUTPUT: when, who, and how many rows they added."""
-    storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
+    storage = options.storage(endpoint_url, region, anonymous)
     found = maintenance.history(output, storage)
     rows = [
         (str(one.version), f"{one.at:%Y-%m-%d %H:%M:%S}", one.what, one.by, _count(one.rows), _count(one.failed))

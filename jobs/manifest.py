@@ -4,13 +4,11 @@ from typing import Annotated
 
 import typer
 
-from jobs import console
-from jobs.options import Anonymous, EndpointUrl
-from pipeline.config import StorageConfig
+from jobs import console, options
+from jobs.options import Anonymous, EndpointUrl, Region
 from pipeline.errors import ConfigError
 from pipeline.planning.listing import EVERY_SUFFIX, IMAGE_SUFFIXES, write_listing
 from pipeline.planning.manifest import FORMATS
-from pipeline.storage.filesystems import Storage
 
 
 def main(
@@ -34,6 +32,7 @@ def main(
         bool, typer.Option("--all-files", help="List files with any ending, except hidden ones.")
     ] = False,
     endpoint_url: EndpointUrl = None,
+    region: Region = None,
     anonymous: Anonymous = False,
 ) -> None:
     """List the images below each PATH_OR_PREFIX, and the members of tar shards, into a manifest."""
@@ -41,7 +40,7 @@ def main(
         raise ConfigError("--all-files and --suffix exclude each other; give only one.")
     if not out.lower().endswith(FORMATS["parquet"]):
         raise ConfigError(f"--out {out} must end in .parquet.")
-    storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
+    storage = options.storage(endpoint_url, region, anonymous)
     listing = write_listing(
         prefixes,
         out,

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from jobs import logs
+from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, ErrorCode
 from pipeline.planning.selection import Selection
+from pipeline.storage.filesystems import Storage
 
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file; see configs/.")]
 Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="An output.path, with its {space} filled in.")]
@@ -64,6 +66,10 @@ LogFormat = Annotated[
 EndpointUrl = Annotated[
     str | None, typer.Option(help="S3 endpoint. Default: that of the AWS variables or profile.")
 ]
+Region = Annotated[
+    str | None,
+    typer.Option(help="Region of S3. Default: that of the AWS variables or profile, then us-east-1."),
+]
 Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read a public bucket without credentials.")]
 Failed = Annotated[bool, typer.Option("--failed", help="Process the failed rows again, and no others.")]
 Codes = Annotated[
@@ -94,3 +100,8 @@ def selection(
     if unknown:
         raise ConfigError(f"--code {unknown[0]} is not an error code; they are {', '.join(ErrorCode)}.")
     return Selection(failed, tuple(codes or ()), tuple(datasets or ()), where, limit)
+
+
+def storage(endpoint_url: str | None, region: str | None, anonymous: bool) -> Storage:
+    """Return the stores that the options describe; credentials come from the environment."""
+    return Storage(StorageConfig(endpoint_url=endpoint_url, region=region, anonymous=anonymous))

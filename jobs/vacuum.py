@@ -4,11 +4,9 @@ from typing import Annotated
 
 import typer
 
-from jobs import console
-from jobs.options import Anonymous, EndpointUrl, Output
-from pipeline.config import StorageConfig
+from jobs import console, options
+from jobs.options import Anonymous, EndpointUrl, Output, Region
 from pipeline.output import maintenance
-from pipeline.storage.filesystems import Storage
 
 
 def main(
@@ -18,13 +16,14 @@ def main(
     ] = maintenance.STRAY_DAYS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be deleted.")] = False,
     endpoint_url: EndpointUrl = None,
+    region: Region = None,
     anonymous: Anonymous = False,
 ) -> None:
     """Delete files of OUTPUT that its table does not name, plans of ended runs, and expired entries of its log.
 
     Safe beside a running job, whose files stay. Older versions of the table can no longer be read afterwards.
     """
-    storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
+    storage = options.storage(endpoint_url, region, anonymous)
     found = maintenance.vacuum(output, storage, older_than_days=older_than_days, dry_run=dry_run)
     word = "would be deleted" if dry_run else "deleted"
     console.say(f"{found.files:,} files ({found.size / 1e6:,.1f} MB) and {found.plans:,} files of plans {word}")

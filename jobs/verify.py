@@ -4,12 +4,10 @@ from typing import Annotated
 
 import typer
 
-from jobs import console
-from jobs.options import Anonymous, EndpointUrl, Output
-from pipeline.config import StorageConfig
+from jobs import console, options
+from jobs.options import Anonymous, EndpointUrl, Output, Region
 from pipeline.errors import AgreementError
 from pipeline.models.comparison import Agreement, Limits
-from pipeline.storage.filesystems import Storage
 from pipeline.verify import verify
 
 FIGURES = ("images", "cosine", "least", "top-1", "top-5")
@@ -24,11 +22,12 @@ def main(
         float, typer.Option(help="Share of equal best labels that each dataset needs.")
     ] = Limits.top1,
     endpoint_url: EndpointUrl = None,
+    region: Region = None,
     anonymous: Anonymous = False,
 ) -> None:
     """Compute a sample of OUTPUT's rows again by plain transformers in float32, and compare vectors and labels, by
     dataset. Exits with 5 if one falls short."""
-    storage = Storage(StorageConfig(endpoint_url=endpoint_url, anonymous=anonymous))
+    storage = options.storage(endpoint_url, region, anonymous)
     found = verify(output, storage, sample=sample, seed=seed)
     console.show_table(("dataset", *FIGURES), map(_cells, found.agreements), figures=FIGURES)
     console.say(

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -364,3 +366,43 @@ def _run(config: Path) -> subprocess.CompletedProcess[str]:
         timeout=120,
         check=False,
     )
+
+
+@pytest.mark.parametrize("command", ["manifest", "verify", "errors", "history", "compact", "vacuum"])
+def test_commands_that_take_an_endpoint_take_a_region(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert lakelens(command, "--help", monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    assert "--endpoint-url" in shown
+    assert "--region" in shown
+
+
+def test_requests_are_signed_for_the_region_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    signatures: list[str] = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            signatures.append(self.headers.get("Authorization", ""))
+            self.send_error(403)
+
+        do_HEAD = do_GET  # noqa: N815 - named by its base class
+
+        def log_request(self, *args: object) -> None: ...
+
+        log_error = log_request
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        words = ("manifest", "s3://lake/", "--out", tmp_path / "m.parquet", "--region", "eu-west-3")
+        endpoint = ("--endpoint-url", f"http://127.0.0.1:{server.server_port}")
+        assert lakelens(*words, *endpoint, monkeypatch=monkeypatch) == 2
+        server.shutdown()
+    assert "s3://lake" in capsys.readouterr().err
+    assert signatures
+    assert all("/eu-west-3/s3/" in signature for signature in signatures)
