@@ -51,5 +51,5 @@ def main(
     )
     for line in listing.unlisted_lines:
         console.note(line)
-    console.say("; ".join(filter(None, [f"{listing.rows:,} images listed in {out}", listing.left_out_line])))
+    console.say("; ".join(filter(None, [f"{listing.rows_line} in {out}", listing.left_out_line])))
     console.exit_if_any(listing.unlisted)

@@ -1,8 +1,7 @@
-"""Manifests in, one DuckDB relation out.
+"""Manifests in, one DuckDB view out.
 
-Manifest files go in, in the order of the config, as Parquet, CSV or JSONL; out comes one relation with the
-canonical columns, the kept columns and the reason why a row is invalid. It does not know which rows are already
-done.
+The manifest files are read in the order of the config, as Parquet, CSV or JSONL. The view has the canonical
+columns, the kept columns and the reason why a row is invalid. It does not know which rows are already done.
 """
 
 import re
@@ -16,7 +15,7 @@ import duckdb
 from pipeline.config import ManifestConfig
 from pipeline.errors import ManifestError
 from pipeline.planning.listing import uri_of, write_listing
-from pipeline.planning.listing_report import Listing, merged
+from pipeline.planning.listing_report import Listing, merge
 from pipeline.planning.manifest_file import Source
 from pipeline.planning.manifest_files import ManifestFiles
 from pipeline.planning.relation import relation
@@ -66,7 +65,7 @@ def create_input(
     files = ManifestFiles(found, config, storage, scratch, where=where, id_format=id_format, check_text=check_text)
     sql.register_stores(connection, [file.source.uri for file in files.files if file.copy is None], storage)
     relation(files, connection).create_view("input", replace=True)
-    return InputReport(merged(source.listing for source in found), tuple(files.notes))
+    return InputReport(merge(source.listing for source in found), tuple(files.notes))
 
 
 def retry_with_text_checks(read: Callable[[bool], Result]) -> Result:
@@ -83,9 +82,9 @@ def retry_with_text_checks(read: Callable[[bool], Result]) -> Result:
 
 
 def sources(config: ManifestConfig, storage: Storage, scratch: Path) -> list[Source]:
-    """The manifest files that the config means; a folder of images is listed into `scratch` first.
+    """Return the manifest files that the config names; a folder of images is first listed into `scratch`.
 
-    Raises: ManifestError for a path that is not there or is no manifest, StorageError.
+    Raises: ManifestError for a path that does not exist or is not a manifest, StorageError.
     """
     found: list[Source] = []
     for number, path in enumerate(config.path):
@@ -96,7 +95,12 @@ def sources(config: ManifestConfig, storage: Storage, scratch: Path) -> list[Sou
         except Exception as error:
             raise failure(error, path) from error
         if not matches:
-            raise ManifestError(f"The manifest {redacted(path)} does not exist; check manifest.path.")
+            kind = (
+                "No file matches the manifest {}"
+                if re.search(r"[*?\[]", path)
+                else "The manifest {} does not exist"
+            )
+            raise ManifestError(f"{kind.format(redacted(path))}; check manifest.path.")
         if folder:
             listing = str(scratch / f"listing-{number}.parquet")
             listed = write_listing(path, listing, storage, dataset=config.dataset)
@@ -107,9 +111,9 @@ def sources(config: ManifestConfig, storage: Storage, scratch: Path) -> list[Sou
 
 
 def _matches(fs: Any, path: str, uri: str) -> list[str]:
-    """The files that a path or a glob means, sorted. What exists under that very name is no pattern.
+    """Return the files that a path or a glob names, sorted. A name that exists is not a pattern.
 
-    The folders before the first component with a star or a question mark are names, too, if they exist.
+    The folders before the first star or question mark are also names and not patterns, if they exist.
     """
     if _exists(fs, path):
         return [path]
@@ -123,7 +127,7 @@ def _matches(fs: Any, path: str, uri: str) -> list[str]:
 
 
 def _exists(fs: Any, path: str) -> bool:
-    """Whether there is a file or a folder. Unlike `fs.exists` it does not take a refusal for an absence."""
+    """Return whether a file or folder exists. Unlike `fs.exists`, raise an error if access is denied."""
     try:
         fs.info(path)
     except FileNotFoundError:
@@ -137,5 +141,5 @@ def _format(path: str) -> str:
             return name
     raise ManifestError(
         f"{redacted(path)} is not a manifest: its name must end in .parquet, .pq, "
-        ".csv, .tsv, .jsonl or .ndjson (.gz may follow the last four)."
+        ".csv, .tsv, .jsonl or .ndjson, the last four also with .gz. For a folder of images, give the folder."
     )

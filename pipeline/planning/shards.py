@@ -1,6 +1,6 @@
-"""The members of a tar shard and where their bytes are. Only headers are read.
+"""The members of a tar shard, and the byte range of each. Only headers are read.
 
-It does not know which of the members are images.
+It does not know which members are images.
 """
 
 import os
@@ -10,32 +10,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO, Any, cast
 
-from pipeline.planning.listing_report import as_text, named
+from pipeline.planning.listing_report import as_text, display_name
 
 SUFFIX = ".tar"
-"""Shards whose members are addressed by their range of bytes; compressed ones cannot be."""
+"""The suffix of shards whose members have byte ranges; members of compressed shards have none."""
 COMPRESSED = (
     *(".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst"),
     *(".tar.lz4", ".tar.lz", ".tar.lzma", ".tlz", ".tar.z", ".taz"),
 )
-UNPACK = "single members cannot be read from it; unpack it, or write it again as a plain .tar"
+UNPACK = "LakeLens cannot read single members from it; unpack it, or write it again as a plain .tar"
 """What to do about a compressed shard."""
 
 _HEADER_BYTES = 16 << 20
-"""More than headers with long names and attributes have; a damaged one may ask for any number."""
+"""Longest header that is read; long names and attributes need less, and a damaged header may ask for any size."""
 _READ_BYTES = 1 << 20
 _LINKS = 40
-"""Links that are followed one after the other, as Linux does, before they are taken for a loop."""
+"""Links that are followed in a row before they count as a loop: the limit of Linux."""
 _DAMAGED = (tarfile.TarError, ValueError, LookupError, OverflowError, RecursionError)
-"""What tarfile raises, depending on what is in the place of a header."""
+"""What tarfile raises for bytes that are not a header."""
 _COMPRESSED_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file of a shard, or a link to one: its name, and its bytes in the shard.
+    """A file of a shard, or a link to one: its name, and the offset and length of its bytes in the shard.
 
-    `problem` says why its bytes cannot be addressed; it is None if they can.
+    `problem` says why the bytes have no range in the shard; it is None if they have one.
     """
 
     name: str
@@ -46,10 +46,11 @@ class Member:
 
 @dataclass
 class Shard:
-    """What is in a shard.
+    """The contents of a shard.
 
-    `members` are the last ones of each name, in the order of the shard; `superseded` the names of the others;
-    `special` how many are neither file nor link nor folder. `damage` says where and why reading it ended early.
+    `members` has the last member of each name, in the order of the shard; `superseded` has the names of earlier
+    ones. `special` counts members that are neither file nor link nor folder. `damage` says where and why reading
+    ended before the end of the shard.
     """
 
     members: list[Member]
@@ -59,9 +60,9 @@ class Shard:
 
 
 def read(file: IO[bytes]) -> Shard:
-    """Read the headers of a shard, also behind the end of a first archive. All of its names are in memory.
+    """Read the headers of a shard, and of archives that were appended to it. All names are in memory.
 
-    Raises: whatever reading raises.
+    Raises: what reading the file raises.
     """
     found = _Contents()
     damage = None
@@ -74,19 +75,19 @@ def read(file: IO[bytes]) -> Shard:
 
 
 class _DamageError(Exception):
-    """Says where an archive is damaged, and how."""
+    """An archive is damaged. The message says where, and how."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """A link whose target is looked for when all members are known."""
+    """A link whose target is resolved when all members are known."""
 
     name: str
     target: str
 
 
 class _Contents:
-    """The last member of each name, as unpacking would leave them."""
+    """The last member of each name, as unpacking would leave it."""
 
     def __init__(self) -> None:
         self._last: dict[str, Member | _Link] = {}
@@ -111,7 +112,7 @@ class _Contents:
         self._last[key] = member
 
     def _hard_link(self, name: str, target: str) -> Member | _Link:
-        """It leads to what has the name now, even if that is superseded later."""
+        """Return the member that has the target's name at this point, even if a later one supersedes it."""
         now = self._last.get(target)
         return _Link(name, target) if now is None else replace(now, name=name)
 
@@ -127,12 +128,14 @@ class _Contents:
                 return replace(found, name=link.name)
             further = self._through_links(key)
             if further is None:
-                return Member(link.name, problem=f"it is a link to {named(key)}, which is no file in the shard")
+                return Member(
+                    link.name, problem=f"it is a link to {display_name(key)}, which is not a file in the shard"
+                )
             key = further
         return Member(link.name, problem="it is in a loop of links")
 
     def _through_links(self, key: str) -> str | None:
-        """Where a name leads if it, or a folder on its way, is a link."""
+        """Return where a name leads if it, or a folder on the way to it, is a link; otherwise None."""
         names = key.split("/")
         for count in range(1, len(names) + 1):
             found = self._last.get("/".join(names[:count]))
@@ -148,7 +151,7 @@ def _file(name: str, header: tarfile.TarInfo) -> Member:
 
 
 def _is_whole(header: tarfile.TarInfo) -> bool:
-    """Whether the bytes of a file follow each other; those of a sparse file may not."""
+    """Return whether the bytes of a file are one range; a sparse file may have several."""
     if header.sparse is None:
         return True
     at = 0
@@ -160,12 +163,12 @@ def _is_whole(header: tarfile.TarInfo) -> bool:
 
 
 def _key(name: str) -> str:
-    """A name as unpacking would take it: without ./ and not from the root."""
+    """Return a name as unpacking would use it: without ./ and relative to the root."""
     return posixpath.normpath(name.lstrip("/"))
 
 
 def _headers(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
-    """The headers of all members, as `tar --ignore-zeros` reads them. Raises: _DamageError."""
+    """Yield the headers of all members, as `tar --ignore-zeros` reads them. Raises: _DamageError."""
     size = file.seek(0, os.SEEK_END)
     if not size:
         raise _DamageError("it is empty")
@@ -180,8 +183,8 @@ def _headers(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
         header = _header(archive, file, at)
         if header is None:
             raise _DamageError(_problem(block, at, ended=ended))
-        if _end(header, archive) > size:
-            raise _DamageError(f"it ends inside its member {named(header.name)}")
+        if _required_size(header, archive) > size:
+            raise _DamageError(f"it ends inside its member {display_name(header.name)}")
         yield header
         at, ended = archive.offset, False
     if not ended:
@@ -189,7 +192,7 @@ def _headers(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
 
 
 def _header(archive: "_Archive", file: IO[bytes], at: int) -> tarfile.TarInfo | None:
-    """The header of a member, with those that only extend it; None if it is damaged."""
+    """Return the header of a member, merged with the headers that extend it; None if it is damaged."""
     file.seek(at)
     try:
         header = tarfile.TarInfo.fromtarfile(archive)
@@ -202,21 +205,21 @@ def _problem(block: bytes, at: int, *, ended: bool) -> str:
     if at == 0 and block.startswith(_COMPRESSED_MAGIC):
         return f"it is compressed, and {UNPACK}"
     if ended:
-        return f"what follows its end, at byte {at:,}, is no tar"
+        return f"the bytes after its end mark, from byte {at:,}, are not a tar archive"
     if len(block) < tarfile.BLOCKSIZE:
         return f"it ends inside the header at byte {at:,}"
-    return f"the header at byte {at:,} is damaged" if at else "it does not begin like a tar"
+    return f"the header at byte {at:,} is damaged" if at else "it does not begin with a tar header"
 
 
-def _end(header: tarfile.TarInfo, archive: "_Archive") -> int:
-    """How many bytes the archive must have for this member; it may lack the padding behind the last one."""
+def _required_size(header: tarfile.TarInfo, archive: "_Archive") -> int:
+    """Return the size that an archive with this member has at least. The last member may lack its padding."""
     if header.isreg() and _is_whole(header):
         return header.offset_data + header.size
     return archive.offset
 
 
 def _past_zeros(file: IO[bytes], at: int) -> int:
-    """The first block from here on that is not all zero, or the end."""
+    """Return the offset of the first block from `at` on that is not all zeros, or the end of the file."""
     file.seek(at)
     while data := file.read(_READ_BYTES):
         if rest := data.lstrip(b"\0"):
@@ -227,14 +230,14 @@ def _past_zeros(file: IO[bytes], at: int) -> int:
 
 
 class _Archive(tarfile.TarFile):
-    """Parses headers where it is told to: tarfile's own iteration ends without a word at a damaged one."""
+    """Parses one header at a time: tarfile's own iteration ends silently at a damaged one."""
 
     def next(self) -> None:
-        """Read nothing when it is opened."""
+        """Read nothing when the archive is opened."""
 
 
 class _Headers:
-    """A file of which only headers are read."""
+    """A file that refuses to read more than a header."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

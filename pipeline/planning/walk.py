@@ -1,7 +1,7 @@
 """Every file below a folder or a prefix, one after the other. No file is opened.
 
-Local folders and S3 are listed by what is fastest there, other stores by fsspec. It does not know which files are
-images.
+Local folders and S3 have walks of their own, which are faster than fsspec's; other stores are walked with fsspec.
+It does not know which files are images.
 """
 
 import os
@@ -15,32 +15,34 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import ErrorCode
-from pipeline.planning.listing_report import HIDDEN, LOOP, SPECIAL, Tally, is_hidden, named
+from pipeline.planning.listing_report import HIDDEN, LOOP, SPECIAL, Tally, display_name, is_hidden
 from pipeline.storage import uris
 from pipeline.storage.error_codes import classify
 from pipeline.storage.filesystems import failure
 
 PAGE_KEYS = 1000
-"""Objects of one page of an S3 listing: the most that S3 gives."""
-_LASTING = {ErrorCode.ACCESS_DENIED, ErrorCode.NOT_FOUND}
-"""What a store says of one folder or file, and would say again; anything else may be true of all of them."""
+"""Objects in one page of an S3 listing: the maximum of S3."""
+_ABOUT_ONE_PATH = {ErrorCode.ACCESS_DENIED, ErrorCode.NOT_FOUND}
+"""Errors that concern one folder or file, whenever it is asked for. Any other error may concern the whole
+store."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file: its path in the filesystem, the same below the root, and what tells a changed one, if asked for.
+    """A file: its path in the filesystem, its path relative to the root, and a function that returns its version.
 
-    If it is `dangling` it is a link that cannot be followed, and may have been one to a folder.
+    The version changes when the file changes. An `is_dangling` file is a link that cannot be followed; its target
+    may have been a folder.
     """
 
     path: str
-    below: str
+    relative_path: str
     version: Callable[[], str | None]
-    dangling: bool = False
+    is_dangling: bool = False
 
 
 def is_folder(fs: Any, root: str) -> bool:
-    """Whether there is such a folder; on S3, whether any key begins with it. Raises: whatever the store raises."""
+    """Return whether the folder exists; on S3, whether a key begins with it. Raises: what the store raises."""
     if not _is_s3(fs):
         return bool(fs.isdir(root))
     bucket, key, _ = fs.split_path(root)
@@ -48,10 +50,10 @@ def is_folder(fs: Any, root: str) -> bool:
 
 
 def files(fs: Any, root: str, tally: Tally) -> Iterator[File]:
-    """The files below a folder, but for hidden ones; what is left out or cannot be looked into is tallied.
+    """Yield the files below a folder except hidden ones; tally hidden files and folders that cannot be read.
 
-    One folder's entries, or one page of an S3 listing, are in memory at a time. Raises: whatever the store raises
-    about the root, or about all of it.
+    The entries of one folder, or of one page of an S3 listing, are in memory at a time. Raises: what the store
+    raises about the root, or about the store as a whole.
     """
     if _is_s3(fs):
         return _below_prefix(fs, root, tally)
@@ -60,15 +62,15 @@ def files(fs: Any, root: str, tally: Tally) -> Iterator[File]:
     return _descend(fs, _Folder(root), partial(_scan, fs), tally)
 
 
-def one(fs: Any, path: str) -> File:
-    """A single file."""
+def single_file(fs: Any, path: str) -> File:
+    """Return a file by its path. Raises: what the store raises."""
     info = fs.info(path)
     return File(path, path.rpartition("/")[2], partial(_version, info))
 
 
-def is_lasting(fs: Any, error: BaseException) -> bool:
-    """Whether an error speaks of one file or folder, so that the others can be listed without it."""
-    return isinstance(error, OSError) and (isinstance(fs, LocalFileSystem) or classify(error) in _LASTING)
+def concerns_one_path(fs: Any, error: BaseException) -> bool:
+    """Return whether an error concerns one file or folder, so that the others can be listed without it."""
+    return isinstance(error, OSError) and (isinstance(fs, LocalFileSystem) or classify(error) in _ABOUT_ONE_PATH)
 
 
 class _Kind(Enum):
@@ -81,7 +83,7 @@ _Identity = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A folder that is to be looked into; `above` are it and the folders that led to it."""
+    """A folder to read. `above` identifies it and the folders on the way to it."""
 
     path: str
     hidden: bool = False
@@ -99,16 +101,16 @@ class _Entry:
 
 
 def _descend(fs: Any, root: _Folder, scan: Callable[[_Folder], Iterable[_Entry]], tally: Tally) -> Iterator[File]:
-    """A folder's files in the order of their names, then those of the folders in it."""
+    """Yield a folder's files in the order of their names, then the files of its folders."""
     skip, folders = len(root.path.rstrip("/")) + 1, [root]
     while folders:
         folder = folders.pop()
         try:
             entries = sorted(scan(folder), key=lambda entry: entry.name)
         except OSError as error:
-            if folder is root or not is_lasting(fs, error):
+            if folder is root or not concerns_one_path(fs, error):
                 raise
-            _tell(folder, error, tally)
+            _tally_unreadable(folder, error, tally)
             continue
         below = []
         for entry in entries:
@@ -124,15 +126,15 @@ def _descend(fs: Any, root: _Folder, scan: Callable[[_Folder], Iterable[_Entry]]
 _LEFT_OUT = {_Kind.SPECIAL: SPECIAL, _Kind.LOOP: LOOP}
 
 
-def _tell(folder: _Folder, error: OSError, tally: Tally) -> None:
+def _tally_unreadable(folder: _Folder, error: OSError, tally: Tally) -> None:
     if folder.hidden:
         tally.leave_out(HIDDEN)
     else:
-        tally.name(str(failure(error, named(folder.path))))
+        tally.add_unlisted(str(failure(error, display_name(folder.path))))
 
 
 def _scan_local(folder: _Folder) -> Iterator[_Entry]:
-    """A local folder's entries. Links are followed, but for hidden ones."""
+    """Yield a local folder's entries. Links are followed unless they are hidden."""
     with os.scandir(folder.path) as found:
         for entry in found:
             hidden = folder.hidden or is_hidden(entry.name)
@@ -143,7 +145,7 @@ def _scan_local(folder: _Folder) -> Iterator[_Entry]:
                     identity = _identity(entry.stat(follow_symlinks=follow))
                     kind = _Kind.LOOP if identity in folder.above else _Kind.FOLDER
                 elif not entry.is_file(follow_symlinks=follow):
-                    entry.stat(follow_symlinks=follow)  # raises if it dangles
+                    entry.stat(follow_symlinks=follow)  # raises for a dangling link
                     kind = _Kind.SPECIAL
             except OSError:
                 kind = _Kind.DANGLING
@@ -155,16 +157,16 @@ def _identity(found: os.stat_result) -> _Identity:
 
 
 def _version_of(entry: "os.DirEntry[str]") -> str | None:
-    """A dangling link has a version of its own, so that the file is another one once it is there."""
+    """Return the version of a file. A dangling link has its own, which changes when its target appears."""
     for follow in (True, False):
         with suppress(OSError):
             found = entry.stat(follow_symlinks=follow)
             return _stamp(found.st_mtime, found.st_size)
-    return None  # it has just been deleted
+    return None  # the file has just been deleted
 
 
 def _scan(fs: Any, folder: _Folder) -> Iterator[_Entry]:
-    """A folder's entries on any other store. fsspec's own walk() leaves out folders that it may not read."""
+    """Yield a folder's entries on any other store. fsspec's walk() skips folders that it may not read."""
     for info in fs.ls(folder.path, detail=True):
         path = info["name"].rstrip("/")
         if path != folder.path:
@@ -180,23 +182,23 @@ def _is_s3(fs: Any) -> bool:
 
 
 def _below_prefix(fs: Any, root: str, tally: Tally) -> Iterator[File]:
-    """The objects below a prefix in the order of their keys.
+    """Yield the objects below a prefix in the order of their keys.
 
-    Not by `ls`, folder by folder: it loses keys with empty names in them, as in `a//b.jpg`.
+    `ls` is not used: folder by folder, it loses keys with empty names, such as `a//b.jpg`.
     """
     bucket, key, _ = fs.split_path(root)
     prefix = f"{key}/" if key else ""
     more: dict[str, str] = {}
     while True:
         page = _page(fs, bucket, prefix, **more)
-        yield from objects(page.get("Contents", []), bucket, prefix, tally)
+        yield from files_of_page(page.get("Contents", []), bucket, prefix, tally)
         if not page.get("IsTruncated"):
             return
         more = {"ContinuationToken": page["NextContinuationToken"]}
 
 
-def objects(contents: Iterable[dict[str, Any]], bucket: str, prefix: str, tally: Tally) -> Iterator[File]:
-    """The files of a page of an S3 listing, by their exact keys. Empty objects that stand for folders are none."""
+def files_of_page(contents: Iterable[dict[str, Any]], bucket: str, prefix: str, tally: Tally) -> Iterator[File]:
+    """Yield the files of a page of an S3 listing by their exact keys, without empty objects that mark folders."""
     for info in contents:
         below = info["Key"].removeprefix(prefix)
         if any(map(is_hidden, below.split("/"))):
@@ -214,7 +216,7 @@ def _page(fs: Any, bucket: str, prefix: str, **options: Any) -> dict[str, Any]:
 
 
 def _version(info: dict[str, Any]) -> str | None:
-    """What tells a changed object: the store's etag, else modification time and size."""
+    """Return the version of an object: the store's etag, otherwise its modification time and size."""
     if info.get("ETag"):
         return str(info["ETag"]).strip('"')
     return _stamp(info["mtime"], info["size"]) if "mtime" in info else None

@@ -215,7 +215,7 @@ def test_manifest_names_what_cannot_be_listed_writes_the_rest_and_ends_with_6(
     out = tmp_path / "m.parquet"
     assert lakelens("manifest", tmp_path / "lake", "--out", out, monkeypatch=monkeypatch) == 6
     shown = capsys.readouterr()
-    assert shown.out == f"1 images listed in {out}\n"
+    assert shown.out == f"1 image listed in {out}\n"
     assert shown.err.splitlines() == [
         f"The shard {tmp_path}/lake/empty.tar is damaged: it is empty.",
         f"{tmp_path}/lake/\\xe9.jpg is not listed: its name is not UTF-8; rename it.",

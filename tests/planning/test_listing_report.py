@@ -2,7 +2,16 @@
 
 import pytest
 
-from pipeline.planning.listing_report import KINDS, NAMED, OTHERS, Listing, Tally, ending, merged, named
+from pipeline.planning.listing_report import (
+    KINDS,
+    OTHERS,
+    SENTENCES_KEPT,
+    Listing,
+    Tally,
+    display_name,
+    ending,
+    merge,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,20 +56,20 @@ def test_endings_beyond_all_measure_are_counted_together() -> None:
 
 def test_what_could_not_be_listed_is_named_up_to_a_number_and_counted_beyond_it() -> None:
     tally = Tally()
-    for number in range(NAMED + 3):
-        tally.name(f"{number} is bad.")
-    found = merged([tally.listing(1), tally.listing(1)])
+    for number in range(SENTENCES_KEPT + 3):
+        tally.add_unlisted(f"{number} is bad.")
+    found = merge([tally.listing(1), tally.listing(1)])
     assert found.rows == 2
-    assert len(found.unlisted_lines) == NAMED + 1
-    assert found.unlisted_lines[-1] == f"{NAMED + 6} more could not be listed."
+    assert len(found.unlisted_lines) == SENTENCES_KEPT + 1
+    assert found.unlisted_lines[-1] == f"{SENTENCES_KEPT + 6} more could not be listed."
     assert found.to_dict()["unlisted"] == found.unlisted_lines
 
 
 def test_nothing_left_out_is_nothing_said() -> None:
     assert Listing(3).lines == []
-    assert merged([]) == Listing()
+    assert merge([]) == Listing()
 
 
 def test_a_name_is_shown_on_one_line_without_a_signature() -> None:
-    assert named("/a\n\x1b[2J\udcff.jpg") == "/a\\n\\x1b[2J\\xff.jpg"
-    assert named("https://me:secret@host/a.tar?sig=secret") == "https://host/a.tar"
+    assert display_name("/a\n\x1b[2J\udcff.jpg") == "/a\\n\\x1b[2J\\xff.jpg"
+    assert display_name("https://me:secret@host/a.tar?sig=secret") == "https://host/a.tar"

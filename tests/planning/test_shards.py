@@ -109,8 +109,8 @@ def test_links_out_of_the_shard_and_in_circles_have_a_problem_and_no_bytes() -> 
         "a.jpg": circle,
         "b.jpg": circle,
         "grows": circle,
-        "out.jpg": "it is a link to ../../etc/passwd, which is no file in the shard",
-        "gone.jpg": "it is a link to nowhere.jpg, which is no file in the shard",
+        "out.jpg": "it is a link to ../../etc/passwd, which is not a file in the shard",
+        "gone.jpg": "it is a link to nowhere.jpg, which is not a file in the shard",
     }
 
 
@@ -152,7 +152,7 @@ WHOLE = tar(("a.jpg", b"a" * 700), ("b.jpg", b"b" * 700))
     ("data", "damage", "members"),
     [
         (b"", "it is empty", 0),
-        (b"no tar " * 100, "it does not begin like a tar", 0),
+        (b"no tar " * 100, "it does not begin with a tar header", 0),
         (WHOLE[:100], "it ends inside the header at byte 0", 0),
         (WHOLE[:800], "it ends inside its member a.jpg", 0),
         (WHOLE[:1536], "it ends without an end mark, so it may have been cut short", 1),
@@ -162,8 +162,12 @@ WHOLE = tar(("a.jpg", b"a" * 700), ("b.jpg", b"b" * 700))
         (WHOLE[:2748], "it ends without an end mark, so it may have been cut short", 2),
         (WHOLE[:3072], "it ends without an end mark, so it may have been cut short", 2),
         (WHOLE[:1540] + b"?" + WHOLE[1541:], "the header at byte 1,536 is damaged", 1),
-        (WHOLE + b"garbage", "what follows its end, at byte 10,240, is no tar", 2),
-        (WHOLE[:4096] + b"garbage" * 500, "what follows its end, at byte 4,096, is no tar", 2),
+        (WHOLE + b"garbage", "the bytes after its end mark, from byte 10,240, are not a tar archive", 2),
+        (
+            WHOLE[:4096] + b"garbage" * 500,
+            "the bytes after its end mark, from byte 4,096, are not a tar archive",
+            2,
+        ),
         (WHOLE + WHOLE[:800], "it ends inside its member a.jpg", 2),
         (WHOLE[:3072] + WHOLE[:1536].replace(b"a.jpg", b"c.jpg"), "the header at byte 3,072 is damaged", 2),
     ],
@@ -226,7 +230,7 @@ def test_a_header_that_asks_for_too_much_memory_is_damaged(size: int) -> None:
 def test_headers_that_only_extend_each_other_are_damaged() -> None:
     header = tarfile.TarInfo("a.jpg")
     header.type = tarfile.GNUTYPE_LONGNAME
-    assert read(header.tobuf(tarfile.GNU_FORMAT) * 5000).damage == "it does not begin like a tar"
+    assert read(header.tobuf(tarfile.GNU_FORMAT) * 5000).damage == "it does not begin with a tar header"
 
 
 @pytest.mark.parametrize("magic", [b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"])

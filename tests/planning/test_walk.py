@@ -22,7 +22,7 @@ def walked(root: str | Path, storage: Storage = STORAGE) -> tuple[list[str], Lis
     """The names below the root, in their order, and what was tallied."""
     tally = Tally()
     fs, path = storage.filesystem(str(root))
-    return [file.below for file in walk.files(fs, path, tally)], tally.listing(0)
+    return [file.relative_path for file in walk.files(fs, path, tally)], tally.listing(0)
 
 
 def test_links_to_files_and_folders_are_followed_also_out_of_the_lake(tmp_path: Path) -> None:
@@ -53,8 +53,8 @@ def test_a_link_that_leads_nowhere_or_to_itself_is_a_file(tmp_path: Path) -> Non
     tally = Tally()
     fs, root = STORAGE.filesystem(str(tmp_path))
     found = list(walk.files(fs, root, tally))
-    assert [file.below for file in found] == ["dangling.jpg", "self.jpg"]
-    assert all(file.dangling and file.version() for file in found)
+    assert [file.relative_path for file in found] == ["dangling.jpg", "self.jpg"]
+    assert all(file.is_dangling and file.version() for file in found)
 
 
 def test_a_file_that_is_deleted_while_it_is_listed_is_one_without_a_version(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_other_stores_are_passed_over_folder_by_folder_only_where_access_is_deni
         with pytest.raises(OSError, match="lost"):
             list(walk.files(fs, root, tally))
     else:
-        assert [file.below for file in walk.files(fs, root, tally)] == ["c/2.jpg"]
+        assert [file.relative_path for file in walk.files(fs, root, tally)] == ["c/2.jpg"]
         assert len(tally.listing(0).unlisted) == named
 
 
@@ -133,7 +133,7 @@ def keys(prefix: str, *found: str, **sizes: int) -> tuple[list[tuple[str, str]],
     """Paths and names below a prefix, of a page with these keys."""
     tally = Tally()
     page: list[dict[str, Any]] = [{"Key": key, "Size": sizes.get(key, 1), "ETag": '"e"'} for key in found]
-    files = [(file.path, file.below) for file in walk.objects(page, "lake", prefix, tally)]
+    files = [(file.path, file.relative_path) for file in walk.files_of_page(page, "lake", prefix, tally)]
     return files, tally.listing(0)
 
 
