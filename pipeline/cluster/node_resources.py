@@ -80,15 +80,15 @@ def unplaced(shapes: Iterable[dict[str, float]]) -> str | None:
     status = ray_internals.cluster_status(ray.get_runtime_context().gcs_address)
     asked = [_rounded(shape) for shape in shapes]
     waiting = [
-        f"{demand.count} that {'needs' if demand.count == 1 else 'need'} {_listed(demand.shape)}"
+        f"{demand.count} worker{'s' * (demand.count > 1)} with {_listed(demand.shape)}"
         for demand in status.unplaced
         if _rounded(demand.shape) in asked
     ]
     if not waiting:
         return None
-    free = [f"{node.host} has {_listed(node.amounts) or 'nothing'} free" for node in status.free[:NAMED_NODES]]
+    free = [f"{_listed(node.amounts) or 'nothing'} on {node.host}" for node in status.free[:NAMED_NODES]]
     more = [f"and {len(status.free) - NAMED_NODES} more nodes"] if len(status.free) > NAMED_NODES else []
-    return f"Ray cannot place workers, {' and '.join(waiting)}: {', '.join(free + more)}"
+    return f"Ray cannot place {' and '.join(waiting)}. Free: {'; '.join(free + more)}"
 
 
 def _rounded(shape: Mapping[str, float]) -> dict[str, float]:

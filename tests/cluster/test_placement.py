@@ -27,7 +27,7 @@ def never() -> float:
 def test_a_run_whose_actors_have_no_place_ends_with_what_is_missing_and_what_is_free() -> None:
     gave_up = threading.Event()
     large = pools.plan_pools(WorkersConfig(device="tpu"), Resources((Node(cpus=2, tpus=1),)), "TPU")
-    facts = r" 0\.3 s, .* 1 that needs 1 TPU: [\d.]+ has 2 CPU, 1 GPU, [\d.]+ GB free\. .* run again\.$"
+    facts = r" 0\.3 s, .* 1 worker with 1 TPU\. Free: 2 CPU, 1 GPU, [\d.]+ GB on [\d.]+\. .* run again\.$"
 
     class Actor:
         pass
