@@ -1,4 +1,4 @@
-"""Finished blocks -> groups of them, by rows and by age. It does not know what becomes of a group."""
+"""Gather finished blocks into groups, by rows and by age. It does not know what becomes of a group."""
 
 import queue
 import threading
@@ -25,12 +25,11 @@ def gather(
     stopped: Callable[[], bool],
     interrupt: Callable[[], None] = lambda: None,
 ) -> Groups:
-    """Groups of blocks: as soon as one has `rows` rows or its first block is `age_s` old.
+    """Gather blocks into groups of `rows` rows, or of fewer once the first block is `age_s` seconds old.
 
-    The very first block is a group of its own, so that something is committed at once. Once `stopped` says so,
-    what is there is given as the last group. While the caller does not ask, at most two more blocks are
-    taken. However it ends, `blocks` is closed by then; `interrupt` ends its wait for a block that does not come.
-    Raises: what `blocks` raises, once the group before it was given.
+    The first block is a group of its own, so that something is committed at once. Once `stopped` returns True,
+    the last group is what has arrived. While the caller is busy, at most two more blocks are taken. At the end
+    `blocks` is closed; `interrupt` ends its wait for a block that does not come. Raises: what `blocks` raises.
     """
     arrived: queue.Queue[Block | BaseException | None] = queue.Queue(maxsize=1)
     ended = threading.Event()
@@ -70,7 +69,7 @@ _TIMED_OUT = object()
 def _next(
     arrived: "queue.Queue[Block | BaseException | None]", deadline: float | None, stopped: Callable[[], bool]
 ) -> object:
-    """The next item; `_TIMED_OUT` once the deadline has passed, or a stop was asked for and nothing is there."""
+    """Return the next item, or `_TIMED_OUT` once the deadline has passed or a stop found nothing there."""
     while not stopped():
         wait = POLL_S if deadline is None else min(POLL_S, deadline - time.monotonic())
         if wait <= 0:
@@ -86,7 +85,7 @@ def _next(
 
 
 def _pull(blocks: Blocks, arrived: "queue.Queue[Block | BaseException | None]", ended: threading.Event) -> None:
-    """Feed `arrived`, ending with None or an exception; it waits while the queue is full."""
+    """Put blocks into `arrived`, and None or an exception at the end. Wait while the queue is full."""
 
     def put(item: Block | BaseException | None) -> None:
         while not ended.is_set():
@@ -101,7 +100,7 @@ def _pull(blocks: Blocks, arrived: "queue.Queue[Block | BaseException | None]", 
             if ended.is_set():
                 return
         put(None)
-    except BaseException as error:  # it belongs to the consumer
+    except BaseException as error:  # raised where the blocks are consumed
         put(error)
     finally:
-        blocks.close()  # the stages behind it end
+        blocks.close()  # ends the stages
