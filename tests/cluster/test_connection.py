@@ -1,4 +1,4 @@
-"""Connecting to clusters, and runs on those that somebody else started."""
+"""Connections to clusters, and runs on clusters that somebody else started."""
 
 import os
 import threading
@@ -81,7 +81,7 @@ def test_each_chip_of_a_tpu_node_gets_a_predictor_and_other_nodes_get_none(tmp_p
 def test_a_run_does_not_wait_for_ever_for_a_node_that_died_and_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes on, or, where lost actors had work that Ray waits for, ends and says why. The cluster stays."""
+    """The run continues, or ends with the reason if Ray waits for work of lost actors. The cluster stays."""
     (image,) = lakes.folder_of_images(tmp_path / "images", 1)
     rows = {"uri": [str(image)] * ROWS, "image_id": [f"{number:05}" for number in range(ROWS)]}
     pq.write_table(pa.table(rows), tmp_path / "manifest.parquet")

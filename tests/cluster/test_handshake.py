@@ -1,4 +1,4 @@
-"""A head that wants no token, of another version, started by a Python that is not on its PATH."""
+"""Heads without tokens, of other versions, or whose Python is not on the PATH."""
 
 import json
 import os
@@ -160,7 +160,7 @@ def test_the_first_line_of_any_other_error_of_ray_is_kept(text: str) -> None:
 def test_a_missing_token_is_an_error_before_ray_ends_the_process(
     environment: dict[str, str], sentence: str
 ) -> None:
-    """In a process of its own: where this fails, Ray's core ends it."""
+    """This runs in a process of its own, which Ray's core ends where the check fails."""
     script = f"from pipeline.cluster import handshake; handshake.require_token({WHERE!r})"
     cleared = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     done = subprocess.run(

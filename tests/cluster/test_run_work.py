@@ -72,7 +72,7 @@ HANGING = staging.with_actors(hanging.SleepingDecoder, hanging.HangingPredictor)
 
 
 class Hanging(threading.Event):
-    """A run that commits one block and is about to write another; then its decoder and its engine hang.
+    """A run that commits one block and starts to write another. Then its decoder and its engine hang.
 
     The run asks this event whether it should stop. Once everything hangs, the event calls `ends`.
     """
@@ -154,7 +154,7 @@ ENDS: dict[str, tuple[Callable[[Hanging], None], type[BaseException] | None]] = 
 
 
 WRITTEN = {"overtaken": (1, 1), "interrupted": (1, 2)}
-"""Blocks that are committed, least and most: the second was gathered, but perhaps not given out to be written."""
+"""The least and the largest number of committed blocks: the second one was gathered, but may not be written."""
 
 
 @pytest.mark.usefixtures("workers_that_hang")
@@ -237,7 +237,7 @@ def test_the_result_of_a_task_is_returned_and_its_error_raised() -> None:
 
 
 def test_a_task_that_has_finished_is_not_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray ends the process where that comes just after the task's end."""
+    """Ray would end the process if that came just after the task's end."""
     cancelled = list[ray.ObjectRef]()
     monkeypatch.setattr(ray, "cancel", lambda ref, force: cancelled.append(ref))
     with RunWork("a run") as work:
@@ -264,7 +264,7 @@ def _in_two_blocks() -> Dataset:
 
 
 def test_a_stop_does_not_wait_for_a_block_that_does_not_come() -> None:
-    """The stages end, too: a process in which a thread still asks Ray for anything ends with Ray."""
+    """The stages end as well: Ray ends a process in which a thread still calls it after the shutdown."""
     stop, waiting = threading.Event(), _in_two_blocks()
     with RunWork("mine") as mine, RunWork("another's") as others:
         theirs = others.blocks(waiting)

@@ -1,4 +1,4 @@
-"""A run on four nodes with an accelerator each, of which one after the other is taken away and replaced."""
+"""A run on four nodes with an accelerator each. One node after another is taken away and replaced."""
 
 import importlib
 import os
@@ -34,7 +34,7 @@ NODE = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": chaos_cluster.STORE
 
 
 def replace_a_node(cluster: Cluster) -> tuple[float, str]:
-    """Kill a worker node with all that it runs, and put another one in its place; when that was, and which."""
+    """Kill a worker node and its processes, and add another one. Return the time of its death, and its id."""
     node = next(iter(cluster.worker_nodes))
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
     orphans = raylet.children(recursive=True)
@@ -49,8 +49,7 @@ def replace_a_node(cluster: Cluster) -> tuple[float, str]:
 
 
 def warmed(cluster: Cluster) -> None:
-    """Join the cluster, whose nodes then have processes that wait for actors: four nodes share two cores here, on
-    which a process takes seconds to start."""
+    """Join the cluster, and start idle processes on its nodes: on two cores, each takes seconds to start."""
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes()]
     ray.get([imported.options(scheduling_strategy=place).remote() for place in places for _ in range(WARM)])
@@ -102,7 +101,7 @@ def test_all_accelerators_are_busy_soon_and_a_lost_node_costs_one_block(
 
 
 def check_what_was_lost(predicted: list[dict[str, Any]], died: dict[str, float]) -> None:
-    """Of what a dead node had begun, one block is lost; of what it had ended, what a commit had not reached."""
+    """A dead node loses the one block that it had begun, and what it had ended but no commit had reached."""
     ended = {(line["worker"], line["ids"][0]) for line in predicted if line["what"] == "ended"}
     begun = [line for line in predicted if line["what"] == "begun"]
     open_blocks = Counter(line["node"] for line in begun if (line["worker"], line["ids"][0]) not in ended)

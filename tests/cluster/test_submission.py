@@ -84,7 +84,7 @@ def test_the_error_about_a_wrong_token_says_how_to_provide_one(
 def test_headers_of_the_environment_go_with_every_request(
     head: heads.Head, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The token by a header of one's own, as a proxy would want one."""
+    """The token is in a header of our own, as a proxy may need one."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_JOB_HEADERS", json.dumps({"Authorization": f"Bearer {heads.TOKEN}"}))
     reload_authentication()
@@ -199,7 +199,7 @@ def submit(address: str, lake: RunConfig) -> "subprocess.Popen[str]":
 
 
 def shown(submitted: "subprocess.Popen[str]") -> str:
-    """The id that its first line tells."""
+    """Return the id in its first line."""
     assert submitted.stdout is not None
     return submitted.stdout.readline().split()[1]
 
@@ -253,14 +253,14 @@ def test_a_runtime_environment_is_kept_with_its_variables_as_text(tmp_path: Path
 
 
 def exported(head: heads.Head) -> set[str]:
-    """Names of the metrics that Ray's agent gives to Prometheus: LakeLens's, and Ray Data's that is documented."""
+    """Return the names of the metrics that Ray's agent exports: ours, and the documented one of Ray Data."""
     with urllib.request.urlopen(head.metrics_url) as answer:
         lines = answer.read().decode().splitlines()
     return {name for line in lines if line.startswith("# TYPE ") and METRIC.fullmatch(name := line.split()[2])}
 
 
 def documented() -> set[str]:
-    """Names of the metrics in the table of docs/cluster.md."""
+    """Return the names of the metrics in docs/cluster.md."""
     rows = [line for line in (ROOT / "docs" / "cluster.md").read_text().splitlines() if line.startswith("| `ray_")]
     return {name for row in rows for name in METRIC.findall(row.split("|")[1])}
 
