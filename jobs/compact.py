@@ -11,7 +11,7 @@ from pipeline.output import maintenance, widening
 
 def main(
     output: Output,
-    target_mb: Annotated[int, typer.Option(min=1, help="Size of the files.")] = maintenance.TARGET_MB,
+    target_mb: Annotated[int, typer.Option(min=1, help="Target size of a file, in MB.")] = maintenance.TARGET_MB,
     dataset: Datasets = None,
     widen: Annotated[
         list[str] | None,
@@ -22,22 +22,22 @@ def main(
         ),
     ] = None,
     keep_replaced: Annotated[
-        bool, typer.Option("--keep-replaced", help="Leave the replaced files to readers, until `lakelens vacuum`.")
+        bool, typer.Option("--keep-replaced", help="Keep the replaced files for readers, until `lakelens vacuum`.")
     ] = False,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     anonymous: Anonymous = False,
 ) -> None:
-    """Write the small files of each dataset of OUTPUT as fewer large ones. Safe beside a running job.
+    """Rewrite the small files of each dataset of OUTPUT as fewer large ones. Safe beside a running job.
 
-    Readers of the Delta table see the same rows before and after. The replaced files are deleted, and a query that
-    is reading them fails and has to be repeated; --keep-replaced leaves them, and a plain glob reads rows twice.
-    --widen is refused while a run writes the output.
+    Readers of the Delta table see the same rows before and after. The replaced files are deleted: a query that is
+    reading them fails, and succeeds when repeated. With --keep-replaced they stay, and a plain glob reads rows
+    twice. --widen is refused while a run writes the output.
     """
     storage = options.storage(endpoint_url, region, anonymous)
     if widen:
         files = widening.widen(output, storage, widening.parse_assignments(widen), keep_replaced=keep_replaced)
-        already = "No file was rewritten: the columns have these types already, or the table is empty."
+        already = "No files were rewritten: the columns already have these types, or the table is empty."
         console.say(f"Widened {', '.join(widen)}: rewrote {files:,} files." if files else already)
     done = maintenance.compact(
         output, storage, target_mb=target_mb, datasets=dataset or (), keep_replaced=keep_replaced

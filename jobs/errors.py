@@ -23,7 +23,7 @@ def main(
     storage = options.storage(endpoint_url, region, anonymous)
     found = failed_rows.count_failures(output, storage)
     if not found:
-        console.say("No row has failed.")
+        console.say("No rows have failed.")
     else:
         rows = [
             (f.dataset, f"{f.rows:,}", f.stage, f.error_code, "  ".join(map(redacted, f.examples))) for f in found

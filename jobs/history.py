@@ -1,4 +1,4 @@
-"""`lakelens history`: which runs and commits made an output."""
+"""`lakelens history`: the runs and commits that made an output."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ FIGURES = ("version", "rows", "failed")
 
 def main(
     output: Output,
-    limit: Annotated[int, typer.Option(min=1, help="Show so many, the newest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Number of commits to show, the newest first.")] = 50,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     anonymous: Anonymous = False,
@@ -27,7 +27,7 @@ def main(
     ]
     console.show_table(("version", "at (UTC)", "what", "who", "rows", "failed"), rows, figures=FIGURES)
     fingerprints = sorted({one.fingerprint for one in found if one.fingerprint})
-    console.say(f"fingerprint of the space: {', '.join(fingerprints) or 'not in the log any more'}")
+    console.say(f"fingerprint of the space: {', '.join(fingerprints) or 'no longer in the log'}")
 
 
 def _count(rows: int | None) -> str:

@@ -1,4 +1,4 @@
-"""`lakelens vacuum`: delete what no reader sees."""
+"""`lakelens vacuum`: delete files that no reader sees."""
 
 from typing import Annotated
 
@@ -12,18 +12,18 @@ from pipeline.output import maintenance
 def main(
     output: Output,
     older_than_days: Annotated[
-        float, typer.Option(min=0, help="Age of files of compactions that never committed.")
+        float, typer.Option(min=0, help="Delete files of unfinished compactions that are older than this.")
     ] = maintenance.STRAY_DAYS,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be deleted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the files, delete nothing.")] = False,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     anonymous: Anonymous = False,
 ) -> None:
     """Delete files of OUTPUT that its table does not name, plans of ended runs, and expired entries of its log.
 
-    Safe beside a running job, whose files stay. Older versions of the table can no longer be read afterwards.
+    Safe beside a running job, whose files stay. Afterwards, older versions of the table cannot be read.
     """
     storage = options.storage(endpoint_url, region, anonymous)
     found = maintenance.vacuum(output, storage, older_than_days=older_than_days, dry_run=dry_run)
     word = "would be deleted" if dry_run else "deleted"
-    console.say(f"{found.files:,} files ({found.size / 1e6:,.1f} MB) and {found.plans:,} files of plans {word}")
+    console.say(f"{found.files:,} files ({found.size / 1e6:,.1f} MB) and {found.plans:,} plan files {word}")

@@ -1,4 +1,4 @@
-"""`lakelens verify`: is what an output holds what its model says?"""
+"""`lakelens verify`: does an output hold what its model computes?"""
 
 from typing import Annotated
 
@@ -15,8 +15,8 @@ FIGURES = ("images", "cosine", "least", "top-1", "top-5")
 
 def main(
     output: Output,
-    sample: Annotated[int, typer.Option(min=1, help="Rows that are computed again.")] = 200,
-    seed: Annotated[int, typer.Option(help="Another one draws other rows.")] = 0,
+    sample: Annotated[int, typer.Option(min=1, help="Number of rows to compute again.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     min_cosine: Annotated[float, typer.Option(help="Mean cosine that each dataset needs.")] = Limits.cosine_mean,
     min_top1: Annotated[
         float, typer.Option(help="Share of equal best labels that each dataset needs.")
@@ -25,22 +25,22 @@ def main(
     region: Region = None,
     anonymous: Anonymous = False,
 ) -> None:
-    """Compute a sample of OUTPUT's rows again by plain transformers in float32, and compare vectors and labels, by
-    dataset. Exits with 5 if one falls short."""
+    """Compute a sample of OUTPUT's rows again with plain transformers in float32, and compare vectors and labels
+    by dataset. Exits with 5 if a dataset falls short."""
     storage = options.storage(endpoint_url, region, anonymous)
     found = verify(output, storage, sample=sample, seed=seed)
     console.show_table(("dataset", *FIGURES), map(_cells, found.agreements), figures=FIGURES)
     console.say(
-        f"against {found.model} in float32; {found.changed} images have changed since, {found.gone} are gone"
+        f"compared with {found.model} in float32; {found.changed} images have changed since, {found.gone} are gone"
     )
     if found.written_out:
         console.say(
-            f"{found.written_out} rows are of data: URIs, of which the output keeps a hash; none was drawn"
+            f"{found.written_out} rows come from data: URIs and were not sampled: the output keeps only their hash"
         )
     limits = Limits(min_cosine, min_top1)
     short = [(one.dataset or "all", missed) for one in found.agreements if (missed := limits.shortfall(one))]
     if short:
-        raise AgreementError(f"{output} is not what its model gives: in {short[0][0]}, {short[0][1]}.")
+        raise AgreementError(f"{output} does not hold what its model computes: in {short[0][0]}, {short[0][1]}.")
 
 
 def _cells(one: Agreement) -> tuple[str, ...]:

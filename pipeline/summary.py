@@ -1,4 +1,4 @@
-"""What a run did: what `run` gives, and what `runs/<run_id>/summary.json` says."""
+"""What a run did: the result of `run`, and the content of `runs/<run_id>/summary.json`."""
 
 import platform
 from dataclasses import asdict, dataclass
@@ -18,19 +18,19 @@ from pipeline.storage.filesystems import Storage
 
 
 class AccountRecord(Document):
-    """Rows: the total, and the counts of every dataset."""
+    """The account: the counts of all rows, and of each dataset."""
 
     total: Counts
     datasets: dict[str, Counts]
 
 
 class SummaryRecord(Document):
-    """What `summary.json` says.
+    """The content of `summary.json`. `Summary` explains the keys that are not listed here.
 
-    `epoch` is that of the run's commits; `model` and `fingerprint` are its space's; `finished_at` is ISO 8601 in
-    UTC; `seconds` are those of the run, `images_per_s` its processed images by them, `worker_seconds` the time of
-    its workers, added up; `left_out`, `superseded` and `unlisted` are those of its `Listing`; `versions` are those
-    of LakeLens, Ray and Python. `Summary` says what the others are.
+    `epoch`: the epoch of the run's commits. `model`, `fingerprint`: its embedding space. `finished_at`: ISO 8601,
+    in UTC. `seconds`: the duration of the run. `images_per_s`: processed images divided by `seconds`.
+    `worker_seconds`: the time of all workers, added up. `left_out`, `superseded`, `unlisted`: see `Listing`.
+    `versions`: of LakeLens, Ray and Python.
     """
 
     epoch: int
@@ -57,9 +57,9 @@ class SummaryRecord(Document):
 
 
 def read(folder: str, storage: Storage) -> SummaryRecord | None:
-    """The summary in a run's folder; None if the run has not finished.
+    """Read the summary in a run's folder. Return None if the run has not finished.
 
-    Raises: StorageError, also for one that is damaged.
+    Raises: StorageError, also for a damaged file.
     """
     uri = RunFolder(folder).summary
     data = storage.read(uri)
@@ -68,11 +68,11 @@ def read(folder: str, storage: Storage) -> SummaryRecord | None:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did. `run_id` is None if there was nothing to do: then no row was written.
+    """What a run did. `run_id` is None if nothing was pending: then no row was written.
 
-    `status` is finished, stopped, limited (rows beyond `--limit` are left) or incomplete; `device` what its
-    predictors computed on: GPU, TPU or CPU; `worker_seconds` where the time of its workers went; `listing` what
-    was listed where a folder is the manifest.
+    `status` is finished, stopped, limited (rows beyond `--limit` are left) or incomplete. `device` is GPU, TPU or
+    CPU: where the predictors ran. `worker_seconds` is the time that the workers spent in each stage. `listing`
+    describes what was listed if the manifest is a folder.
     """
 
     output: str
@@ -87,23 +87,23 @@ class Summary:
 
     @property
     def stopped(self) -> bool:
-        """Whether it was asked to stop, and left rows for that."""
+        """Whether the run was asked to stop, and left rows because of that."""
         return self.status == "stopped"
 
     @property
     def images_per_s(self) -> float:
-        """Processed images a second, start-up included."""
+        """Processed images per second, start-up included."""
         total = self.account.total
         return (total.ok + total.failed) / self.seconds if self.seconds else 0.0
 
     @property
     def advice(self) -> str | None:
-        """Which stage was the bottleneck, and what would help, as a sentence; None if that is not known."""
+        """One sentence on the bottleneck and what would help; None if the bottleneck is not known."""
         return self.worker_seconds.advice(self.device) if self.device else None
 
     @property
     def lines(self) -> list[str]:
-        """How it went, for people."""
+        """The result of the run, as lines for people."""
         where = f"output: {self.output}"
         if self.run_id is None:
             return [where]
@@ -112,7 +112,7 @@ class Summary:
         return [f"{speed}, engine {self.engine}, run {self.run_id}", *filter(None, [self.advice]), where]
 
     def facts(self) -> dict[str, Any]:
-        """For the log."""
+        """Return the summary as a dictionary, for the log."""
         times = {name: round(value, 3) for name, value in asdict(self.worker_seconds).items()}
         return {
             "run_id": self.run_id,
@@ -134,6 +134,6 @@ class Summary:
         }
 
     def record(self, epoch: int, description: dict[str, Any]) -> SummaryRecord:
-        """For `summary.json`. `description` is that of the space."""
+        """Return the document for `summary.json`. `description` is the description of the space."""
         space = {key: description[key] for key in ("model", "fingerprint")}
         return SummaryRecord.model_validate({"epoch": epoch, **space, **self.facts()})

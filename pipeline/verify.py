@@ -1,5 +1,6 @@
-"""Does an output hold what its model says? A sample of it is fetched, decoded and computed again, by plain
-transformers in float32. It reads committed rows only, writes nothing, and needs no cluster.
+"""Check that an output holds what its model computes: compute a sample again with plain transformers in float32.
+
+Verification reads committed rows only, writes nothing, and needs no cluster.
 """
 
 from dataclasses import dataclass
@@ -29,14 +30,17 @@ from pipeline.storage.uris import absolute
 
 BATCH = 32
 """Images that are decoded and computed at once."""
-HELD = ("image_id", "dataset", "run_id", "labels", "embedding", "content_sha256")
+COMPARED = ("image_id", "dataset", "run_id", "labels", "embedding", "content_sha256")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found, by dataset and, as the last one, over all. Rows of the sample whose images are not what they
-    were (`changed`), or cannot be found or decoded any more (`gone`), are counted apart. None is drawn of the
-    `written_out` rows, whose images came in `data:` URIs: the output keeps only a hash of those."""
+    """How well the sample agrees with the model: for each dataset, and as the last item for all of them.
+
+    `changed` counts sampled images whose bytes have changed since the run. `gone` counts those that cannot be
+    found or decoded any more. `written_out` counts the rows of `data:` URIs, which cannot be sampled: the output
+    keeps only a hash of these images.
+    """
 
     model: str
     agreements: list[Agreement]
@@ -46,10 +50,11 @@ class Verdict:
 
 
 def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verdict:
-    """Compute `sample` ok rows again, as many of each dataset as of any other where they have as many.
+    """Compute `sample` ok rows again, spread evenly over the datasets.
 
-    Raises: TableError if there are none, none but of `data:` URIs, or none of their images is there any more;
-    SpaceError if the model is not the one that made them; ManifestError, ModelError, StorageError.
+    The config of a run of the output tells where the images and the model are. Raises: TableError if there are no
+    ok rows except those of `data:` URIs, or if none of the images is available unchanged; SpaceError if the model
+    did not make the output; ManifestError, ModelError, StorageError.
     """
     output = absolute(output)
     rows, written_out = _sampled(output, storage, sample, seed)
@@ -60,10 +65,15 @@ def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verd
     located = _located(rows, settings, id_format)
     engine = loading.load_reference(model, settings.embedding, comparison.TOP_LABELS)
     with ImageReader(settings, model.preprocessing) as reader:
-        batches = [_judged(located.slice(at, BATCH), reader, engine) for at in range(0, located.num_rows, BATCH)]
+        batches = [
+            _compute_again(located.slice(at, BATCH), reader, engine) for at in range(0, located.num_rows, BATCH)
+        ]
     names = [name for batch in batches for name in batch.datasets]
     if not names:
-        raise TableError(f"None of the {rows.num_rows} sampled images of {output} is there as it was.")
+        raise TableError(
+            f"None of the {rows.num_rows} sampled images of {output} is available unchanged. Check that the "
+            "manifest and its images are still there."
+        )
     held = comparison.concatenate(batch.held for batch in batches if batch.datasets)
     agreements = comparison.compare(
         names, held, comparison.concatenate(batch.true for batch in batches if batch.true)
@@ -77,37 +87,39 @@ def _sampled(output: str, storage: Storage, sample: int, seed: int) -> tuple[pa.
     labelled = PredictionsReader.open(output, storage).only(outcome=schema.OK)
     total = sum(count.rows for count in labelled.counts())
     if not total:
-        raise TableError(f"There are no labelled rows in {output}.")
+        raise TableError(f"There are no labelled rows in {output}: no image has been processed successfully.")
     hashed = f"regexp_full_match(uri, {sql.literal(data_uris.HASHED)})"
     written_out = labelled.count(hashed)
     if written_out == total:
-        raise TableError(f"All {total} labelled rows of {output} are of data: URIs, which it does not keep.")
-    return labelled.sample(sample, seed, HELD, where=f"NOT {hashed}"), written_out
+        raise TableError(
+            f"All {total} labelled rows of {output} come from data: URIs, which the output does not keep."
+        )
+    return labelled.sample(sample, seed, COMPARED, where=f"NOT {hashed}"), written_out
 
 
 def _settings(output: str, storage: Storage, run_id: str) -> RunConfig:
-    """The config of a run. Raises: TableError if it is gone."""
+    """Read the config of a run. Raises: TableError if it is gone."""
     where = Layout(output).run(run_id).config
     text = storage.read(where)
     if text is None:
-        raise TableError(f"{where}, which says where the images and the model are, is gone.")
+        raise TableError(f"{where} is gone. It says where the images and the model are; restore it.")
     return config.parse_text(text.decode(), source=where)
 
 
 def _format_of(output: str, storage: Storage, description: dict[str, Any]) -> int:
-    """The format of an output. Raises: SpaceError if another model made it."""
+    """Return the format of an output. Raises: SpaceError if another model made it."""
     found = space.read(output, storage)
     held = found.fingerprint if found else None
     if found is None or held != description["fingerprint"]:
         raise SpaceError(
-            f"The model {description['model']} is not the one that made {output}: its fingerprint is "
-            f"{description['fingerprint']}, and {SPACE} says {held}."
+            f"The model {description['model']} did not make {output}: its fingerprint is "
+            f"{description['fingerprint']}, but {SPACE} has {held}."
         )
     return found.format
 
 
 def _located(rows: pa.Table, settings: RunConfig, id_format: int) -> pa.Table:
-    """The rows that the manifest still has, with the columns of `schema.PENDING`."""
+    """Return the rows that the manifest still has, with the columns of `schema.PENDING`."""
 
     def read(check_text: bool) -> pa.Table:
         with temporary_folders.folder() as room, duckdb.connect() as connection:
@@ -134,7 +146,10 @@ def _located(rows: pa.Table, settings: RunConfig, id_format: int) -> pa.Table:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Of the images that are what they were: datasets, what is held, what is true. And how many have changed."""
+    """The unchanged images of a batch: their datasets, the outputs in the table, and the true outputs.
+
+    `changed` counts the changed images.
+    """
 
     datasets: list[str]
     held: ModelOutputs
@@ -142,7 +157,7 @@ class _Batch:
     changed: int
 
 
-def _judged(rows: pa.Table, reader: ImageReader, engine: Engine) -> _Batch:
+def _compute_again(rows: pa.Table, reader: ImageReader, engine: Engine) -> _Batch:
     block = reader.read(rows.select(schema.PENDING.names))
     there = block.rows["error_code"].is_null()
     unchanged = pc.equal(block.rows["content_sha256"], rows["then_sha256"])

@@ -1,8 +1,9 @@
 """Image bytes -> the uint8 pixels that the model takes, or a row error.
 
-Colours are made RGB as a person would see them; size, filter and crop are the model's own. The pixels of opaque
-8-bit images are within one level of Hugging Face's image processor. Plain JPEGs are decoded by simplejpeg: the
-same libjpeg-turbo and the same pixels as Pillow's, in less time. It does not know where bytes come from.
+Colours become RGB as a person would see them; size, filter and crop are the model's own. Pixels of opaque
+8-bit images are within one level of 255 of Hugging Face's image processor. simplejpeg decodes plain JPEGs: it has
+the same libjpeg-turbo as Pillow, gives the same pixels, and takes less time. This module does not know where bytes
+come from.
 """
 
 import io
@@ -23,16 +24,19 @@ from pipeline.images.options import DecodeOptions
 from pipeline.images.resize import Pixels, fit, size_of
 from pipeline.preprocessing import Preprocessing
 
-_LEFT_OUT = {
-    "EPS",  # starts another program
-    *("BUFR", "GRIB", "HDF5", "WMF"),  # only stubs, which decode nothing
+_UNUSED_PLUGINS = {
+    "EPS",  # it starts another program
+    "BUFR",  # this and the others are stubs, which decode nothing
+    "GRIB",
+    "HDF5",
+    "WMF",
 }
 HEIF = find_spec("pillow_heif") is not None
-"""Whether HEIC images can be decoded, which is an extra."""
+"""Whether HEIC images can be decoded: the extra `heif` is installed."""
 
 
 def _open_heif() -> None:
-    """Teach Pillow HEIC; decoding has one thread, as every other decoder."""
+    """Register HEIC with Pillow. It decodes with one thread, as all decoders do: the decoding child forks."""
     import pillow_heif
 
     pillow_heif.options.DECODE_THREADS = 1
@@ -43,17 +47,18 @@ def _open_heif() -> None:
 Image.init()
 if HEIF:
     _open_heif()
-FORMATS = ("JPEG", *(name for name in Image.ID if name not in {"JPEG", *_LEFT_OUT}))
-"""Pillow plug-ins that are tried: all that decode raster images by themselves, the most frequent one first."""
+FORMATS = ("JPEG", *(name for name in Image.ID if name not in {"JPEG", *_UNUSED_PLUGINS}))
+"""Pillow plug-ins that are tried: all that decode raster images by themselves, the most frequent format first."""
 PEAK_BYTES_PER_PIXEL = 20
-"""Most that decoding holds at once for a pixel of the original, of any mode.
+"""The most bytes that decoding holds at once per pixel of the original, in any mode.
 
-See tests/images/test_decode_memory.py."""
+An upper bound: tests/images/test_decode_memory.py measures 12 in the worst mode.
+"""
 STRIP_ROWS = 256
 """Rows of a 16-bit or float image that are converted at once."""
 
-# Pillow's own limit is set to decode.max_pixels and made an error, before anything is allocated: it also guards
-# what plug-ins open inside a file, such as the PNG in an icon.
+# Pillow's own limit, set to decode.max_pixels, raises before anything is allocated. It also guards images that
+# plug-ins open inside a file, such as the PNG in an icon.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")  # each is noted or an error row
 
@@ -88,7 +93,7 @@ def _decoded(data: bytes, steps: Preprocessing, options: DecodeOptions, notes: l
     image = _open(data, options)
     size = image.size
     if _is_turned_tiff(image):
-        notes.append("exif_orientation")  # Pillow's plug-in turns it as it is loaded
+        notes.append("exif_orientation")  # Pillow's plug-in turns it while loading
     if options.fast:
         _draft(image, steps, notes)
     upright, turned = _upright(image, _loaded(image, data, options, notes), notes)
@@ -100,7 +105,7 @@ def _decoded(data: bytes, steps: Preprocessing, options: DecodeOptions, notes: l
 
 
 def _mended(data: bytes, options: DecodeOptions) -> tuple[bytes, str] | None:
-    """A file that has all its pixels in the way in which they can be decoded, and a note of it."""
+    """Return a form of the file that can be decoded, and a note; None if the file lacks pixels."""
     if (lean := salvage.without_long_text(data)) is not None:
         return lean, salvage.LONG_TEXT_LEFT_OUT
     if (ended := salvage.with_end(data)) is not None and _is_whole_jpeg(ended, options):
@@ -109,7 +114,7 @@ def _mended(data: bytes, options: DecodeOptions) -> tuple[bytes, str] | None:
 
 
 def _is_whole_jpeg(data: bytes, options: DecodeOptions) -> bool:
-    """Whether libjpeg decodes it without a warning, which it gives where it makes pixels up."""
+    """Whether libjpeg decodes it without a warning. It warns wherever it makes pixels up."""
     with suppress(Exception):
         image = _open(data, options)  # within the limits
         simplejpeg.decode_jpeg(data, "CMYK" if image.mode == "CMYK" else "GRAY")
@@ -118,13 +123,13 @@ def _is_whole_jpeg(data: bytes, options: DecodeOptions) -> bool:
 
 
 def _failure(error: Exception, data: bytes, options: DecodeOptions) -> RowError:
-    """The row error of whatever Pillow raised."""
+    """Return the row error for whatever Pillow raised."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return _error(
-            ErrorCode.TOO_MANY_PIXELS, f"it has more than decode.max_pixels = {options.max_pixels} pixels"
+            ErrorCode.TOO_MANY_PIXELS, f"the image has more than decode.max_pixels = {options.max_pixels} pixels"
         )
     if isinstance(error, MemoryError):
-        return _error(ErrorCode.OUT_OF_MEMORY, "decoding it needs more memory than there is")
+        return _error(ErrorCode.OUT_OF_MEMORY, "decoding took more memory than an image within the limits needs")
     if isinstance(error, UnidentifiedImageError) and (not is_image(data) or (variants.is_heif(data) and not HEIF)):
         return _unsupported(data, "not an image of a known format")
     if _is_truncation(error) or ends_early(data):
@@ -135,7 +140,7 @@ def _failure(error: Exception, data: bytes, options: DecodeOptions) -> RowError:
 
 
 def _unsupported(data: bytes, what: str) -> RowError:
-    """It may be a good file."""
+    """Return the error of a file that may be sound."""
     name = variants.name_of(data)
     if name is not None:
         needs = "needs lakelens[heif] to be installed" if name == variants.HEIC else "cannot be decoded here"
@@ -144,20 +149,26 @@ def _unsupported(data: bytes, what: str) -> RowError:
 
 
 def _open(data: bytes, options: DecodeOptions) -> Image.Image:
-    """The image with only its header read, within the limits."""
+    """Open an image within the limits; only its header is read."""
     Image.MAX_IMAGE_PIXELS = options.max_pixels
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     if max(image.size) > options.max_side:
-        raise _error(ErrorCode.TOO_MANY_PIXELS, f"it has more than decode.max_side = {options.max_side} a side")
+        raise _error(
+            ErrorCode.TOO_MANY_PIXELS,
+            f"a side of the image is longer than decode.max_side = {options.max_side} pixels",
+        )
     return image
 
 
 def _require_room(image: Image.Image | Pixels, steps: Preprocessing, options: DecodeOptions) -> None:
-    """A thin image can grow beyond all bounds when its shorter side is made the model's."""
+    """Refuse a thin image that grows beyond the limit when its shorter side becomes the model's."""
     size = image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
     height, width = size_of(size, steps)
     if width * height > options.max_pixels:
-        raise _error(ErrorCode.TOO_MANY_PIXELS, f"resized as the model asks it has {width}x{height} pixels")
+        raise _error(
+            ErrorCode.TOO_MANY_PIXELS,
+            f"resized for the model, the image would have {width}x{height} pixels, more than decode.max_pixels",
+        )
 
 
 def _draft(image: Image.Image, steps: Preprocessing, notes: list[str]) -> None:
@@ -170,10 +181,10 @@ def _draft(image: Image.Image, steps: Preprocessing, notes: list[str]) -> None:
 
 
 def _loaded(image: Image.Image, data: bytes, options: DecodeOptions, notes: list[str]) -> Image.Image | Pixels:
-    """The image with its pixels, or only the pixels, RGBX uint8 (height, width, 4), of a plain JPEG."""
+    """Return the image with its pixels loaded; of a plain JPEG only pixels, RGBX uint8 (height, width, 4)."""
     if image.format == "JPEG" and image.mode == "RGB" and "dct_scaled" not in notes:
-        with suppress(ValueError):  # what libjpeg only warns of is for Pillow to judge
-            # As Pillow has them in memory: four bytes a pixel.
+        with suppress(ValueError):  # libjpeg warned: Pillow decides
+            # Four bytes per pixel, as Pillow has them in memory.
             pixels: Pixels = simplejpeg.decode_jpeg(data, "RGBX", fastdct=False, fastupsample=False)
             if pixels.shape == (image.height, image.width, 4):
                 return pixels
@@ -201,7 +212,7 @@ def _is_truncation(error: Exception) -> bool:
 
 
 def _note_frames(image: Image.Image, notes: list[str]) -> None:
-    """Said once the first frame is done: the second may be damaged."""
+    """Note an animation. Called after the first frame is decoded: the second may be damaged."""
     with suppress(Exception):
         if getattr(image, "is_animated", False):
             notes.append("first_frame")
@@ -210,7 +221,7 @@ def _note_frames(image: Image.Image, notes: list[str]) -> None:
 def _upright(
     image: Image.Image, loaded: Image.Image | Pixels, notes: list[str]
 ) -> tuple[Image.Image | Pixels, bool]:
-    """Apply the EXIF orientation, and say whether width and height changed places.
+    """Apply the EXIF orientation. Return the image, and whether width and height changed places.
 
     An unreadable EXIF is noted and ignored.
     """
@@ -242,11 +253,11 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image of each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
+"""The transposition that makes an image of each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
 
 
 def _rgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """8-bit RGB: alpha on white, 16 bits scaled down, any other mode converted; all but RGB is noted."""
+    """Convert to 8-bit RGB: alpha on white, 16 bits scaled down. Every mode but RGB is noted."""
     if image.mode in _DEEP or image.mode == "F":
         return _eight_bit(image, notes).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -261,7 +272,7 @@ def _rgb(image: Image.Image, notes: list[str]) -> Image.Image:
     if image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         found = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
-        assert found is not None  # it is only where the image itself is changed
+        assert found is not None  # None only if `inPlace`
         return found
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -271,8 +282,11 @@ _MODE_NOTES = {"L": "grayscale", "1": "1_bit", "P": "palette", "LA": "grayscale"
 
 
 def _eight_bit(image: Image.Image, notes: list[str]) -> Image.Image:
-    """16-bit, 32-bit and float images as 8-bit ones. Floats within 0..1 and integers within 16 bits keep their
-    scale; others are stretched from their lowest value to their highest."""
+    """Convert a 16-bit, 32-bit or float image to 8 bits.
+
+    Floats within 0..1 and integers within 16 bits keep their scale. Others are stretched between their lowest and
+    highest value.
+    """
     values = np.asarray(image)
     low, high = _range(values)
     if image.mode == "F":
@@ -289,7 +303,7 @@ def _eight_bit(image: Image.Image, notes: list[str]) -> Image.Image:
 
 
 def _range(values: NDArray[np.generic]) -> tuple[float, float]:
-    """The lowest and the highest finite value; 0 and 1 if there is none."""
+    """Return the lowest and the highest finite value; 0 and 1 if there is none."""
     low, high = np.inf, -np.inf
     for row in range(0, len(values), STRIP_ROWS):
         strip = values[row : row + STRIP_ROWS]

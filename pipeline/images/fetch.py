@@ -1,4 +1,4 @@
-"""URIs -> bytes, or a row error. It does not know what the bytes are."""
+"""URIs -> bytes, or a row error. This module does not know what the bytes mean."""
 
 import os
 import random
@@ -25,35 +25,36 @@ from pipeline.storage.s3_objects import Objects
 from pipeline.storage.uris import is_data, is_local, is_s3, row_uri, store_of
 
 LOOK_AHEAD = 32
-"""Images that are fetched, or wait to be decoded, at once."""
+"""Images that are in flight, or wait to be decoded, at once."""
 WINDOW_BYTES = 1 << 30
-"""Bytes that these may hold together: with a large `decode.max_bytes` there are fewer of them, at least two."""
+"""Most bytes that these hold together. With a large `decode.max_bytes` there are fewer of them, at least two."""
 QUICK_S = 0.002
-"""A local file that is read faster is not worth a thread, to which handing it over costs 0.1 to 0.3 ms."""
+"""A local file that is read faster than this is read without a thread: handing it to one costs 0.1 to 0.3 ms."""
 ATTEMPTS = 4
-"""Tries for what can go well a moment later, with pauses of up to 0.2, 0.4 and 0.8 seconds between them."""
+"""Tries of a retryable failure, with pauses of up to 0.2, 0.4 and 0.8 seconds between them."""
 FIRST_PAUSE_S = 0.2
 STORES = 1024
-"""Stores whose pace is known at once: images of the web come from many."""
+"""Stores whose pace is remembered at once: images of the web come from many hosts."""
 
 _MESSAGES = {
-    ErrorCode.NOT_FOUND: "there is no such object",
-    ErrorCode.NO_SUCH_BUCKET: "there is no such bucket",
-    ErrorCode.ACCESS_DENIED: "access is denied",
+    ErrorCode.NOT_FOUND: "the object does not exist",
+    ErrorCode.NO_SUCH_BUCKET: "the bucket does not exist",
+    ErrorCode.ACCESS_DENIED: "the store denied access",
     ErrorCode.TIMEOUT: "the store did not answer in time",
     ErrorCode.UNAVAILABLE: "the store could not be reached or failed",
-    ErrorCode.BAD_URI: "the uri does not lead to a file",
+    ErrorCode.BAD_URI: "the URI does not lead to a file",
     ErrorCode.TOO_LARGE: "the file is larger than this system can read",
     ErrorCode.EMPTY: "the object has no bytes",
-    ErrorCode.OUT_OF_MEMORY: "reading it needs more memory than there is",
+    ErrorCode.OUT_OF_MEMORY: "reading the file took more memory than there is",
 }
 
 
 @dataclass(frozen=True)
 class Request:
-    """One image's bytes: a whole object, or `length` bytes from `offset` on.
+    """A request for one image's bytes: a whole object, or `length` bytes from `offset` on.
 
-    Or what row `row` (from 0) of the Parquet manifest `carried_in` holds in `column`; where that is null, the uri.
+    If `carried_in` names a Parquet manifest, the bytes are in its row `row` (from 0) and column `column`. If that
+    value is null, they are behind the URI.
     """
 
     uri: str
@@ -66,20 +67,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What came of a request, and how often the store was asked, requests that it throttled included."""
+    """The bytes or the error of a request, and how often the store was asked, throttled requests included."""
 
     data: bytes | RowError
     attempts: int = 1
 
 
 class Fetcher:
-    """Fetches images, several at once, and gives them in order as they arrive. Not safe for threads.
+    """Fetches images, several at once, and yields them in order as they arrive. Not safe for threads.
 
-    A store that throttles gets fewer requests at once, and is waited for until it has served none for
-    `patience_s`; a throttled request is not one of the `ATTEMPTS`.
+    A store that throttles gets fewer requests at once. Its images fail only when it has served no request for
+    `patience_s` seconds. Throttled requests do not count towards the `ATTEMPTS`.
 
-    At most `min(LOOK_AHEAD, max(2, WINDOW_BYTES // max_bytes))` are on their way or waiting, each of at most
-    `max_bytes` + 1 bytes: with the defaults that is 1 GiB at the very most.
+    At most `min(LOOK_AHEAD, max(2, WINDOW_BYTES // max_bytes))` images are in flight or wait, each of at most
+    `max_bytes` + 1 bytes: 1 GiB with the defaults.
     """
 
     def __init__(self, storage: Storage, max_bytes: int, patience_s: float = 60.0) -> None:
@@ -96,19 +97,19 @@ class Fetcher:
         self._threads = ThreadPoolExecutor(self._ahead, thread_name_prefix="fetch")
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[Fetched]:
-        """The bytes of every request, in order; of an object, at most `max_bytes` + 1 are read."""
+        """Yield the bytes of every request, in order. It reads at most `max_bytes` + 1 bytes of an object."""
         waiting: deque[Future[Fetched]] = deque()
         given_up = threading.Event()
         try:
             for request in requests:
                 waiting.append(self._begun(request, given_up))
-                # No further ahead than it takes: bytes are soon taken from a cache that was left for memory.
+                # No further ahead than needed: bytes that were read just now are still in the CPU's cache.
                 if waiting[0].done() or len(waiting) == self._ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            given_up.set()  # a store may be waited for in a thread, for which the process would wait
+            given_up.set()  # a thread that waits for a throttling store would keep the process alive
             for future in waiting:
                 future.cancel()
 
@@ -139,14 +140,14 @@ class Fetcher:
         return Turn(self._pace(store_of(uri)), next(self._numbers), given_up)
 
     def _timed(self, request: Request) -> Fetched:
-        """Some file systems are a cache away, others, mounted from afar, a network: the last read says which."""
+        """Read a local file, and note whether it was quick: some file systems are mounted over a network."""
         started = time.perf_counter()
         found: Fetched = _tried(lambda: self._read(request))
         self._files_are_quick = time.perf_counter() - started < QUICK_S
         return found
 
     def _read(self, request: Request) -> bytes:
-        """The bytes behind the uri, as one request. Raises: RowError, whatever the store raises."""
+        """Read the bytes behind the URI in one request. Raises: RowError, and whatever the store raises."""
         start, length = request.offset or 0, request.length
         if length is not None and length > self._max_bytes:
             raise self._too_large()
@@ -181,12 +182,12 @@ class Fetcher:
             raise error.__cause__ or error from None
 
     def _read_carried(self, request: Request) -> bytes | None:
-        """The bytes in the manifest; None where there are none, and the uri leads to another place."""
+        """Read the bytes in the manifest; None if they are null there and the URI leads elsewhere."""
         assert request.carried_in is not None
         assert request.row is not None
         found = self._carried.read(request.carried_in, request.column, request.row)
         if found is None and request.uri == row_uri(request.carried_in, request.row):
-            raise _error(ErrorCode.EMPTY, "the manifest row has neither bytes nor a uri")
+            raise _error(ErrorCode.EMPTY, "the manifest row has neither bytes nor a URI")
         return None if found is None else self._checked(found, None)
 
     def _checked(self, found: bytes, expected: int | None) -> bytes:
@@ -199,18 +200,18 @@ class Fetcher:
         return found
 
     def _too_large(self) -> RowError:
-        return _error(ErrorCode.TOO_LARGE, f"it has more than decode.max_bytes = {self._max_bytes} bytes")
+        return _error(ErrorCode.TOO_LARGE, f"the file has more than decode.max_bytes = {self._max_bytes} bytes")
 
 
 def _tried(read: Callable[[], bytes | None]) -> Any:
-    """A read, repeated while it fails as what may go well the next time; None if it gives None."""
+    """Read, and try again after a retryable failure. Return None if the read returns None."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             found = read()
             return None if found is None else Fetched(found, attempt)
         except GivenUpError:
             raise
-        except ThrottledError as error:  # it has been waited for
+        except ThrottledError as error:  # the store's patience is over: no further tries
             return Fetched(_error(ErrorCode.UNAVAILABLE, str(error)), attempt)
         except Exception as error:  # a store raises what it likes
             failed = error if isinstance(error, RowError) else _of(error)
@@ -222,13 +223,14 @@ def _tried(read: Callable[[], bytes | None]) -> Any:
 
 
 def _paced(read: Callable[[], bytes | None], turn: Turn) -> Any:
-    """Like `_tried`, of a store that may throttle. Raises: GivenUpError."""
+    """Read as `_tried` does, from a store that may throttle. Raises: GivenUpError."""
     found = _tried(lambda: turn.served(read))
     return found and Fetched(found.data, turn.asked)
 
 
 def _size_of_file(path: str) -> int:
-    """Raises: RowError for what is no regular file: opening a pipe would wait for ever. OSError."""
+    """Return a regular file's size. Raises: RowError for any other file, because opening a pipe can wait for ever;
+    OSError."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise _error(ErrorCode.BAD_URI, _MESSAGES[ErrorCode.BAD_URI])

@@ -1,4 +1,4 @@
-"""What the bytes of an undecodable file say of it, by the structure of its format. It decodes nothing."""
+"""Whether an undecodable file ends too early, by the structure of its format. It decodes nothing."""
 
 import struct
 from collections.abc import Callable, Iterator
@@ -12,11 +12,11 @@ def is_image(data: bytes) -> bool:
 
 
 def ends_early(data: bytes) -> bool:
-    """Whether a file of a common image format ends before the format says that it does."""
+    """Whether a file of a common image format is shorter than its own structure says."""
     try:
         check = _ENDS_EARLY.get(_kind(data) or "")
         return check is not None and check(data)
-    except (struct.error, IndexError):  # it ends within the field that was looked at
+    except (struct.error, IndexError):  # the file ends within the field that was read
         return True
 
 
@@ -62,7 +62,7 @@ def _png(data: bytes) -> bool:
 
 
 def _boxes(data: bytes) -> bool:
-    """ISO base media boxes (AVIF, HEIC), or those of JPEG 2000, whose code stream may run to the end."""
+    """ISO base media boxes (AVIF, HEIC), or those of JPEG 2000, where the code stream may be the last box."""
     at = 0
     while at < len(data):
         length, name = struct.unpack_from(">I4s", data, at)
@@ -70,7 +70,7 @@ def _boxes(data: bytes) -> bool:
             (length,) = struct.unpack_from(">8xQ", data, at)
         if name == b"jp2c" and (length == 0 or at + length >= len(data)):
             return _codestream(data) or at + length > len(data)
-        if length < 8:  # to the end, or nonsense
+        if length < 8:  # 0: to the end of the file; others are invalid
             return False
         at += length
     return at > len(data)
@@ -81,7 +81,7 @@ def _codestream(data: bytes) -> bool:
 
 
 def _tiff(data: bytes) -> bool:
-    """The first directory, or a strip or tile that it names, lies beyond the end."""
+    """The first directory, or a strip or tile that it names, lies beyond the end of the file."""
     order = "<" if data[:2] == b"II" else ">"
     (directory,) = struct.unpack_from(order + "4xI", data)
     (count,) = struct.unpack_from(order + "H", data, directory)
@@ -94,7 +94,7 @@ def _tiff(data: bytes) -> bool:
 
 
 def _tags(data: bytes, order: str, at: int, count: int) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Integer tags of a TIFF directory."""
+    """Yield the integer tags of a TIFF directory, with their values."""
     for entry in range(at, at + 12 * count, 12):
         tag, kind, values = struct.unpack_from(order + "HHI", data, entry)
         letter = {3: "H", 4: "I"}.get(kind)

@@ -1,4 +1,4 @@
-"""Image bytes that a Parquet manifest carries itself. It does not know which rows are pending."""
+"""Image bytes that a Parquet manifest carries itself. This module does not know which rows are pending."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,13 +9,13 @@ from pipeline import columns
 from pipeline.storage.filesystems import Storage
 
 BATCH_ROWS = 16
-"""Rows of a column that are in memory at once, with the page that they are in."""
+"""Rows of the column that are in memory at once, besides the page that holds them."""
 
 
 class CarriedBytes:
-    """Reads single values of a binary column; cheap where rows of a file are asked for in rising order.
+    """Reads single values of a binary column; cheap if the rows of a file are requested in rising order.
 
-    It keeps a place in one file, so a pass over its rows reads it once. Not safe for threads.
+    It keeps its place in one file, so that a pass over the rows reads the file once. Not safe for threads.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -28,10 +28,10 @@ class CarriedBytes:
         self._first = self._end = 0
 
     def read(self, uri: str, column: str, row: int) -> bytes | None:
-        """The bytes in row `row` (from 0) of a column, `name` or `struct.field`; None for null, and in a file
-        without that column.
+        """Read the bytes in row `row` (from 0) of a column, `name` or `struct.field`.
 
-        Raises: IndexError if the file has no such row, whatever the store or pyarrow raises.
+        Return None for a null, and for a file without that column. Raises: IndexError if the file has no such row,
+        and whatever the store or pyarrow raises.
         """
         try:
             if self._at != (uri, column):
@@ -50,7 +50,7 @@ class CarriedBytes:
         return None if found is None else bytes(found)
 
     def _go_to(self, path: columns.Path, row: int) -> None:
-        """Make the batch with this row the current one: onwards in its row group, else from the group's start."""
+        """Move to the batch with this row: forward within its row group, otherwise from the group's start."""
         group, start = self._group_of(row)
         if not start <= self._first <= self._end <= row or self._first == self._end:
             self._batches = self._file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[".".join(path)])
@@ -63,7 +63,7 @@ class CarriedBytes:
             self._values, self._first, self._end = values, self._end, self._end + batch.num_rows
 
     def _group_of(self, row: int) -> tuple[int, int]:
-        """The row group of a row, and the group's first row."""
+        """Return the row group of a row, and the group's first row."""
         start, metadata = 0, self._file.metadata
         for group in range(metadata.num_row_groups):
             end = start + metadata.row_group(group).num_rows

@@ -1,6 +1,6 @@
-"""How many requests a store gets at once, and when: fewer while it says *slow down*, more as it answers again.
+"""How many requests a store gets at once, and when: fewer while it throttles, more as it answers again.
 
-A `Pace` is one store's, a `Turn` one request's. It knows neither URIs nor what is asked for.
+A `Pace` belongs to a store, a `Turn` to a request. This module knows neither URIs nor what is requested.
 """
 
 import random
@@ -16,32 +16,32 @@ from pipeline.storage.error_codes import RETRYABLE, classify, throttle
 
 Answer = TypeVar("Answer")
 FIRST_WAIT_S = 0.5
-"""Where a store does not say for how long: doubled each time that it throttles the same request."""
+"""The first pause if a store names none. It doubles each time that the same request is throttled."""
 LONGEST_WAIT_S = 10.0
 IN_A_ROW = 3
-"""After so many throttled requests without another answer between, all requests of the store wait."""
+"""After this many throttled requests without another answer between them, all requests of the store wait."""
 LOOK_S = 0.5
-"""How soon one who waits sees that nobody wants its bytes any more."""
+"""How often a waiting request checks whether its answer is still wanted."""
 
 
 class GivenUpError(Exception):
-    """Nobody wants the answer any more."""
+    """The answer is not wanted any more."""
 
 
 class ThrottledError(Exception):
-    """A store has only throttled for as long as it is waited for."""
+    """A store has throttled every request until its patience was over."""
 
 
 class Pace:
     """One store's requests in one process. Safe for threads.
 
-    Additive increase, multiplicative decrease: a throttled request halves the number of requests at once, and each
-    answered one adds its share of one more. Requests come in the order of their places, so that the oldest, for
-    which the others wait, is never overtaken.
+    Additive increase, multiplicative decrease: a throttled request halves the number of requests at once, and an
+    answered one adds its share of one more. Requests go in the order of their places: the oldest goes first,
+    because the others wait for it.
     """
 
     def __init__(self, most: int, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """At most `most` at once. `patience_s`: for how long a store may only throttle."""
+        """Allow `most` requests at once. `patience_s`: seconds for which the store may do nothing but throttle."""
         self._most, self._patience_s, self._clock = most, patience_s, clock
         self._limit = float(most)
         self._busy, self._in_a_row = 0, 0
@@ -52,12 +52,12 @@ class Pace:
 
     @property
     def at_once(self) -> int:
-        """How many requests may be on their way."""
+        """How many requests may be in flight."""
         return int(self._limit)
 
     @contextmanager
     def turn(self, place: int, given_up: threading.Event) -> Iterator[float]:
-        """Wait for this request's turn; gives when it began. Raises: GivenUpError once that is set."""
+        """Wait for this request's turn; yield when it began. Raises: GivenUpError once `given_up` is set."""
         with self._changed:
             self._waiting.add(place)
             try:
@@ -77,18 +77,21 @@ class Pace:
                 self._changed.notify_all()
 
     def answered(self) -> None:
-        """The store has served a request, if only by saying that there is no such object."""
+        """Note that the store has served a request, if only with "no such object"."""
         with self._changed:
             self._in_a_row, self._only_throttles_since = 0, None
             self._limit = min(self._most, self._limit + 1 / self._limit)
 
     def throttled(self, began_s: float, asked_s: float | None, times: int) -> float:
-        """The store has throttled a request that began then, for the `times`-th time, and asked for a pause of
-        `asked_s`. Returns for how long the request is to wait. Raises: ThrottledError if the patience is over."""
+        """Note that the store has throttled a request that began at `began_s`, for the `times`-th time.
+
+        `asked_s` is the pause that the store asked for. Return the seconds that the request has to wait.
+        Raises: ThrottledError if the patience is over.
+        """
         with self._changed:
             now = self._clock()
             self._in_a_row += 1
-            if began_s > self._lowered_s:  # of requests that were on their way together, one counts
+            if began_s > self._lowered_s:  # requests in flight together count as one
                 self._limit, self._lowered_s = max(1.0, self._limit / 2), now
             if self._only_throttles_since is None:
                 self._only_throttles_since = now
@@ -103,7 +106,7 @@ class Pace:
             return wait_s
 
     def _pause(self, place: int) -> float:
-        """Seconds after which to look again; 0 if it is this one's turn."""
+        """Return the seconds until the next check; 0 or less if it is this request's turn."""
         if self._busy >= int(self._limit) or place != min(self._waiting):
             return LOOK_S
         return min(self._opens_s - self._clock(), LOOK_S)
@@ -119,8 +122,10 @@ class Turn:
         """How often the store was asked."""
 
     def served(self, read: Callable[[], Answer]) -> Answer:
-        """What `read` gives, again and again while the store throttles it. Raises: ThrottledError, GivenUpError,
-        whatever else `read` raises."""
+        """Call `read` until the store does not throttle it, and return its result.
+
+        Raises: ThrottledError, GivenUpError, and whatever else `read` raises.
+        """
         while True:
             said = self._once(read)
             if isinstance(said, _Served):
@@ -129,7 +134,7 @@ class Turn:
                 raise GivenUpError
 
     def _once(self, read: Callable[[], Answer]) -> "_Served[Answer] | float":
-        """What it gives, or how long to wait before the next time."""
+        """Call `read` once. Return its result, or the seconds to wait before the next call."""
         with self._pace.turn(self._place, self._given_up) as began_s:
             self.asked += 1
             try:
@@ -152,7 +157,7 @@ class _Served(Generic[Answer]):
 
 
 def _wait(asked_s: float | None, times: int) -> float:
-    """What the store asks for, otherwise longer from time to time; many workers must not come back at once."""
+    """Return the pause that the store asks for, or a growing one. Jitter spreads the requests of many workers."""
     if asked_s:
         return asked_s * random.uniform(1.0, 1.1)  # noqa: S311
     longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (times - 1))

@@ -1,6 +1,7 @@
-"""8-bit RGB pixels of any size -> the model's input: resize and crop as its own processor does.
+"""8-bit RGB pixels of any size -> the model's input: resize and crop as the model's own processor does.
 
-Every value is within one level of 255 of Pillow's, and so of Hugging Face's image processor. It knows no files.
+Every value is within one level of 255 of Pillow's, and so of Hugging Face's image processor. This module knows no
+files.
 """
 
 import math
@@ -14,19 +15,19 @@ from pipeline.preprocessing import Preprocessing
 
 Pixels = NDArray[np.uint8]
 FAST_SCALE = 1.5
-"""Bilinear reduction from which on fast_image_resize was never more than one level off Pillow in both directions,
-in 7e8 values of photos and of noise; at smaller scales 2 of 3e8 were, and with filters that overshoot many are."""
+"""From this bilinear reduction on, fast_image_resize does both directions: it was never more than one level off
+Pillow in 7e8 values of photos and noise. At smaller scales 2 of 3e8 values were, with other filters many."""
 
 _RESIZER = Resizer()
 _BILINEAR = ResizeOptions(ResizeAlg.convolution(FilterType.bilinear), use_alpha=False)
 _FOUR = "CMYK"
-"""Pillow's mode of four channels that have nothing to do with each other."""
+"""Pillow's mode of four independent channels."""
 
 
 def size_of(size: tuple[int, int], steps: Preprocessing) -> tuple[int, int]:
-    """(height, width) that an image of this (width, height) is resized to, before the crop.
+    """Return the (height, width) that an image of `size` (width, height) is resized to, before the crop.
 
-    The longer side is rounded down, as HF does.
+    The longer side is rounded down, as Hugging Face does.
     """
     if steps.resize is not None:
         return steps.resize
@@ -42,7 +43,7 @@ def fit(source: Pixels | Image.Image, steps: Preprocessing) -> Pixels:
     if steps.resample == "bilinear" and image.width > width:
         fast = min(image.height / height, image.width / width) >= FAST_SCALE
         image = _reduced(image, width, image.height)
-        # Pillow does the rest exactly: of weights that add up to one, a level off stays at most a level off.
+        # Pillow does the rest exactly. Its weights add up to one, so an error of one level does not grow.
         image = _reduced(image, width, height) if fast else image
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling[steps.resample.upper()])
@@ -52,13 +53,13 @@ def fit(source: Pixels | Image.Image, steps: Preprocessing) -> Pixels:
 
 
 def _viewed(pixels: Pixels) -> Image.Image:
-    """Four channels as an image, without a copy."""
+    """View four channels as an image, without a copy."""
     height, width = pixels.shape[:2]
     return Image.frombuffer(_FOUR, (width, height), pixels, "raw", _FOUR, 0, 1)
 
 
 def _three(pixels: Pixels) -> Pixels:
-    """The first three channels, one by one: numpy takes four times as long to copy three bytes of four."""
+    """Copy the first three channels, one by one: copying three bytes of four takes numpy four times as long."""
     found = np.empty((*pixels.shape[:2], 3), np.uint8)
     for channel in range(3):
         found[..., channel] = pixels[..., channel]
@@ -66,14 +67,14 @@ def _three(pixels: Pixels) -> Pixels:
 
 
 def _reduced(image: Image.Image, width: int, height: int) -> Image.Image:
-    """By fast_image_resize, a fifth of Pillow's time; one direction at a time, the width first, as Pillow does."""
+    """Resize with fast_image_resize, in a fifth of Pillow's time; the width first, as Pillow does."""
     found = Image.new(image.mode, (width, height), None)
     _RESIZER.resize_pil(image, found, _BILINEAR)
     return found
 
 
 def _center(pixels: Pixels, height: int, width: int) -> Pixels:
-    """The centre of an image; what it lacks is black, and the odd pixel goes where HF puts it."""
+    """Cut the centre of an image. Missing pixels are black; the odd one goes where Hugging Face puts it."""
     missing = [max(size - have, 0) for size, have in zip((height, width), pixels.shape[:2], strict=True)]
     if any(missing):
         pads = [(math.ceil(lack / 2), lack // 2) for lack in missing]

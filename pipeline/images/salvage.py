@@ -1,6 +1,7 @@
-"""Files that decoders refuse although all their pixels are there -> bytes that they take. It decodes no pixels.
+"""Files that decoders refuse although all pixels are there -> bytes that they accept. It decodes no pixels.
 
-A PNG with long text or a large colour profile, against which Pillow guards itself; a JPEG without its end.
+There are two kinds: a PNG with more text or a larger colour profile than Pillow allows, and a JPEG without its end
+marker.
 """
 
 import re
@@ -11,22 +12,22 @@ from collections.abc import Iterator
 from pipeline.images.jpeg_segments import END_OF_IMAGE, START_OF_SCAN, segment_at
 
 LONGEST_TEXT = 1 << 20
-"""Bytes of a PNG's text or profile, unpacked: what Pillow takes."""
+"""Most unpacked bytes of a PNG's text or profile: Pillow's own limit."""
 ALL_TEXT = 32 << 20
-"""Bytes of all of them together, half of what Pillow takes; what follows is not even unpacked."""
+"""Most unpacked bytes of all of them together: half of Pillow's limit. Further ones are not unpacked."""
 LONG_TEXT_LEFT_OUT, NO_END_MARKER = "long_text_left_out", "no_end_marker"
 
 _END = b"\xff\xd9"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _KEYWORDS_OF_PILLOW = (b"transparency", b"bbox", b"interlace", b"gamma", b"default_image", b"icc_profile")
-"""Pillow keeps texts beside facts of its own: one of these names would be taken for a fact."""
+"""Pillow stores texts in the same dict as its own facts: a text of one of these names would pass for a fact."""
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""In entropy-coded data: all but a stuffed byte, a restart and a fill byte."""
+"""A marker in entropy-coded data: neither a stuffed byte, a restart nor a fill byte."""
 
 
 def without_long_text(data: bytes) -> bytes | None:
-    """A PNG without the text and profiles that Pillow refuses; None if it has none, or is no PNG."""
+    """Return a PNG without the text and profiles that Pillow refuses; None if it has none, or is not a PNG."""
     if not data.startswith(_PNG):
         return None
     kept, unpacked = bytearray(_PNG), 0
@@ -41,7 +42,7 @@ def without_long_text(data: bytes) -> bytes | None:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Every chunk with its name, whole, to the end of the data, however damaged."""
+    """Yield every chunk with its name, whole, to the end of the data, however damaged."""
     at = len(_PNG)
     while at + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
@@ -52,14 +53,14 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _unpacked(name: bytes, body: bytes) -> int:
-    """How long a text or profile is, more than `LONGEST_TEXT` if it is longer than that."""
+    """Return the unpacked size of a text or profile in bytes, at most `LONGEST_TEXT` + 1."""
     packed = {b"zTXt": r"[^\0]*\0\0", b"iCCP": r"[^\0]*\0\0", b"iTXt": r"[^\0]*\0\x01\0[^\0]*\0[^\0]*\0"}.get(name)
     head = re.match(packed.encode(), body) if packed else None
     if head is None:
         return len(body)
     try:
         return len(zlib.decompressobj().decompress(body[head.end() :], LONGEST_TEXT + 1))
-    except zlib.error:  # Pillow leaves it out by itself
+    except zlib.error:  # Pillow ignores it
         return 0
 
 
@@ -68,9 +69,9 @@ def _is_misread(name: bytes, chunk: bytes) -> bool:
 
 
 def with_end(data: bytes) -> bytes | None:
-    """A JPEG with the end marker that it lacks; None if it has one, lacks whole scans, or is no JPEG.
+    """Return a JPEG with the end marker that it lacks; None if it has one, lacks whole scans, or is not a JPEG.
 
-    Whether the last scan is whole, only decoding tells.
+    Only decoding shows whether the last scan is complete.
     """
     try:
         return data + _END if data.startswith(b"\xff\xd8\xff") and _lacks_only_its_end(data) else None
@@ -95,7 +96,7 @@ def _lacks_only_its_end(data: bytes) -> bool:
 
 
 def _note_scan(body: bytes, exact: dict[int, set[int]]) -> None:
-    """Which coefficients of which components are whole with this scan: a progressive JPEG has many."""
+    """Note which coefficients of which components are exact after this scan: a progressive JPEG has many scans."""
     first, last, precision = body[1 + 2 * body[0] : 4 + 2 * body[0]]
     for number in range(body[0]):
         known = exact.setdefault(body[1 + 2 * number], set())

@@ -1,4 +1,4 @@
-"""Good files that this Pillow cannot decode, told from damaged ones by signature and header. No pixels here."""
+"""Sound files that this Pillow cannot decode, told from damaged ones by signature and header. No pixels here."""
 
 import io
 import re
@@ -9,6 +9,8 @@ from PIL import Image
 
 from pipeline.images.jpeg_segments import END_OF_IMAGE, FRAMES, START_OF_SCAN, segment_at
 
+HEIC = "HEIC"
+CAMERA_RAW = "a camera's raw file"
 _SIGNATURES = {
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",
@@ -27,14 +29,17 @@ _SIGNATURES = {
     b"BPG\xfb": "BPG",
     b"II+\0": "BigTIFF",
     b"MM\0+": "BigTIFF",
-    **dict.fromkeys(
-        (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM"), "a camera's raw file"
-    ),
+    b"FUJIFILMCCD-RAW": CAMERA_RAW,
+    b"IIRO": CAMERA_RAW,
+    b"IIRS": CAMERA_RAW,
+    b"MMOR": CAMERA_RAW,
+    b"IIU\0": CAMERA_RAW,
+    b"FOVb": CAMERA_RAW,
+    b"\0MRM": CAMERA_RAW,
 }
-HEIC = "HEIC"
 _HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"mif2"}
 _AVIF = {b"avif", b"avis"}
-_SAYS_SO = re.compile(
+_UNSUPPORTED = re.compile(
     r"unsupported|not supported|unimplemented|not implemented|can(?:no|')t handle"
     r"|(?:de|en)coder \S+ not available|unknown (?:compression|pixel (?:mode|format)|data organi[sz]ation)"
     r"|unable to determine",
@@ -44,11 +49,11 @@ _NO_SUCH_DEPTH = "Unsupported BMP pixel depth"
 
 
 def name_of(data: bytes) -> str | None:
-    """What a file is, by its signature, if it is of a kind that Pillow may not decode."""
+    """Name a file's format by its signature, if Pillow may not decode it; otherwise None."""
     if is_heif(data):
         return HEIC
     if data[4:8] == b"ftyp" and data[8:12] == b"crx ":
-        return "a camera's raw file"
+        return CAMERA_RAW
     if data[128:132] == b"DICM":
         return "DICOM"
     if b"<svg" in data[:1024].lower():
@@ -57,7 +62,7 @@ def name_of(data: bytes) -> str | None:
 
 
 def is_heif(data: bytes) -> bool:
-    """Whether a file is an HEIF image that is no AVIF, such as HEIC."""
+    """Whether a file is an HEIF image other than AVIF, such as HEIC."""
     if data[4:8] != b"ftyp":
         return False
     size = min(int.from_bytes(data[:4], "big"), 256)
@@ -66,10 +71,10 @@ def is_heif(data: bytes) -> bool:
 
 
 def is_beyond(error: Exception, data: bytes) -> bool:
-    """Whether Pillow raised this of a sound file: it says so itself, or the header asks for more than it has."""
+    """Whether Pillow raised this for a sound file: the error says so, or the header needs what Pillow lacks."""
     if isinstance(error, NotImplementedError):
         return True
-    if _SAYS_SO.search(str(error)) and _NO_SUCH_DEPTH not in str(error):
+    if _UNSUPPORTED.search(str(error)) and _NO_SUCH_DEPTH not in str(error):
         return True
     try:
         return any(check(data) for magic, check in _HEADERS.items() if data.startswith(magic))
@@ -78,7 +83,7 @@ def is_beyond(error: Exception, data: bytes) -> bool:
 
 
 def _jpeg(data: bytes) -> bool:
-    """Lossless, hierarchical and 12-bit ones, and those of two or more than four components."""
+    """Lossless, hierarchical and 12-bit JPEGs, and those with two or more than four components."""
     at = 2
     while (segment := segment_at(data, at)) and segment.marker not in (END_OF_IMAGE, START_OF_SCAN):
         if segment.marker in FRAMES:
@@ -94,19 +99,18 @@ _DECODED_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 
 
 def _png(data: bytes) -> bool:
-    """Apple's own kind, as Xcode writes it."""
+    """Apple's own variant, as Xcode writes it."""
     return data[12:16] == b"CgBI"
 
 
 def _bmp(data: bytes) -> bool:
-    """JPEG, PNG or CMYK inside; 2 and 64 bits."""
+    """BMPs that hold JPEG, PNG or CMYK, and those of 2 or 64 bits."""
     header, bits, compression = struct.unpack_from("<14xI10xHI", data)
     return header >= 40 and (bits in (2, 64) or compression in (4, 5, 11, 12, 13))
 
 
 def _tiff(data: bytes) -> bool:
-    """Its directory is in order, and either names a compression that this Pillow lacks, or pixels that it cannot
-    even open."""
+    """TIFFs with a valid directory, but with a compression or pixels that this Pillow cannot open."""
     order = "<" if data[:2] == b"II" else ">"
     (directory,) = struct.unpack_from(order + "4xI", data)
     (count,) = struct.unpack_from(order + "H", data, directory)
@@ -124,22 +128,29 @@ def _tiff(data: bytes) -> bool:
 
 
 _RAW_PIXELS = (32803, 34892, 34893)
-"""Of a sensor's colour filters."""
+"""Photometric interpretations of raw sensor data."""
 _COMPRESSIONS = {
     1: "raw",
+    2: "tiff_ccitt",
+    3: "group3",
+    4: "group4",
     5: "tiff_lzw",
     7: "jpeg",
     8: "tiff_adobe_deflate",
     32773: "packbits",
     32946: "tiff_deflate",
+    34925: "lzma",
+    50000: "zstd",
+    50001: "webp",
 }
-_COMPRESSIONS |= {2: "tiff_ccitt", 3: "group3", 4: "group4", 34925: "lzma", 50000: "zstd", 50001: "webp"}
+"""TIFF's compression numbers, and Pillow's names of those that it can write."""
 _DECODED_ONLY = (6, 32771, 32809, 34676, 34677)
+"""Compressions that libtiff can read but not write."""
 
 
 @cache
 def _decodes(compression: int) -> bool:
-    """Whether this Pillow's libtiff has it: what it can write it can read."""
+    """Whether this Pillow's libtiff has a compression: it can read what it can write."""
     if compression in _DECODED_ONLY:
         return True
     mode = "1" if compression in (2, 3, 4) else "L"
@@ -159,7 +170,7 @@ def _opens(data: bytes) -> bool:
 
 
 def _jpeg_2000(data: bytes) -> bool:
-    """More than four components, more than 16 bits, signed or subsampled ones, and high-throughput coding."""
+    """JPEG 2000 with more than four components, more than 16 bits, signed or subsampled ones, or HTJ2K coding."""
     at = data.find(b"\xff\x4f\xff\x51")
     if at < 0:
         return False
@@ -171,7 +182,7 @@ def _jpeg_2000(data: bytes) -> bool:
 
 
 def _psd(data: bytes) -> bool:
-    """Zipped pixels; Pillow opens no others that it cannot decode."""
+    """Photoshop documents with zipped pixels: the only ones that Pillow opens but cannot decode."""
     at = 26
     for _ in range(3):  # palette, resources, layers
         (length,) = struct.unpack_from(">I", data, at)

@@ -1,10 +1,15 @@
-"""Kept columns over time: whether a value of one type is the same value in another, and how it gets there.
+"""Schema evolution of kept columns: which values fit another type exactly, and the SQL that converts them.
 
-Nothing is rounded, cut or guessed. A number fits another type of number if it comes back from it unchanged; whole
-numbers fit floating point only as far as each has a number of its own there (2^53, in single precision 2^24). A
-date fits a timestamp, and a timestamp fits a date at midnight; one with a time zone does not fit one without. Text
-fits a type if it is written as that type writes it. A text column takes the text of anything, and binary values if
-they are UTF-8. A null fits every type. Types are DuckDB's names. It does not know who asks.
+Nothing is rounded, cut or guessed.
+
+- A number fits another numeric type if converting it back gives the same number. Integers fit floating point only
+  while every integer has its own floating-point number: up to 2^53, in single precision up to 2^24.
+- A date fits a timestamp. A timestamp at midnight fits a date. Timestamps with and without a time zone do not mix.
+- Text fits a type if it is written the way that type is printed.
+- A text column takes every value as text, and binary values if they are UTF-8.
+- A null fits every type.
+
+Types have DuckDB's names.
 """
 
 import re
@@ -22,9 +27,9 @@ from pipeline.storage.uris import redacted
 TEXT = "VARCHAR"
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
 _WHOLE = {"FLOAT": 2**24, "DOUBLE": 2**53}
-"""Up to here every whole number has a floating-point number of its own."""
+"""Up to this limit every integer has its own floating-point number."""
 _DIGITS = {"FLOAT": 6, "DOUBLE": 15}
-"""So many significant decimal digits come back from floating point as they were."""
+"""Significant decimal digits that survive a conversion to floating point and back."""
 _DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
 _ZONED = "TIMESTAMP WITH TIME ZONE"
 _NAMES = {
@@ -32,25 +37,25 @@ _NAMES = {
     **{"float": "FLOAT", "double": "DOUBLE", "text": TEXT, "boolean": "BOOLEAN", "binary": "BLOB", "date": "DATE"},
     **{"timestamp": "TIMESTAMP", "timestamptz": _ZONED, "integer": "INTEGER", "string": TEXT, "varchar": TEXT},
 }
-"""What people call the types; of several names the first is shown."""
+"""Names of types for people. Messages use the first name of a type."""
 TYPES = "it is int, bigint, double, decimal(p,s), timestamp or text"
 _NUMBER = r"-?(0|[1-9][0-9]*)"
 _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _TIME = r"[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
 _SUGGESTED = ("BIGINT", "DOUBLE", "TIMESTAMP", TEXT)
-"""What a column is best widened to: the first of these that its values and the new ones fit."""
+"""Types that a message suggests: the first one that fits both the old and the new values."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """SQL expressions: `value` is a column in another type, and `fits` whether that is the same value."""
+    """SQL expressions: `value` converts a column to another type, `fits` whether the value stays the same."""
 
     value: str
     fits: str
 
     @classmethod
     def of(cls, column: str, kind: str, target: str) -> "Conversion":
-        """`column` is an SQL expression of the type `kind`."""
+        """Return the conversion of `column`, an SQL expression of the type `kind`, to the type `target`."""
         cast = f"TRY_CAST({column} AS {target})"
         if kind == target:
             return cls(column, "true")
@@ -59,7 +64,7 @@ class Conversion:
             return cls(text, f"{text} IS NOT NULL")
         if kind == TEXT:
             return cls(f"encode({column})", "true") if target == "BLOB" else cls(cast, _written(column, target))
-        if kind in _WHOLE and _DECIMAL.fullmatch(target):  # by its digits: the binary value has others behind them
+        if kind in _WHOLE and _DECIMAL.fullmatch(target):  # convert the printed digits: the binary value has more
             cast = f"TRY_CAST(CAST({column} AS {TEXT}) AS {target})"
             back = f"TRY_CAST({cast} AS {kind})"
             return cls(cast, f"{column} IS NULL OR {back} IS NOT DISTINCT FROM {column}")
@@ -72,7 +77,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class KeptColumns:
-    """A manifest's kept columns as the table has them: their fields, and the SQL that makes each of its values."""
+    """Kept columns of a manifest in the types of the table: their fields, and the SQL that converts each one."""
 
     fields: list[pa.Field]
     values: dict[str, str]
@@ -81,16 +86,17 @@ class KeptColumns:
 def fit_kept_columns(
     connection: duckdb.DuckDBPyConnection, columns: Sequence[pa.Field], held: Iterable[pa.Field], output: str
 ) -> KeptColumns:
-    """The columns of the view `due` in the types of those of the same names that the output's table holds.
+    """Convert the columns of the view `due` to the types that the output's table has for them.
 
-    Values are looked at only where types differ. Raises: ManifestError for a value that does not fit its column.
+    Only columns whose types differ are read. Raises: ManifestError for a value that does not fit its column.
     """
     there = {field.name.casefold(): field for field in held}
     wanted = [there.get(field.name.casefold(), field) for field in columns]
     for ours, its in zip(columns, wanted, strict=True):
         if ours.name != its.name:
             raise ManifestError(
-                f"The kept column {ours.name!r} is called {its.name!r} in {output}; rename it in the manifest."
+                f"The kept column {ours.name!r} of the manifest is {its.name!r} in {output}. "
+                "Rename it in the manifest."
             )
     targets = duckdb_types(wanted)
     changes = {
@@ -105,8 +111,10 @@ def fit_kept_columns(
 def misfits(
     connection: duckdb.DuckDBPyConnection, rows: str, changes: dict[str, tuple[str, str]]
 ) -> dict[str, str]:
-    """Of the columns whose types change, from one to another, those with a value that does not fit, and such a
-    value. `rows` is SQL that stands behind FROM."""
+    """Map each column with a value that does not fit its new type to an example of such a value.
+
+    `rows` is SQL for a FROM clause. `changes` maps columns to their old and new types.
+    """
     if not changes:
         return {}
     found = connection.execute(
@@ -126,7 +134,7 @@ def misfits(
 
 
 def duckdb_types(fields: Sequence[pa.Field]) -> dict[str, str]:
-    """Names and types of Arrow's columns, as DuckDB calls them."""
+    """Map the names of Arrow fields to DuckDB's names of their types."""
     if not fields:
         return {}
     with duckdb.connect() as connection:
@@ -135,14 +143,14 @@ def duckdb_types(fields: Sequence[pa.Field]) -> dict[str, str]:
 
 
 def arrow_fields(kinds: Mapping[str, str]) -> list[pa.Field]:
-    """Arrow's columns of these names and types: the inverse of `duckdb_types`."""
+    """Return Arrow fields with these names and types: the inverse of `duckdb_types`."""
     columns = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in kinds.items())
     with duckdb.connect() as connection:
         return list(connection.sql(f"SELECT {columns}").to_arrow_table().schema) if columns else []
 
 
 def parse_type(name: str) -> str | None:
-    """The type that people call so; None if it is none that a kept column can have."""
+    """Return DuckDB's name of a type. Return None if a kept column cannot have this type."""
     if found := re.fullmatch(r"decimal\((\d+), ?(\d+)\)", name.casefold()):
         precision, scale = map(int, found.groups())
         return f"DECIMAL({precision},{scale})" if 1 <= precision <= 38 and scale <= precision else None
@@ -150,12 +158,12 @@ def parse_type(name: str) -> str | None:
 
 
 def type_name(kind: str) -> str:
-    """What people call a type."""
+    """Return the name of a type for people."""
     return next((name for name, known in _NAMES.items() if known == kind), kind.lower())
 
 
 def is_wider(target: str, kind: str) -> bool:
-    """Whether a type is there for all values of another one; a `Conversion` tells which of them fit exactly."""
+    """Tell whether a type is meant for all values of another one. A `Conversion` tells which fit exactly."""
     if kind == target or target == TEXT:
         return kind != target
     if kind in _INTEGERS:
@@ -172,16 +180,16 @@ def is_wider(target: str, kind: str) -> bool:
 def _refusal(
     connection: duckdb.DuckDBPyConnection, name: str, change: tuple[str, str], example: str, output: str
 ) -> str:
-    """The sentence about a value that does not fit its column."""
+    """Return the message about a value that does not fit its column."""
     kind, held = change
     wider = (to for to in _SUGGESTED if is_wider(to, held) and not misfits(connection, "due", {name: (kind, to)}))
     misfit = f"{example} in the manifest does not fit it"
     said = f"The kept column {name!r} is {type_name(held)} in {output}, and {misfit}"
     to = next(wider, None)
     if to is None:
-        return f"{said}; rename the column in the manifest, or choose another output.path."
+        return f"{said}. Rename the column in the manifest, or choose another output.path."
     command = shlex.join(["lakelens", "compact", output, "--widen", f"{name}={type_name(to)}"])
-    return f"{said}; widen the column with {command}"
+    return f"{said}. Widen the column with {command}"
 
 
 def _unfit(name: str, kind: str, target: str) -> str:
@@ -190,7 +198,7 @@ def _unfit(name: str, kind: str, target: str) -> str:
 
 
 def _is_number(kind: str) -> bool:
-    """A truth value counts as 0 or 1."""
+    """Booleans count as the numbers 0 and 1."""
     return kind in (*_INTEGERS, *_WHOLE, "BOOLEAN") or _DECIMAL.fullmatch(kind) is not None
 
 
@@ -199,14 +207,14 @@ def _comes_back(column: str, kind: str, target: str) -> str:
 
 
 def _within(column: str, kind: str, target: str) -> str:
-    """The condition that whole numbers are not beyond those that floating point tells apart."""
+    """Return the condition that integers are small enough for floating point to tell them apart."""
     if target not in _WHOLE or kind in (*_WHOLE, "BOOLEAN"):
         return ""
     return f" AND {column} BETWEEN {-_WHOLE[target]} AND {_WHOLE[target]}"
 
 
 def _written(column: str, target: str) -> str:
-    """The condition that a text is written as a type writes its values."""
+    """Return the condition that text is written the way a type is printed."""
     cast = f"TRY_CAST({column} AS {target})"
     if target in _WHOLE:
         digits = f"length(replace(ltrim({column}, '-'), '.', '')) <= {_DIGITS[target]}"
@@ -216,7 +224,7 @@ def _written(column: str, target: str) -> str:
 
 
 def _pattern(target: str) -> str:
-    """A regular expression for values of a type as text, without superfluous digits."""
+    """Return a regular expression for the values of a type as text, without superfluous digits."""
     if found := _DECIMAL.fullmatch(target):
         return rf"{_NUMBER}(\.[0-9]{{0,{found[2]}}}0*)?"
     return {

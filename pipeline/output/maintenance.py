@@ -1,6 +1,6 @@
-"""Keep an output in order: fewer and larger files, nothing that no reader sees, and what was done when.
+"""Maintain an output: compact its files, delete files that no reader sees, and list its commits.
 
-Safe beside a running job, which notices and carries on. It never changes a row.
+Maintenance is safe beside a running job, which notices and carries on. It never changes a row.
 """
 
 import getpass
@@ -26,19 +26,19 @@ from pipeline.storage.filesystems import Storage, failure
 from pipeline.storage.uris import join
 
 TARGET_MB = 128
-"""Size of a compacted file: some 60,000 rows of 768 dimensions; a file whose rows are replaced is read whole."""
+"""Size of a compacted file: some 60,000 rows of 768 dimensions. Replacing rows of a file reads the whole file."""
 ATTEMPTS = 5
-"""Tries to compact a dataset while others replace rows in it."""
+"""Attempts to compact a dataset while a run replaces rows in it."""
 WIDENED = "widened"
-"""In the log: the columns that a commit has widened, as COLUMN=TYPE."""
+"""The key in the log for the columns that a commit has widened, as COLUMN=TYPE."""
 STRAY_DAYS = 7.0
-"""Age at which a file without an epoch that no log names is garbage: compaction writes such, and may still
-commit."""
+"""Age at which an orphaned file without an epoch is deleted. A younger one may belong to a compaction that has not
+committed yet."""
 
 
 @dataclass(frozen=True)
 class CompactionResult:
-    """What became of one dataset."""
+    """The number of files of one dataset, before and after."""
 
     dataset: str
     files_before: int
@@ -47,7 +47,7 @@ class CompactionResult:
 
 @dataclass(frozen=True)
 class VacuumResult:
-    """What was deleted, or would be."""
+    """What was deleted, or would be: files and their bytes, and files of plans."""
 
     files: int = 0
     size: int = 0
@@ -56,7 +56,7 @@ class VacuumResult:
 
 @dataclass(frozen=True)
 class Commit:
-    """One version of the table. `rows` and `failed` count what it added; None if no run made it."""
+    """One version of the table. `rows` and `failed` count the rows that it added; None if no run made it."""
 
     version: int
     at: datetime
@@ -75,12 +75,12 @@ def compact(
     datasets: Sequence[str] = (),
     keep_replaced: bool = False,
 ) -> Iterator[CompactionResult]:
-    """Write each dataset's small files as fewer of about `target_mb`; gives one result after the other.
+    """Rewrite the small files of each dataset as fewer files of about `target_mb`, and yield one result a dataset.
 
-    The replaced files are deleted, so that a plain glob stays exact; with `keep_replaced` they stay for readers of
+    The replaced files are deleted, so that a plain glob stays exact. With `keep_replaced` they stay for readers of
     older versions, until `vacuum`. Raises: TableError, StorageError.
     """
-    space.read(output, storage)  # a newer format may have other rules
+    space.read(output, storage)  # refuses a newer format, whose rules may differ
     table = Predictions.existing(output, storage)
     known = sorted({part[schema.DATASET] for part in table.newest().partitions()})
     unknown = sorted(set(datasets) - set(known))
@@ -95,7 +95,7 @@ def compact(
 
 
 def _compacted(table: Predictions, dataset: str, target: int) -> tuple[set[str], set[str]]:
-    """The dataset's files before and after."""
+    """Compact a dataset, and return the paths of its files before and after."""
     for attempt in range(1, ATTEMPTS + 1):
         handle = table.newest()
         before = set(paths(handle, dataset))
@@ -108,7 +108,7 @@ def _compacted(table: Predictions, dataset: str, target: int) -> tuple[set[str],
                 commit_properties=CommitProperties(custom_metadata={"by": f"lakelens compact, {user_and_host()}"}),
             )
             return before, set(paths(table.newest(), dataset))
-        except (DeltaError, OSError) as error:  # others replaced rows in it meanwhile
+        except (DeltaError, OSError) as error:  # a run replaced rows in it meanwhile
             if attempt == ATTEMPTS:
                 raise TableError(
                     f"Cannot compact the dataset {dataset!r} of {table.uri}: {first_line(error)}."
@@ -119,12 +119,12 @@ def _compacted(table: Predictions, dataset: str, target: int) -> tuple[set[str],
 def vacuum(
     output: str, storage: Storage, *, older_than_days: float = STRAY_DAYS, dry_run: bool = False
 ) -> VacuumResult:
-    """Delete files that no reader sees, plans of ended runs, and entries of the log that have expired.
+    """Delete files that no reader sees, plans of ended runs, and expired entries of the log.
 
-    While a run works, files of its epoch stay. Else the epoch is claimed first: a run that only seems dead can
-    then no longer commit what is deleted. Raises: TableError, StorageError.
+    While a run works, files of its epoch stay. Otherwise claim the next epoch first, so that a run that only seems
+    dead cannot commit a deleted file. Raises: TableError, StorageError.
     """
-    space.read(output, storage)  # a newer format may have other rules
+    space.read(output, storage)  # refuses a newer format, whose rules may differ
     table = Predictions.existing(output, storage)
     owner = table.owner()
     alive = owner is not None and heartbeat.is_alive(table.layout.run(owner).uri, storage)
@@ -132,7 +132,7 @@ def vacuum(
     if not alive and not dry_run:
         claimed = table.claim(f"vacuum-{uuid4().hex[:6]}", [], {"by": f"lakelens vacuum, {user_and_host()}"})
         if claimed is None:
-            raise TableError(f"{table.uri} is being written by a run that has just begun; try again.")
+            raise TableError(f"A run has just begun to write {table.uri}; try again.")
     ended = range(epoch if alive else epoch + 1)
     oldest = datetime.now(UTC) - timedelta(days=older_than_days)
     garbage = orphans.find(table, ended, strays_before=oldest)
@@ -144,7 +144,7 @@ def vacuum(
 
 
 def _plans(layout: Layout, storage: Storage, owner: str | None) -> list[str]:
-    """The pending rows that runs have planned, but for those of the owner."""
+    """Return the files of pending rows of all runs but the owner."""
     fs, root = storage.filesystem(layout.runs)
     try:
         found = fs.glob(f"{root}/*/{PENDING}/*.parquet") if fs.exists(root) else []
@@ -155,7 +155,7 @@ def _plans(layout: Layout, storage: Storage, owner: str | None) -> list[str]:
 
 
 def _forget_log(table: Predictions) -> None:
-    """Drop expired entries, which a checkpoint stands for."""
+    """Delete expired entries of the log, after a checkpoint that replaces them."""
     try:
         handle = table.newest()
         handle.create_checkpoint()
@@ -165,7 +165,7 @@ def _forget_log(table: Predictions) -> None:
 
 
 def history(output: str, storage: Storage) -> list[Commit]:
-    """Every version that the log still knows, the newest first. Raises: TableError."""
+    """Return every version that the log still has, the newest first. Raises: TableError."""
     table = Predictions.existing(output, storage)
     try:
         entries = table.newest().history()
@@ -194,7 +194,7 @@ def _commit(entry: dict[str, Any]) -> Commit:
 
 
 def user_and_host() -> str:
-    """User and machine, for the history."""
+    """Return user and machine, for the history."""
     with suppress(OSError, KeyError):
         return f"{getpass.getuser()} on {socket.gethostname()}"
     return socket.gethostname()

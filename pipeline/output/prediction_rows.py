@@ -1,6 +1,6 @@
-"""Decoded rows and what the model made of them -> output rows, as Arrow and as Parquet.
+"""Turn decoded rows and the results of the model into output rows, as Arrow and as Parquet.
 
-Pure: it knows no model and no device.
+Pure: this module knows no model and no device.
 """
 
 import io
@@ -22,16 +22,16 @@ _DICTIONARY = ["label", "stage", "error_code", "message", "run_id", "decode_note
 _DICTIONARY += ["labels.list.element.label", "labels.list.element.index"]
 _SPLIT = ["embedding.list.element", "labels.list.element.score", "score", "embedding_norm"]
 ROW_GROUP_ROWS = 8_192
-"""Rows of a row group: 25 MB of 768-dimensional embeddings, and several groups a file for parallel readers."""
+"""Rows of a row group: 25 MB of 768-dimensional embeddings. A file has several groups, for parallel readers."""
 
 
 class PredictionRowBuilder:
-    """Collects the results of a block's decoded images, in order, and makes the output rows."""
+    """Collects the results of a block's decoded images, in order, and builds the output rows."""
 
     def __init__(self, rows: pa.Table, labels: Sequence[str], *, normalize: bool) -> None:
-        """`rows` with the columns of `schema.PENDING`, `schema.DECODED` and the kept ones."""
+        """`rows` has the columns of `schema.PENDING` and `schema.DECODED`, and the kept columns."""
         self.decoded = np.flatnonzero(pc.is_null(rows.column("error_code")).to_numpy())
-        """Indices of the rows that have pixels: `add` expects results for these, in this order."""
+        """Indices of the rows that have pixels. Results are added for these rows, in this order."""
         self._rows = rows
         self._labels = pa.array(labels, pa.string())
         self._normalize = normalize
@@ -44,7 +44,10 @@ class PredictionRowBuilder:
     def add(
         self, indices: NDArray[np.int32], scores: NDArray[np.float32], embeddings: NDArray[np.float32]
     ) -> None:
-        """Results of the next B decoded images: (B, k), (B, k), (B, D); non-finite ones become failed rows."""
+        """Add the results of the next B decoded images, of shapes (B, k), (B, k) and (B, D).
+
+        An image with a value that is not finite becomes a failed row.
+        """
         vectors, norms = self._vectors(embeddings)
         finite = np.isfinite(vectors).all(axis=1) & np.isfinite(norms) & np.isfinite(scores).all(axis=1)
         for good in finite:
@@ -55,16 +58,16 @@ class PredictionRowBuilder:
             else:
                 self._errors[row] = (
                     ErrorCode.NON_FINITE,
-                    "the model gave a vector or score that is not finite",
+                    "the model returned a vector or score that is not finite",
                 )
         self._results.append((indices[finite], scores[finite], np.column_stack([vectors, norms])[finite]))
 
     def add_failed(self, code: ErrorCode, message: str) -> None:
-        """The next decoded image could not be predicted."""
+        """Record that the next decoded image could not be predicted."""
         self._errors[self._next()] = (code, message)
 
     def table(self, run_id: str) -> pa.Table:
-        """The output rows, with the schema `schema.scored(kept)`, in the order of the input."""
+        """Return the output rows in the order of the input, with the schema `schema.scored(kept)`."""
         rows = self._with_errors()
         place = pa.array(self._place, pa.int64())
         columns = {name: array.take(place) for name, array in self._columns().items()}
@@ -85,7 +88,10 @@ class PredictionRowBuilder:
         return row
 
     def _vectors(self, embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Embeddings at float16 precision, (B, D), and what they were divided by, (B,), both float32."""
+        """Return the embeddings rounded to float16, (B, D), and their norms, (B,), both as float32.
+
+        The norms are 1 where embeddings are not normalized.
+        """
         norms = np.ones(len(embeddings), np.float32)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             if self._normalize:
@@ -93,7 +99,7 @@ class PredictionRowBuilder:
             return (embeddings / norms[:, None]).astype(np.float16).astype(np.float32), norms
 
     def _columns(self) -> dict[str, pa.Array]:
-        """The columns of the finite results, densely, in order."""
+        """Return the columns of the finite results, in order and without gaps."""
         if not self._results:
             names = ("label", "score", "labels", "embedding", "embedding_norm")
             return {name: pa.array([], schema.PREDICTIONS.field(name).type) for name in names}
@@ -112,7 +118,7 @@ class PredictionRowBuilder:
         }
 
     def _with_errors(self) -> pa.Table:
-        """The decoded rows with the stage, code and message of failed predictions filled in."""
+        """Return the decoded rows with the stage, code and message of failed predictions."""
         rows = self._rows
         if not self._errors:
             return rows
@@ -125,13 +131,13 @@ class PredictionRowBuilder:
 
 
 def _lists(values: pa.Array, shape: tuple[int, ...], kind: pa.DataType) -> pa.Array:
-    """(B, n) values as B lists of n."""
+    """Return (B, n) values as B lists of length n."""
     offsets = np.arange(0, (shape[0] + 1) * shape[1], shape[1] or 1, dtype=np.int32)[: shape[0] + 1]
     return pa.ListArray.from_arrays(pa.array(offsets), values, type=kind)
 
 
 def parquet_writer(file: Path | BinaryIO, columns: pa.Schema) -> pq.ParquetWriter:
-    """A writer of one Parquet file, for `ROW_GROUP_ROWS` rows at a time.
+    """Return a writer of one Parquet file, which takes up to `ROW_GROUP_ROWS` rows at a time.
 
     Embeddings are byte-stream-split before zstd: 44 % of their raw size, without loss.
     """
@@ -145,7 +151,7 @@ def parquet_writer(file: Path | BinaryIO, columns: pa.Schema) -> pq.ParquetWrite
 
 
 def parquet_bytes(rows: pa.Table) -> bytes:
-    """One Parquet file, as `parquet_writer` writes it."""
+    """Return rows as one Parquet file."""
     buffer = io.BytesIO()
     with parquet_writer(buffer, rows.schema) as writer:
         writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)

@@ -1,6 +1,6 @@
-"""The embedding space of an output: one `space.json`, written once, never mixed.
+"""The embedding space of an output: one `space.json`, written once. An output never mixes spaces.
 
-It does not know how a space's description is made.
+This module does not know how the description of a space is made.
 """
 
 import json
@@ -14,22 +14,22 @@ from pipeline.output.layout import Layout
 from pipeline.storage.filesystems import Storage
 
 FORMAT = 2
-"""The newest format of an output that this version knows, and that of new ones.
+"""The newest format of an output that this version knows, and the format of new outputs.
 
     1   the default `image_id` of a byte range or of a data: URI is the uri, an id that is a floating-point
         number is its text, and letter case counts in the names of the columns for ids, datasets and versions
     2   the default `image_id` of a byte range is `<uri>#bytes=<first>-<last>`, that of a data: URI a hash, and an
         id that is a whole floating-point number is the integer's text
 
-An output keeps the format that it was made with.
+An output keeps the format that it was created with.
 """
 
 
 class SpaceDescription(Document):
-    """What `space.json` says; its fingerprint covers all that decides the vectors.
+    """The content of `space.json`. The fingerprint covers everything that changes the vectors.
 
-    `format` is 1 where it is not said; `dim` is the length of an embedding; `labels` are the names of the classes,
-    by index.
+    `format` is 1 where the file does not have it. `dim` is the length of an embedding. `labels` are the names of
+    the classes, by index.
     """
 
     format: Annotated[int, Field(strict=True, ge=1)] = 1
@@ -42,17 +42,17 @@ class SpaceDescription(Document):
 
     @property
     def named(self) -> str:
-        """For messages."""
+        """The space in words, for messages."""
         return f"{self.model} ({self.fingerprint}, pooling {self.pooling})"
 
 
 def location(path: str, slug: str, description: dict[str, Any]) -> str:
-    """`output.path` with `{space}` filled in as `<model-slug>-<fingerprint>`."""
+    """Return `output.path` with `{space}` replaced by `<model-slug>-<fingerprint>`."""
     return path.replace("{space}", f"{slug}-{description['fingerprint']}")
 
 
 def read(output: str, storage: Storage) -> SpaceDescription | None:
-    """The space that an output holds; None if it holds none.
+    """Read the description of an output's space. Return None if there is no output yet.
 
     Raises: SpaceError, also for a format that this version does not know; StorageError.
     """
@@ -62,9 +62,9 @@ def read(output: str, storage: Storage) -> SpaceDescription | None:
 
 
 def check(output: str, description: dict[str, Any], storage: Storage) -> SpaceDescription | None:
-    """The space that the output holds, if it is this one; None if it holds none yet.
+    """Read the description of an output's space, and check that it is this one. Return None if there is none yet.
 
-    Raises: SpaceError, naming both, if it holds another one.
+    Raises: SpaceError if it is another space; the message names both.
     """
     held = read(output, storage)
     if held is None:
@@ -72,19 +72,22 @@ def check(output: str, description: dict[str, Any], storage: Storage) -> SpaceDe
     mine = SpaceDescription.model_validate(description)
     if held.fingerprint != mine.fingerprint:
         raise SpaceError(
-            f"{output} holds the embedding space of {held.named}, and this run would write that of {mine.named}; "
-            "choose another output.path, or put {space} into it."
+            f"{output} holds the embedding space of {held.named}, but this run would write that of {mine.named}. "
+            "Choose another output.path, or put {space} into it."
         )
     if held.labels != mine.labels:
         raise SpaceError(
-            f"{output} holds labels of {held.named} under other names than this model's id2label gives them; "
-            "choose another output.path."
+            f"{output} holds labels of {held.named}, but their names differ from the id2label of this model. "
+            "Choose another output.path."
         )
     return held
 
 
 def claim(output: str, description: dict[str, Any], storage: Storage) -> SpaceDescription:
-    """Make the output this space, in the newest format, or find that it is. Raises: SpaceError, StorageError."""
+    """Write the description in the newest format, unless the output has this space already.
+
+    Raises: SpaceError, StorageError.
+    """
     document = {"format": FORMAT, **description}
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     created = storage.create(Layout(output).space, text.encode())
@@ -97,16 +100,16 @@ def _parsed(data: bytes, uri: str) -> SpaceDescription:
     try:
         return parsed(SpaceDescription, data, uri)
     except StorageError as error:
-        raise SpaceError(f"{uri} is not a description of an embedding space.") from error
+        raise SpaceError(f"{uri} does not describe an embedding space.") from error
 
 
 def _require_known_format(data: bytes, uri: str) -> None:
-    """Raises: SpaceError for a newer format, whatever else such a document holds."""
+    """Refuse a newer format, whatever the rest of the document looks like. Raises: SpaceError."""
     try:
         newer = json.loads(data)["format"]
     except (ValueError, LookupError, TypeError):
         return
     if isinstance(newer, int) and newer > FORMAT:
         raise SpaceError(
-            f"{uri} says format {newer}, and this LakeLens knows formats up to {FORMAT}; upgrade LakeLens."
+            f"{uri} has format {newer}, but this LakeLens knows formats up to {FORMAT} only. Upgrade LakeLens."
         )

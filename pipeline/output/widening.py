@@ -1,10 +1,9 @@
-"""Give kept columns wider types: every file of the table is written anew, and one commit exchanges them all.
+"""Widen kept columns: rewrite every file of the table, and replace all of them in one commit.
 
-Delta can widen some types in place, but not a long to a double, and readers of a plain glob would meet two types
-in one column. So a widening owns the table as a run does: it has a heartbeat, claims an epoch, writes files of
-this epoch that no reader sees, and commits them together with the schema. It is refused while a run works, and a
-run that begins meanwhile is refused in turn. If it dies, its files are orphans, which the next run or vacuum
-deletes.
+Delta can widen some types in place, but not a long to a double, and readers of a plain glob would find two types
+in one column. A widening therefore owns the table as a run does: it has a heartbeat, claims an epoch, writes files
+that no reader sees, and commits them together with the schema. It is refused while a run works, and a run that
+starts meanwhile is refused. If it dies, the next run or vacuum deletes its orphaned files.
 """
 
 import contextlib
@@ -32,21 +31,21 @@ from pipeline.storage import sql, temporary_folders
 from pipeline.storage.filesystems import Storage, failure
 
 WRITES = 4
-"""Files that are rewritten at once; of each `ROW_GROUP_ROWS` rows are in memory."""
+"""Files that are rewritten at once. Each holds `ROW_GROUP_ROWS` rows in memory."""
 ATTEMPTS = 5
-"""Commits that are tried while maintenance puts other files in the place of some."""
+"""Attempts at the commit while maintenance replaces files."""
 
 Changes = dict[str, tuple[str, str]]
-"""By column, the type that it has and the one that it is to have, as DuckDB calls them."""
+"""The old and the new type of each column, with DuckDB's names."""
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
-    """COLUMN=TYPE, each, as a column and the name of its type. Raises: ConfigError."""
+    """Parse assignments of the form COLUMN=TYPE. Raises: ConfigError."""
     found: dict[str, str] = {}
     for one in assignments:
         name, equals, type_ = one.rpartition("=")
         if not (name and equals and type_):
-            raise ConfigError(f"--widen {one} is not of the form COLUMN=TYPE, as in rating=double.")
+            raise ConfigError(f"--widen {one} does not have the form COLUMN=TYPE, such as rating=double.")
         if name in found:
             raise ConfigError(f"--widen names the column {name!r} twice.")
         found[name] = type_
@@ -54,11 +53,11 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
 
 
 def widen(output: str, storage: Storage, types: Mapping[str, str], *, keep_replaced: bool = False) -> int:
-    """Widen kept columns to the types that `types` names; returns how many files were rewritten.
+    """Widen kept columns to the types that `types` names, and return the number of rewritten files.
 
-    Columns that have their type already are left alone. The replaced files are deleted, unless `keep_replaced`.
-    Raises: ConfigError for what is no type, TableError for what is no kept column, for a narrower type, and for a
-    value that does not fit; BusyError while a run works; SpaceError, StorageError.
+    Columns that already have their type are left alone. The replaced files are deleted, unless `keep_replaced`.
+    Raises: ConfigError for an unknown type; TableError for an unknown column, a narrower type or a value that does
+    not fit; BusyError while a run works; SpaceError, StorageError.
     """
     space.read(output, storage)
     table = Predictions.existing(output, storage)
@@ -82,7 +81,7 @@ def widen(output: str, storage: Storage, types: Mapping[str, str], *, keep_repla
         raise
     if epoch is None:
         beating.discard()
-        raise BusyError(f"{table.uri} has been written to meanwhile; try again when no run works.")
+        raise BusyError(f"A run has written to {table.uri} meanwhile. Try again when no run works.")
     try:
         left = HandoverFile(folder, storage, previous)
         files = _Widening(table, changes, run_id, epoch).go()
@@ -95,7 +94,7 @@ def widen(output: str, storage: Storage, types: Mapping[str, str], *, keep_repla
 
 
 def _clear_up(table: Predictions) -> None:
-    """Delete what a killed widening has replaced, and could not delete: a plain glob reads it.
+    """Delete the files that a killed widening has replaced but not deleted: a plain glob reads them.
 
     Raises: StorageError.
     """
@@ -108,7 +107,7 @@ def _clear_up(table: Predictions) -> None:
 
 
 class _Widening:
-    """One claimed widening. `written` has, by the visible file that it stands for, each file that is rewritten."""
+    """One claimed widening. `_written` maps each visible file to its rewritten copy."""
 
     def __init__(self, table: Predictions, changes: Changes, run_id: str, epoch: int) -> None:
         self._table, self._changes, self._run_id, self._epoch = table, changes, run_id, epoch
@@ -116,7 +115,7 @@ class _Widening:
         self._in_doubt = False
 
     def go(self) -> int:
-        """Rewrite all files, and commit them; once more where maintenance has moved some. How many they are."""
+        """Rewrite all files and commit them, again if maintenance has moved some. Return their number."""
         try:
             for _ in range(ATTEMPTS):
                 with contextlib.suppress(MovedError):
@@ -124,13 +123,15 @@ class _Widening:
                     self._commit()
                     return len(self._written)
                 self._table.catch_up(self._epoch)
-            raise TableError(f"{self._table.uri} is being compacted by others; try again when they have ended.")
+            raise TableError(
+                f"Maintenance keeps replacing files of {self._table.uri}. Try again when it has ended."
+            )
         finally:
             if not self._in_doubt:
                 self._discard(self._written)
 
     def _rewrite_all(self) -> None:
-        """Bring the rewritten files up to date with the visible ones."""
+        """Rewrite the visible files that have no rewritten copy yet, and delete copies of files that are gone."""
         visible = self._table.paths()
         self._discard(set(self._written) - set(visible))
         with ThreadPoolExecutor(WRITES) as pool:
@@ -144,7 +145,7 @@ class _Widening:
         fields = column_types.arrow_fields({name: new for name, (_, new) in self._changes.items()})
         said = ", ".join(f"{name}={column_types.type_name(new)}" for name, (_, new) in self._changes.items())
         facts = {WIDENED: said, "by": f"lakelens compact, {user_and_host()}"}
-        self._in_doubt = True  # it may land unseen, or later: then the next one, which reads the log, clears up
+        self._in_doubt = True  # the commit may land later; the next run reads the log and clears up
         try:
             self._table.change_types(self._written, fields, self._run_id, self._epoch, facts)
         except (MovedError, OvertakenError):
@@ -152,12 +153,12 @@ class _Widening:
             raise
 
     def _discard(self, replaced: Iterable[str]) -> None:
-        """Delete the files that stand for these, which nobody has seen."""
+        """Delete the rewritten copies of these files, which no reader has seen."""
         gone = [self._written.pop(path) for path in list(replaced)]
         self._table.storage.delete_all(self._table.layout.fragment(fragment.path) for fragment in gone)
 
     def _rewrite(self, path: str) -> None:
-        """Write a visible file with its columns in their new types.
+        """Rewrite a visible file with its columns in their new types.
 
         Raises: MovedError if it is gone, StorageError.
         """
@@ -179,13 +180,13 @@ class _Widening:
 
 
 def _changes(table: Predictions, wanted: Mapping[str, str]) -> Changes:
-    """The columns that do not have their types yet. Raises: ConfigError, TableError."""
+    """Return the columns that do not have their new types yet. Raises: ConfigError, TableError."""
     held = column_types.duckdb_types(table.kept_columns())
     changes = {}
     for name, type_ in wanted.items():
         kind, target = held.get(name), column_types.parse_type(type_)
         if target is None:
-            raise ConfigError(f"--widen {name}={type_}: there is no such type; {column_types.TYPES}.")
+            raise ConfigError(f"--widen {name}={type_}: this type is unknown; {column_types.TYPES}.")
         if kind is None:
             have = ", ".join(held) or "none"
             raise TableError(f"--widen {name}={type_}: {table.uri} has no such kept column; it has {have}.")
@@ -194,31 +195,31 @@ def _changes(table: Predictions, wanted: Mapping[str, str]) -> Changes:
         if not column_types.is_wider(target, kind):
             raise TableError(
                 f"--widen {name}={type_}: the column is {column_types.type_name(kind)}, and "
-                f"{column_types.type_name(target)} is not wider than that; text takes everything."
+                f"{column_types.type_name(target)} is not wider than that. Text takes every value."
             )
         changes[name] = (kind, target)
     return changes
 
 
 def _require_idle(table: Predictions) -> None:
-    """Raises: BusyError if a run is at work."""
+    """Check that no run works on the output. Raises: BusyError."""
     owner = table.owner()
     folder = table.layout.run(owner or "").uri
     if owner is not None and heartbeat.is_alive(folder, table.storage):
         raise BusyError(
-            f"The run {heartbeat.read(folder, table.storage).described} is writing {table.output}; wait for it: "
+            f"The run {heartbeat.read(folder, table.storage).described} is writing {table.output}. Wait for it: "
             "columns can be widened only while no run works."
         )
 
 
 def _connection() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")  # as in a plan, so that texts are the same
+    connection.execute("SET TimeZone = 'UTC'")  # as in a plan, so that values have the same text
     return connection
 
 
 def _require_fit(table: Predictions, changes: Changes) -> None:
-    """Raises: TableError if a column has a value that its new type does not hold exactly."""
+    """Check that every value fits its new type exactly. Raises: TableError."""
     with _connection() as connection:
         try:
             PredictionsReader.of(table).create_view(connection)
@@ -227,14 +228,14 @@ def _require_fit(table: Predictions, changes: Changes) -> None:
             raise TableError(f"Cannot read {table.uri}: {first_line(error)}.") from error
     for name, example in found.items():
         target = column_types.type_name(changes[name][1])
-        advice = "leave it" if changes[name][1] == column_types.TEXT else "widen it to text, or leave it"
+        advice = "Leave it" if changes[name][1] == column_types.TEXT else "Widen it to text, or leave it"
         raise TableError(
-            f"--widen {name}={target}: the column holds {example}, which {target} cannot hold exactly; {advice}."
+            f"--widen {name}={target}: the column holds {example}, which {target} cannot hold exactly. {advice}."
         )
 
 
 def _convert(source: pq.ParquetFile, new: Path, changes: Changes) -> None:
-    """Write a Parquet file anew, some rows at a time, with the columns that change in new types."""
+    """Rewrite a Parquet file with some columns in new types, `ROW_GROUP_ROWS` rows at a time."""
     names = source.schema_arrow.names
     mine = {name: change for name, change in changes.items() if name in names}
     columns = source.schema_arrow.remove_metadata()
@@ -244,7 +245,7 @@ def _convert(source: pq.ParquetFile, new: Path, changes: Changes) -> None:
         f"{Conversion.of(sql.quoted(name), *change).value} AS {sql.quoted(name)}" for name, change in mine.items()
     ]
     with _connection() as connection, parquet_writer(new, columns) as writer:
-        connection.execute("SET threads = 1")  # in the order of the file; files are rewritten side by side
+        connection.execute("SET threads = 1")  # keeps the order of the file; several files are rewritten at once
         for batch in source.iter_batches(ROW_GROUP_ROWS):
             rows = pa.Table.from_batches([batch])
             if mine:

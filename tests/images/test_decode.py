@@ -114,8 +114,12 @@ def test_a_float_image_without_any_number_is_an_image_still() -> None:
 
 
 TURNED = {
-    **{2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM},
-    **{5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE},
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
 """How the camera stored an image, for each orientation."""
@@ -237,7 +241,7 @@ def png_header(width: int, height: int) -> bytes:
 def test_an_image_over_the_pixel_limit_is_refused_by_its_header() -> None:
     error = error_of(png_header(100_000, 100_000))
     assert error.code is ErrorCode.TOO_MANY_PIXELS
-    assert error.message == "it has more than decode.max_pixels = 100000000 pixels"
+    assert error.message == "the image has more than decode.max_pixels = 100000000 pixels"
 
 
 def test_an_image_of_exactly_the_limit_is_taken() -> None:

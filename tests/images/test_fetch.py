@@ -161,7 +161,7 @@ def test_the_message_of_a_failure_is_the_same_in_every_run(tmp_path: Path) -> No
         (found,) = fetch([Request(str(tmp_path / name))], STORAGE, 1000)
         assert isinstance(found, RowError)
         messages.add(found.message)
-    assert messages == {"there is no such object"}
+    assert messages == {"the object does not exist"}
 
 
 def test_members_of_two_archives_are_not_mixed_up(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_members_of_two_archives_are_not_mixed_up(tmp_path: Path) -> None:
 def test_a_scheme_that_no_store_here_has_is_a_bad_uri_with_a_stable_message(uri: str) -> None:
     (found,) = fetch([Request(uri)], STORAGE, max_bytes=100)
     assert isinstance(found, RowError)
-    assert (found.code, found.message) == (ErrorCode.BAD_URI, "the uri does not lead to a file")
+    assert (found.code, found.message) == (ErrorCode.BAD_URI, "the URI does not lead to a file")
 
 
 @pytest.mark.parametrize("scheme", ["", "file:", "file://", "local://"])

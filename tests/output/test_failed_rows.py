@@ -61,7 +61,7 @@ def test_an_output_without_failures_has_none(tmp_path: Path, capsys: pytest.Capt
     assert failed_rows.count_failures(str(tmp_path), STORAGE) == []
     assert failed_rows.export(str(tmp_path), str(tmp_path / "none.csv"), STORAGE) == 0
     command.main(str(tmp_path))
-    assert capsys.readouterr().out == "No row has failed.\n"
+    assert capsys.readouterr().out == "No rows have failed.\n"
 
 
 def test_the_command_shows_examples_of_each_and_nothing_that_steers_a_terminal(

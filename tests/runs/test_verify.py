@@ -85,15 +85,13 @@ def test_vectors_of_other_images_are_found_out(lake: Path, capsys: pytest.Captur
             [np.roll(table["embedding"].combine_chunks(), 1).tolist()], table["embedding"].type
         )
         pq.write_table(table.set_column(table.column_names.index("embedding"), "embedding", turned), path)
-    with pytest.raises(
-        AgreementError, match=r"out is not what its model gives: in large, mean cosine 0\.\d+ < 0\.997\.$"
-    ):
+    with pytest.raises(AgreementError, match=r"out .* in large, mean cosine 0\.\d+ < 0\.997\.$"):
         main(str(lake / "out"), sample=30)
 
 
 def test_another_model_in_the_place_of_the_first_is_refused(lake: Path) -> None:
     lakes.tiny_vit(lake / "model", seed=7)
-    with pytest.raises(SpaceError, match=r"^The model .* is not the one that made .*: its fingerprint is "):
+    with pytest.raises(SpaceError, match=r"model .* did not make .*out.* fingerprint"):
         verify(str(lake / "out"), Storage(), sample=5)
 
 
@@ -102,9 +100,7 @@ def test_an_output_without_labelled_rows_or_configs_is_one_sentence(lake: Path, 
         verify(str(tmp_path), Storage(), sample=5)
     for path in (lake / "out" / "runs").glob("*/config.yaml"):
         path.unlink()
-    with pytest.raises(
-        TableError, match=r"config\.yaml, which says where the images and the model are, is gone\.$"
-    ):
+    with pytest.raises(TableError, match=r"config\.yaml is gone"):
         verify(str(lake / "out"), Storage(), sample=5)
 
 
@@ -117,7 +113,7 @@ def test_rows_of_data_uris_are_not_drawn_but_counted(lake: Path, capsys: pytest.
 
     write_out("small")
     main(str(lake / "out"), sample=1000)
-    assert "5 rows are of data: URIs, of which the output keeps a hash; none was drawn" in capsys.readouterr().out
+    assert "5 rows come from data: URIs and were not sampled" in capsys.readouterr().out
     verdict = verify(str(lake / "out"), Storage(), sample=1000)
     assert [one.dataset for one in verdict.agreements] == ["large", None]
     assert verdict.written_out == 5
