@@ -56,6 +56,7 @@ def test_orphans_of_the_own_epoch_stay_while_only_older_ones_are_asked_for(out: 
     assert not Path(out, PREDICTIONS, older.path).exists()
 
 
+@pytest.mark.parametrize("folder", ["my lake", "100%", "grün", "a[b]c", "a+b&c#d"])
 def test_committed_files_below_an_unusual_folder_are_not_taken_for_orphans(tmp_path: Path, folder: str) -> None:
     out = str(tmp_path / folder)
     found, epoch = claimed(out)

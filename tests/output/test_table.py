@@ -255,7 +255,6 @@ def test_a_store_that_keeps_failing_is_one_sentence(out: str) -> None:
     assert ids(out) == []
 
 
-@pytest.mark.parametrize("folder", ["my lake", "100%", "grün", "a[b]c", "a+b&c#d"])
 def test_a_table_that_cannot_be_read_is_one_sentence(out: str) -> None:
     Predictions.create(out, STORAGE, [])
     (log,) = Path(out, PREDICTIONS, "_delta_log").glob("*.json")
