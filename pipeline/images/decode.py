@@ -15,13 +15,14 @@ from importlib.util import find_spec
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from pipeline.errors import ErrorCode, RowError, Stage
 from pipeline.images import salvage, variants
 from pipeline.images.headers import ends_early, is_image
 from pipeline.images.options import DecodeOptions
 from pipeline.images.resize import Pixels, fit, size_of
+from pipeline.images.rgb import to_rgb
 from pipeline.preprocessing import Preprocessing
 
 _UNUSED_PLUGINS = {
@@ -54,8 +55,6 @@ PEAK_BYTES_PER_PIXEL = 20
 
 An upper bound: tests/images/test_decode_memory.py measures 12 in the worst mode.
 """
-STRIP_ROWS = 256
-"""Rows of a 16-bit or float image that are converted at once."""
 
 # Pillow's own limit, set to decode.max_pixels, raises before anything is allocated. It also guards images that
 # plug-ins open inside a file, such as the PNG in an icon.
@@ -79,32 +78,32 @@ class Decoded:
 def decode(data: bytes, steps: Preprocessing, options: DecodeOptions) -> Decoded:
     """Decode one image to the model's input size. Raises: RowError with stage `decode`."""
     try:
-        return _decoded(data, steps, options, [])
+        return _decode_as_is(data, steps, options, [])
     except RowError:
         raise
     except Exception as error:  # Pillow's plug-ins raise anything on malformed files
         with suppress(Exception):
-            if (mended := _mended(data, options)) is not None:
-                return _decoded(mended[0], steps, options, [mended[1]])
+            if (mended := _salvage(data, options)) is not None:
+                return _decode_as_is(mended[0], steps, options, [mended[1]])
         raise _failure(error, data, options) from error
 
 
-def _decoded(data: bytes, steps: Preprocessing, options: DecodeOptions, notes: list[str]) -> Decoded:
+def _decode_as_is(data: bytes, steps: Preprocessing, options: DecodeOptions, notes: list[str]) -> Decoded:
     image = _open(data, options)
     size = image.size
-    if _is_turned_tiff(image):
+    if _is_rotated_tiff(image):
         notes.append("exif_orientation")  # Pillow's plug-in turns it while loading
     if options.fast:
         _draft(image, steps, notes)
-    upright, turned = _upright(image, _loaded(image, data, options, notes), notes)
+    upright, turned = _upright(image, _load(image, data, options, notes), notes)
     width, height = size[::-1] if turned else size
     _require_room(upright, steps, options)
-    pixels = fit(upright if isinstance(upright, np.ndarray) else _rgb(upright, notes), steps)
+    pixels = fit(upright if isinstance(upright, np.ndarray) else to_rgb(upright, notes), steps)
     _note_frames(image, notes)
     return Decoded(pixels, width, height, tuple(notes))
 
 
-def _mended(data: bytes, options: DecodeOptions) -> tuple[bytes, str] | None:
+def _salvage(data: bytes, options: DecodeOptions) -> tuple[bytes, str] | None:
     """Return a form of the file that can be decoded, and a note; None if the file lacks pixels."""
     if (lean := salvage.without_long_text(data)) is not None:
         return lean, salvage.LONG_TEXT_LEFT_OUT
@@ -180,7 +179,7 @@ def _draft(image: Image.Image, steps: Preprocessing, notes: list[str]) -> None:
         notes.append("dct_scaled")
 
 
-def _loaded(image: Image.Image, data: bytes, options: DecodeOptions, notes: list[str]) -> Image.Image | Pixels:
+def _load(image: Image.Image, data: bytes, options: DecodeOptions, notes: list[str]) -> Image.Image | Pixels:
     """Return the image with its pixels loaded; of a plain JPEG only pixels, RGBX uint8 (height, width, 4)."""
     if image.format == "JPEG" and image.mode == "RGB" and "dct_scaled" not in notes:
         with suppress(ValueError):  # libjpeg warned: Pillow decides
@@ -194,7 +193,7 @@ def _loaded(image: Image.Image, data: bytes, options: DecodeOptions, notes: list
         if (
             options.truncated == "error"
             or not (_is_truncation(error) or ends_early(data))
-            or _mended(data, options)
+            or _salvage(data, options)
         ):
             raise
         ImageFile.LOAD_TRUNCATED_IMAGES = True
@@ -230,21 +229,21 @@ def _upright(
     except Exception:
         notes.append("exif_unreadable")
         return loaded, False
-    if orientation not in _TURNS:
+    if orientation not in _TRANSPOSITIONS:
         return loaded, False
     notes.append("exif_orientation")
     if not isinstance(loaded, Image.Image):
         loaded = Image.frombytes("RGB", loaded.shape[1::-1], loaded.data, "raw", "RGBX")
-    return loaded.transpose(_TURNS[orientation]), orientation >= 5
+    return loaded.transpose(_TRANSPOSITIONS[orientation]), orientation >= 5
 
 
-def _is_turned_tiff(image: Image.Image) -> bool:
+def _is_rotated_tiff(image: Image.Image) -> bool:
     with suppress(Exception):
-        return image.format == "TIFF" and image.getexif().get(0x0112) in _TURNS
+        return image.format == "TIFF" and image.getexif().get(0x0112) in _TRANSPOSITIONS
     return False
 
 
-_TURNS = {
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -254,63 +253,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """The transposition that makes an image of each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
-
-
-def _rgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Convert to 8-bit RGB: alpha on white, 16 bits scaled down. Every mode but RGB is noted."""
-    if image.mode in _DEEP or image.mode == "F":
-        return _eight_bit(image, notes).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-        if rgba.getchannel("A").getextrema() != (255, 255):
-            notes.append("alpha_on_white")
-            white = Image.new("RGB", rgba.size, "white")
-            white.paste(rgba, mask=rgba)
-            return white
-    if image.mode != "RGB":
-        notes.append(_MODE_NOTES.get(image.mode, image.mode.lower()))
-    if image.mode == "LAB":
-        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        found = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
-        assert found is not None  # None only if `inPlace`
-        return found
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-_DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-_MODE_NOTES = {"L": "grayscale", "1": "1_bit", "P": "palette", "LA": "grayscale", "PA": "palette"}
-
-
-def _eight_bit(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Convert a 16-bit, 32-bit or float image to 8 bits.
-
-    Floats within 0..1 and integers within 16 bits keep their scale. Others are stretched between their lowest and
-    highest value.
-    """
-    values = np.asarray(image)
-    low, high = _range(values)
-    if image.mode == "F":
-        notes.append("float")
-        low, high = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
-    else:
-        notes.append("16_bit" if low >= 0 and high <= 65_535 else "32_bit")
-        low, high = (0.0, 65_535.0) if low >= 0 and high <= 65_535 else (low, high)
-    out = np.empty(values.shape, np.uint8)
-    for row in range(0, len(values), STRIP_ROWS):
-        strip = np.nan_to_num(values[row : row + STRIP_ROWS].astype(np.float64), nan=low, posinf=high, neginf=low)
-        out[row : row + STRIP_ROWS] = np.clip(np.rint((strip - low) * (255 / max(high - low, 1e-12))), 0, 255)
-    return Image.fromarray(out)
-
-
-def _range(values: NDArray[np.generic]) -> tuple[float, float]:
-    """Return the lowest and the highest finite value; 0 and 1 if there is none."""
-    low, high = np.inf, -np.inf
-    for row in range(0, len(values), STRIP_ROWS):
-        strip = values[row : row + STRIP_ROWS]
-        finite = strip[np.isfinite(strip)]
-        if finite.size:
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-    return (low, high) if low <= high else (0.0, 1.0)
 
 
 def _error(code: ErrorCode, message: str) -> RowError:

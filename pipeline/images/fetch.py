@@ -102,7 +102,7 @@ class Fetcher:
         given_up = threading.Event()
         try:
             for request in requests:
-                waiting.append(self._begun(request, given_up))
+                waiting.append(self._start(request, given_up))
                 # No further ahead than needed: bytes that were read just now are still in the CPU's cache.
                 if waiting[0].done() or len(waiting) == self._ahead:
                     yield waiting.popleft().result()
@@ -113,17 +113,19 @@ class Fetcher:
             for future in waiting:
                 future.cancel()
 
-    def _begun(self, request: Request, given_up: threading.Event) -> "Future[Fetched]":
+    def _start(self, request: Request, given_up: threading.Event) -> "Future[Fetched]":
         manifest = request.carried_in
         found = None if manifest is None else self._read_in_order(request, manifest, given_up)
         if found is None and is_data(request.uri):
-            found = _tried(partial(self._read, request))
+            found = _read_with_retries(partial(self._read, request))
         elif found is None and not is_local(request.uri):
-            return self._threads.submit(_paced, partial(self._read, request), self._turn(request.uri, given_up))
+            return self._threads.submit(
+                _read_paced, partial(self._read, request), self._turn(request.uri, given_up)
+            )
         elif found is None and self._files_are_quick:
-            found = self._timed(request)
+            found = self._read_timed(request)
         elif found is None:
-            return self._threads.submit(self._timed, request)
+            return self._threads.submit(self._read_timed, request)
         done: Future[Fetched] = Future()
         done.set_result(found)
         return done
@@ -132,17 +134,17 @@ class Fetcher:
         """Read carried bytes here and not in a thread: rows of a Parquet file are cheap to read only in order."""
         read = partial(self._read_carried, request)
         found: Fetched | None = (
-            _tried(read) if is_local(manifest) else _paced(read, self._turn(manifest, given_up))
+            _read_with_retries(read) if is_local(manifest) else _read_paced(read, self._turn(manifest, given_up))
         )
         return found
 
     def _turn(self, uri: str, given_up: threading.Event) -> Turn:
         return Turn(self._pace(store_of(uri)), next(self._numbers), given_up)
 
-    def _timed(self, request: Request) -> Fetched:
+    def _read_timed(self, request: Request) -> Fetched:
         """Read a local file, and note whether it was quick: some file systems are mounted over a network."""
         started = time.perf_counter()
-        found: Fetched = _tried(lambda: self._read(request))
+        found: Fetched = _read_with_retries(lambda: self._read(request))
         self._files_are_quick = time.perf_counter() - started < QUICK_S
         return found
 
@@ -155,27 +157,27 @@ class Fetcher:
             raise _error(ErrorCode.EMPTY, _MESSAGES[ErrorCode.EMPTY])
         most = self._max_bytes + 1 if length is None else length
         if is_data(request.uri):
-            return self._checked(data_uris.content(request.uri)[start : start + most], length)
+            return self._check_size(data_uris.content(request.uri)[start : start + most], length)
         if is_s3(request.uri):
-            return self._checked(self._read_s3(request.uri, start, start + most), length)
-        fs, path = self._opened(request.uri)
+            return self._check_size(self._read_s3(request.uri, start, start + most), length)
+        fs, path = self._open(request.uri)
         if not isinstance(fs, LocalFileSystem):
-            return self._checked(bytes(fs.cat_file(path, start=start, end=start + most)), length)
+            return self._check_size(bytes(fs.cat_file(path, start=start, end=start + most)), length)
         size = _size_of_file(path) - start
         if length is None and size >= most:
             raise self._too_large()
         with open(path, "rb") as file:
             file.seek(start)
-            return self._checked(file.read(max(0, min(most, size))), length)
+            return self._check_size(file.read(max(0, min(most, size))), length)
 
     def _read_s3(self, uri: str, start: int, end: int) -> bytes:
         def by_s3fs() -> bytes:
-            fs, path = self._opened(uri)
+            fs, path = self._open(uri)
             return bytes(fs.cat_file(path, start=start, end=end))
 
         return self._objects.read(uri, start, end, by_s3fs)
 
-    def _opened(self, uri: str) -> tuple[Any, str]:
+    def _open(self, uri: str) -> tuple[Any, str]:
         try:
             return self._storage.filesystem(uri)
         except StorageError as error:
@@ -188,9 +190,9 @@ class Fetcher:
         found = self._carried.read(request.carried_in, request.column, request.row)
         if found is None and request.uri == row_uri(request.carried_in, request.row):
             raise _error(ErrorCode.EMPTY, "the manifest row has neither bytes nor a URI")
-        return None if found is None else self._checked(found, None)
+        return None if found is None else self._check_size(found, None)
 
-    def _checked(self, found: bytes, expected: int | None) -> bytes:
+    def _check_size(self, found: bytes, expected: int | None) -> bytes:
         if len(found) > self._max_bytes:
             raise self._too_large()
         if not found:
@@ -203,7 +205,7 @@ class Fetcher:
         return _error(ErrorCode.TOO_LARGE, f"the file has more than decode.max_bytes = {self._max_bytes} bytes")
 
 
-def _tried(read: Callable[[], bytes | None]) -> Any:
+def _read_with_retries(read: Callable[[], bytes | None]) -> Any:
     """Read, and try again after a retryable failure. Return None if the read returns None."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -214,7 +216,7 @@ def _tried(read: Callable[[], bytes | None]) -> Any:
         except ThrottledError as error:  # the store's patience is over: no further tries
             return Fetched(_error(ErrorCode.UNAVAILABLE, str(error)), attempt)
         except Exception as error:  # a store raises what it likes
-            failed = error if isinstance(error, RowError) else _of(error)
+            failed = error if isinstance(error, RowError) else _row_error(error)
         if failed.code not in RETRYABLE:
             break
         if attempt < ATTEMPTS:  # full jitter: many workers must not come back at the same moment
@@ -222,9 +224,9 @@ def _tried(read: Callable[[], bytes | None]) -> Any:
     return Fetched(failed, attempt)
 
 
-def _paced(read: Callable[[], bytes | None], turn: Turn) -> Any:
-    """Read as `_tried` does, from a store that may throttle. Raises: GivenUpError."""
-    found = _tried(lambda: turn.served(read))
+def _read_paced(read: Callable[[], bytes | None], turn: Turn) -> Any:
+    """Read as `_read_with_retries` does, from a store that may throttle. Raises: GivenUpError."""
+    found = _read_with_retries(lambda: turn.served(read))
     return found and Fetched(found.data, turn.asked)
 
 
@@ -237,7 +239,7 @@ def _size_of_file(path: str) -> int:
     return status.st_size
 
 
-def _of(error: Exception) -> RowError:
+def _row_error(error: Exception) -> RowError:
     code = classify(error)
     return _error(code, _MESSAGES[code])
 

@@ -38,27 +38,27 @@ def size_of(size: tuple[int, int], steps: Preprocessing) -> tuple[int, int]:
 
 def fit(source: Pixels | Image.Image, steps: Preprocessing) -> Pixels:
     """Resize and crop an RGB image, or RGBX pixels (height, width, 4), to the model's RGB input."""
-    image = source if isinstance(source, Image.Image) else _viewed(source)
+    image = source if isinstance(source, Image.Image) else _as_image(source)
     height, width = size_of(image.size, steps)
     if steps.resample == "bilinear" and image.width > width:
         fast = min(image.height / height, image.width / width) >= FAST_SCALE
-        image = _reduced(image, width, image.height)
+        image = _reduce(image, width, image.height)
         # Pillow does the rest exactly. Its weights add up to one, so an error of one level does not grow.
-        image = _reduced(image, width, height) if fast else image
+        image = _reduce(image, width, height) if fast else image
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling[steps.resample.upper()])
     pixels = np.asarray(image)
-    pixels = pixels if pixels.shape[2] == 3 else _three(pixels)
-    return _center(pixels, *steps.crop) if steps.crop else pixels
+    pixels = pixels if pixels.shape[2] == 3 else _without_fourth(pixels)
+    return _center_crop(pixels, *steps.crop) if steps.crop else pixels
 
 
-def _viewed(pixels: Pixels) -> Image.Image:
+def _as_image(pixels: Pixels) -> Image.Image:
     """View four channels as an image, without a copy."""
     height, width = pixels.shape[:2]
     return Image.frombuffer(_FOUR, (width, height), pixels, "raw", _FOUR, 0, 1)
 
 
-def _three(pixels: Pixels) -> Pixels:
+def _without_fourth(pixels: Pixels) -> Pixels:
     """Copy the first three channels, one by one: copying three bytes of four takes numpy four times as long."""
     found = np.empty((*pixels.shape[:2], 3), np.uint8)
     for channel in range(3):
@@ -66,14 +66,14 @@ def _three(pixels: Pixels) -> Pixels:
     return found
 
 
-def _reduced(image: Image.Image, width: int, height: int) -> Image.Image:
+def _reduce(image: Image.Image, width: int, height: int) -> Image.Image:
     """Resize with fast_image_resize, in a fifth of Pillow's time; the width first, as Pillow does."""
     found = Image.new(image.mode, (width, height), None)
     _RESIZER.resize_pil(image, found, _BILINEAR)
     return found
 
 
-def _center(pixels: Pixels, height: int, width: int) -> Pixels:
+def _center_crop(pixels: Pixels, height: int, width: int) -> Pixels:
     """Cut the centre of an image. Missing pixels are black; the odd one goes where Hugging Face puts it."""
     missing = [max(size - have, 0) for size, have in zip((height, width), pixels.shape[:2], strict=True)]
     if any(missing):
