@@ -109,7 +109,7 @@ def test_floats_outside_zero_to_one_are_stretched_and_holes_are_dark() -> None:
     assert (np.diff(found.pixels[1, :, 0].astype(int)) > 0).all()
 
 
-def test_a_float_image_without_any_number_is_an_image_still() -> None:
+def test_a_float_image_without_any_finite_value_is_decoded() -> None:
     assert decoded(array("<f4", np.nan, "TIFF")).pixels.shape == (32, 32, 3)
 
 
@@ -193,7 +193,7 @@ def test_a_truncated_file_is_an_error_unless_padding_is_asked_for(format_: str, 
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
 
-def test_what_is_there_of_a_truncated_file_is_right() -> None:
+def test_the_existing_part_of_a_truncated_file_is_decoded_correctly() -> None:
     for format_ in ("JPEG", "PNG"):
         data = encoded(photo(200, 150), format_)
         whole, padded = decoded(data), decoded(data[: len(data) // 2], truncated="pad")
@@ -210,7 +210,7 @@ def test_a_truncated_file_of_any_other_format_is_some_row_error(format_: str) ->
 
 @pytest.mark.parametrize("policy", ["error", "pad"])
 @pytest.mark.parametrize("data", [b"", b"just some text\n" * 50, b"<svg/>", bytes(5000), b"%PDF-1.7\n" * 9])
-def test_what_is_no_image_is_an_unsupported_format(data: bytes, policy: str) -> None:
+def test_a_file_that_is_not_an_image_is_an_unsupported_format(data: bytes, policy: str) -> None:
     assert error_of(data, truncated=policy).code is ErrorCode.UNSUPPORTED_FORMAT
 
 

@@ -49,7 +49,7 @@ def test_results_are_in_the_order_of_the_requests_with_errors_in_between(tmp_pat
 
 
 @pytest.mark.parametrize("slow", [False, True])
-def test_files_are_read_by_many_threads_where_they_are_slow_and_else_by_none(
+def test_slow_files_are_read_by_many_threads_and_quick_ones_by_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: bool
 ) -> None:
     (tmp_path / "file").write_bytes(DATA)
@@ -66,7 +66,7 @@ def test_files_are_read_by_many_threads_where_they_are_slow_and_else_by_none(
     assert len(readers) > 8 if slow else readers == {threading.main_thread()}
 
 
-def test_nothing_is_asked_for_nothing() -> None:
+def test_no_requests_give_no_results() -> None:
     assert fetch([], STORAGE, 1000) == []
 
 
@@ -86,7 +86,7 @@ def test_a_file_uri_may_be_percent_encoded_or_not(tmp_path: Path) -> None:
     assert fetch_one(Request(f"file:{tmp_path}/my%20cat.jpg")) is ErrorCode.NOT_FOUND
 
 
-def test_one_object_can_be_asked_for_many_times(file: str) -> None:
+def test_one_object_can_be_requested_many_times(file: str) -> None:
     requests = [Request(file), Request(file, 3, 2), Request(file), Request(file, 3, 2)]
     assert fetch(requests, STORAGE, 1000) == [DATA, DATA[3:5], DATA, DATA[3:5]]
 
@@ -139,7 +139,7 @@ def test_a_missing_file_is_not_found(file: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("uri", ["", ".", "/", "nosuchscheme://a", "gs://lake/a", "s3://", "a\0b"])
-def test_what_leads_to_no_file_is_a_bad_uri(uri: str) -> None:
+def test_a_uri_that_leads_to_no_file_is_a_bad_uri(uri: str) -> None:
     assert fetch_one(Request(uri)) is ErrorCode.BAD_URI
 
 
@@ -180,7 +180,7 @@ def test_a_scheme_that_no_store_here_has_is_a_bad_uri_with_a_stable_message(uri:
 
 
 @pytest.mark.parametrize("scheme", ["", "file:", "file://", "local://"])
-def test_a_pipe_is_not_waited_for_however_it_is_named(scheme: str, tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_opening_it(scheme: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert fetch_one(Request(f"{scheme}{tmp_path}/pipe")) is ErrorCode.BAD_URI
 

@@ -56,7 +56,7 @@ STATUSES = {
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_every_status_has_its_code_and_only_what_may_pass_is_tried_again(web: Web, status: int) -> None:
+def test_every_status_has_its_code_and_only_retryable_ones_are_retried(web: Web, status: int) -> None:
     path = f"/status/{status}"
     web.asked.clear()
     found = fetched(web.url + path)
@@ -132,7 +132,7 @@ def test_a_host_that_is_not_ascii_is_asked_for_by_its_ascii_name() -> None:
     assert str(http.exactly("http://bücher.example/é")) == "http://xn--bcher-kva.example/%C3%A9"
 
 
-def test_a_request_says_who_asks(web: Web) -> None:
+def test_a_request_sends_the_user_agent(web: Web) -> None:
     web.sent.clear()
     fetched(f"{web.url}/plain/x")
     (mine,) = Fetcher(Storage(StorageConfig(user_agent="someone/1")), 100_000)([Request(f"{web.url}/plain/x")])
@@ -164,7 +164,7 @@ def test_a_redirect_is_followed(web: Web) -> None:
 
 
 @pytest.mark.parametrize("failures", range(ATTEMPTS + 1))
-def test_a_server_that_recovers_gives_its_bytes_and_the_tries_are_counted(web: Web, failures: int) -> None:
+def test_a_server_that_recovers_gives_its_bytes_and_attempts_are_counted(web: Web, failures: int) -> None:
     path = f"/flaky/{failures}"
     web.asked.clear()
     found = fetched(web.url + path)
@@ -179,11 +179,11 @@ def test_an_answer_over_the_limit_is_too_large(web: Web, max_bytes: int, fits: b
 
 
 @pytest.mark.parametrize("uri", ["http://", "http:///x", "https://[::1/x", "http://127.0.0.1:99999/x"])
-def test_a_url_that_is_none_is_a_bad_uri(uri: str) -> None:
+def test_a_malformed_url_is_a_bad_uri(uri: str) -> None:
     assert code(fetched(uri)) is ErrorCode.BAD_URI
 
 
-def test_a_window_of_a_server_that_is_not_there_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_requests_to_a_missing_server_fail_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the real pauses
     started = time.monotonic()
     found = list(Fetcher(STORAGE, 1000)([Request(f"http://127.0.0.1:9/{i}") for i in range(32)]))

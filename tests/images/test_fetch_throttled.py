@@ -58,13 +58,13 @@ def test_a_throttled_image_is_asked_for_until_it_comes_however_often_that_is(web
 
 
 @pytest.mark.parametrize("status", [503, 500])
-def test_a_failure_that_asks_for_no_patience_gets_none(web: Web, status: int) -> None:
+def test_a_failure_that_is_not_throttling_gets_no_patience(web: Web, status: int) -> None:
     found = fetched(f"{web.url}/status/{status}")
     assert (failed(found).code, found.attempts) == (ErrorCode.UNAVAILABLE, ATTEMPTS)
 
 
 @pytest.mark.parametrize("said", ["1", "+2.1"], ids=["seconds", "date"])
-def test_retry_after_is_kept_to(web: Web, said: str) -> None:
+def test_retry_after_is_respected(web: Web, said: str) -> None:
     started = time.monotonic()
     assert fetched(f"{web.url}/throttled/429-1-{said}").data == BODY
     assert 0.95 <= time.monotonic() - started < 6
@@ -115,7 +115,7 @@ def test_other_stores_do_not_wait_for_one_that_throttles(web: Web) -> None:
         assert [one.data for one in found] == [BODY] * 4
 
 
-def test_whoever_leaves_is_not_held_by_a_store_that_is_waited_for(web: Web) -> None:
+def test_closing_the_results_ends_the_wait_for_a_throttling_store(web: Web) -> None:
     fetcher = Fetcher(STORAGE, 100_000)
     found = fetcher([Request(f"{web.url}/plain/x"), *[Request(f"{web.url}/throttled/429-9-30")] * 4])
     assert next(found).data == BODY

@@ -37,7 +37,7 @@ ORDERS = {
 
 @pytest.mark.parametrize("column", ["data", "image.bytes"])
 @pytest.mark.parametrize("order", ORDERS)
-def test_every_row_is_its_own_in_whatever_order_they_are_asked_for(file: str, order: str, column: str) -> None:
+def test_every_row_has_its_own_bytes_in_any_order_of_requests(file: str, order: str, column: str) -> None:
     carried = CarriedBytes(STORAGE)
     for row in ORDERS[order]:
         assert carried.read(file, column, row) == VALUES[row]
@@ -59,7 +59,7 @@ def test_rows_in_rising_order_are_read_once(file: str, monkeypatch: pytest.Monke
     assert sum(read) == ROWS
 
 
-def test_two_files_are_not_mixed_up_and_a_row_that_is_not_there_is_said(file: str, tmp_path: Path) -> None:
+def test_two_files_are_not_mixed_up_and_a_missing_row_is_an_error(file: str, tmp_path: Path) -> None:
     other = str(tmp_path / "other.parquet")
     pq.write_table(pa.table({"data": [b"other"]}), other)
     carried = CarriedBytes(STORAGE)

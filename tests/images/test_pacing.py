@@ -66,7 +66,7 @@ def test_answers_bring_it_back_one_more_for_each_round_and_never_above_the_most(
     assert grown[-1] == 4
 
 
-def test_the_store_says_how_long_to_wait_and_without_a_word_the_pauses_grow(clock: Clock) -> None:
+def test_the_store_names_the_pause_and_otherwise_pauses_grow(clock: Clock) -> None:
     found = pace(clock)
     assert 7.0 <= found.throttled(clock.now_s, 7.0, 1) <= 7.7
     waits = [found.throttled(clock.now_s, None, times) for times in range(1, 8)]
@@ -76,7 +76,7 @@ def test_the_store_says_how_long_to_wait_and_without_a_word_the_pauses_grow(cloc
     assert max(waits) <= 10.0
 
 
-def test_no_pause_is_longer_than_the_patience_and_then_it_is_over(clock: Clock) -> None:
+def test_no_pause_is_longer_than_what_is_left_of_the_patience(clock: Clock) -> None:
     found = pace(clock, patience_s=5.0)
     assert found.throttled(clock.now_s, 3600.0, 1) == 5.0
     clock.now_s += 5.0
@@ -93,7 +93,7 @@ def test_one_answer_renews_the_patience(clock: Clock) -> None:
     assert found.throttled(clock.now_s, 9.0, 1) == 5.0
 
 
-def test_once_it_is_over_nobody_is_waited_for_until_the_store_answers(clock: Clock) -> None:
+def test_after_the_patience_requests_fail_at_once_until_the_store_answers(clock: Clock) -> None:
     found = pace(clock, patience_s=5.0)
     found.throttled(clock.now_s, 1.0, 1)
     clock.now_s += 6
@@ -149,7 +149,7 @@ def test_the_oldest_request_goes_first(clock: Clock, waiting: list[threading.Thr
     assert order == [1, 3, 4, 5]
 
 
-def test_who_is_given_up_waits_no_longer(clock: Clock, waiting: list[threading.Thread]) -> None:
+def test_a_request_that_is_given_up_stops_waiting(clock: Clock, waiting: list[threading.Thread]) -> None:
     found, given_up = pace(clock, most=1), threading.Event()
     raised: list[BaseException] = []
 
@@ -190,7 +190,7 @@ def test_a_turn_asks_again_while_it_is_throttled_and_counts_it() -> None:
         (TimeoutError(), False),
     ],
 )
-def test_only_an_answer_that_was_one_counts_as_one(error: Exception, served: bool, clock: Clock) -> None:
+def test_only_an_answer_of_the_store_renews_its_patience(error: Exception, served: bool, clock: Clock) -> None:
     found = pace(clock, most=4)
     found.throttled(clock.now_s, 0.0, 1)
 

@@ -79,7 +79,7 @@ def test_short_text_stays_and_with_it_the_orientation() -> None:
     assert salvage.without_long_text(encoded(photo(60, 40), icc_profile=profile)) is None
 
 
-def test_a_png_that_is_damaged_besides_keeps_its_code() -> None:
+def test_a_png_with_long_text_and_damage_keeps_its_code() -> None:
     whole = png(ZTXT)
     for data, code in ((whole[:-400], ErrorCode.TRUNCATED), (whole.replace(b"IDAT", b"IDOT"), ErrorCode.CORRUPT)):
         with pytest.raises(RowError) as caught:

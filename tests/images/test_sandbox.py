@@ -224,7 +224,7 @@ run(decoder, [hostile("sleep")])
 
 
 @pytest.mark.parametrize("killed", ["the caller", "the server", "both"])
-def test_a_decoder_that_hangs_does_not_outlive_those_who_wait_for_it(killed: str) -> None:
+def test_a_hanging_decoder_does_not_outlive_its_caller_or_server(killed: str) -> None:
     command, paths = [sys.executable, "-c", HANGING], os.pathsep.join(sys.path)
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE) as caller:
         assert caller.stdout is not None
