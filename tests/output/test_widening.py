@@ -1,66 +1,30 @@
 """Kept columns get wider types, in one commit, and no row is lost or written twice."""
 
-import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
-from deltalake.table import TableAlterer
 
 from jobs import __main__ as cli
 from pipeline.errors import (
-    BusyError,
     ConfigError,
-    LakeLensError,
-    MovedError,
-    OvertakenError,
     SpaceError,
     TableError,
 )
-from pipeline.output import handover, heartbeat, maintenance, orphans, table, widening
-from pipeline.output.fragment import Fragment
-from pipeline.output.heartbeat import Heartbeat
-from pipeline.output.layout import PREDICTIONS, fragment_path
-from pipeline.output.prediction_rows import parquet_bytes
+from pipeline.output import maintenance, orphans, widening
+from pipeline.output.layout import PREDICTIONS
 from pipeline.output.table import Predictions
 from pipeline.output.widening import widen
-from pipeline.storage.uris import join
 from tests.support import seaweed
-from tests.support.making import STORAGE, prediction_rows
-
-DATASETS = ("007", "a b%/=ü")
-
-
-def fragment(out: str, dataset: str, ids: Sequence[str], epoch: int, values: pa.Array | None) -> Fragment:
-    """Failed rows with a kept column, or without it, as files have that were written before it was kept."""
-    rows = prediction_rows(ids)
-    rows = rows if values is None else rows.append_column("rating", values)
-    path, data = fragment_path(dataset, "failed", epoch), parquet_bytes(rows)
-    STORAGE.write(join(out, PREDICTIONS, path), data)
-    return Fragment(path, dataset, "failed", len(ids), len(data))
-
-
-def made(out: str, values: pa.Array) -> Predictions:
-    """A table of two datasets, with two files in each, of which one is older than the kept column."""
-    found = Predictions.create(out, STORAGE, [])
-    assert found.claim("zero", []) == 1
-    found.commit([fragment(out, name, [f"old of {name}"], 1, None) for name in DATASETS], "zero", 1)
-    assert found.claim("one", [pa.field("rating", values.type)]) == 2
-    ids = [str(number) for number in range(len(values))]
-    found.commit(
-        [fragment(out, name, [f"{id_} of {name}" for id_ in ids], 2, values) for name in DATASETS], "one", 2
-    )
-    return found
+from tests.support.making import STORAGE
+from tests.support.rated import actions, fragment, made, named, on_disk, rows_of
 
 
 @pytest.fixture
@@ -71,24 +35,6 @@ def out(tmp_path: Path) -> str:
 @pytest.fixture
 def running(out: str) -> Predictions:
     return made(out, pa.array([3, None, 2**53]))
-
-
-def rows_of(out: str) -> list[tuple[str, Any]]:
-    found = DeltaTable(f"{out}/{PREDICTIONS}").to_pyarrow_table(columns=["image_id", "rating"]).sort_by("image_id")
-    return list(zip(*(column.to_pylist() for column in found.columns), strict=True))
-
-
-def on_disk(out: str) -> set[str]:
-    return {str(path) for path in Path(out, PREDICTIONS).glob("*/*/*.parquet")}
-
-
-def named(out: str) -> set[str]:
-    return set(DeltaTable(f"{out}/{PREDICTIONS}").file_uris())
-
-
-def actions(out: str, version: int) -> list[dict[str, Any]]:
-    text = Path(out, PREDICTIONS, "_delta_log", f"{version:020}.json").read_text()
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_a_column_is_widened_in_every_file_by_one_commit(out: str, running: Predictions) -> None:
@@ -202,170 +148,6 @@ def test_a_column_that_no_file_has_is_widened(out: str) -> None:
     found.commit([fragment(out, "a", ["1"], 1, None)], "zero", 1)
     assert widen(out, STORAGE, {"rating": "double"}) == 1
     assert rows_of(out) == [("1", None)]
-
-
-def test_a_widening_waits_for_the_run_at_work(out: str, running: Predictions) -> None:
-    beating = Heartbeat(join(out, "runs", "one"), "one", STORAGE)
-    before = sorted(Path(out).rglob("*"))
-    with pytest.raises(BusyError, match=r"^The run one \(.*\) is writing "):
-        widen(out, STORAGE, {"rating": "double"})
-    assert sorted(Path(out).rglob("*")) == before
-    beating.stop()
-    assert widen(out, STORAGE, {"rating": "double"}) == 4
-
-
-def test_a_run_that_only_seemed_dead_commits_no_file_of_the_old_type(out: str, running: Predictions) -> None:
-    late = fragment(out, "007", ["late"], 2, pa.array([5]))
-    widen(out, STORAGE, {"rating": "double"})
-    with pytest.raises(OvertakenError, match="widen-"):
-        running.commit([late], "one", 2)
-    assert on_disk(out) == named(out)  # and its file is gone
-
-
-def test_a_run_that_begins_meanwhile_finds_the_widening_at_work(
-    out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    change_types, alive = Predictions.change_types, []
-
-    def looked(found: Predictions, *arguments: Any) -> None:
-        owner = Predictions.existing(out, STORAGE).owner()
-        alive.append(heartbeat.is_alive(join(out, "runs", str(owner)), STORAGE))
-        change_types(found, *arguments)
-
-    monkeypatch.setattr(Predictions, "change_types", looked)
-    widen(out, STORAGE, {"rating": "double"})
-    assert alive == [True]
-    owner = str(Predictions.existing(out, STORAGE).owner())
-    sign = heartbeat.read(join(out, "runs", owner), STORAGE)
-    assert (sign.run_id, sign.status) == (owner, "ended")
-    assert handover.read(join(out, "runs", owner), STORAGE).cleared_up
-
-
-def test_a_widening_that_is_overtaken_stops_and_leaves_nothing(
-    out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, change_types = rows_of(out), Predictions.change_types
-
-    def overtaken(found: Predictions, *arguments: Any) -> None:
-        assert Predictions.existing(out, STORAGE).claim("taker", []) == 4
-        change_types(found, *arguments)
-
-    monkeypatch.setattr(Predictions, "change_types", overtaken)
-    with pytest.raises(OvertakenError, match="taker"):
-        widen(out, STORAGE, {"rating": "double"})
-    assert rows_of(out) == before
-    assert on_disk(out) == named(out)
-
-
-@pytest.mark.parametrize("lands", [True, False])
-def test_a_widening_that_dies_in_its_commit_loses_and_doubles_nothing(
-    out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch, lands: bool
-) -> None:
-    before, change_types = rows_of(out), Predictions.change_types
-
-    def dying(found: Predictions, *arguments: Any) -> None:
-        if lands:
-            change_types(found, *arguments)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Predictions, "change_types", dying)
-        with pytest.raises(KeyboardInterrupt):
-            widen(out, STORAGE, {"rating": "double"})
-    assert rows_of(out) == before
-    assert len(on_disk(out)) == 8
-    monkeypatch.setattr(heartbeat, "is_alive", lambda *_: False)
-    assert widen(out, STORAGE, {"rating": "double"}) == (0 if lands else 4)
-    assert on_disk(out) == named(out)
-    assert rows_of(out) == before
-
-
-def test_a_file_that_cannot_be_written_ends_a_widening_which_takes_back_what_it_wrote(
-    out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, converted = rows_of(out), widening._convert
-
-    def failing(source: pq.ParquetFile, new: Path, changes: widening.Changes) -> None:
-        if source.metadata.num_rows == 3:
-            raise OSError(28, "No space left on device")
-        converted(source, new, changes)
-
-    monkeypatch.setattr(widening, "_convert", failing)
-    with pytest.raises(LakeLensError, match="no space left on device"):
-        widen(out, STORAGE, {"rating": "double"})
-    assert on_disk(out) == named(out)
-    assert rows_of(out) == before
-
-
-def test_a_commit_whose_answer_is_lost_is_found_again(
-    out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(table.time, "sleep", lambda seconds: None)
-    before, commit = rows_of(out), table.Change.commit
-
-    def losing(change: table.Change, *arguments: Any) -> None:
-        commit(change, *arguments)
-        if change.columns is not None:
-            raise OSError("connection reset by peer")
-
-    monkeypatch.setattr(table.Change, "commit", losing)
-    assert widen(out, STORAGE, {"rating": "double"}) == 4
-    assert rows_of(out) == before
-    assert on_disk(out) == named(out)
-
-
-def test_a_store_that_refuses_timestamps_is_not_called_maintenance(
-    out: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made(out, pa.array([date(2024, 1, 2)]))
-
-    def refused(*_: object, **__: object) -> None:
-        raise DeltaError("the store refused")
-
-    monkeypatch.setattr(TableAlterer, "add_feature", refused)
-    with pytest.raises(TableError, match="the store refused"):
-        widen(out, STORAGE, {"rating": "timestamp"})
-
-
-def test_binary_data_that_is_not_text_is_not_advised_to_become_text(out: str) -> None:
-    made(out, pa.array([b"\xff"]))
-    with pytest.raises(TableError, match="binary data") as caught:
-        widen(out, STORAGE, {"rating": "text"})
-    assert "widen it to text" not in str(caught.value)
-
-
-def test_files_that_are_compacted_meanwhile_are_widened_as_well(
-    out: str, running: Predictions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, change_types, raced = rows_of(out), Predictions.change_types, []
-
-    def racing(found: Predictions, *arguments: Any) -> None:
-        if not raced:
-            raced.extend(maintenance.compact(out, STORAGE, datasets=["007"]))
-        change_types(found, *arguments)
-
-    monkeypatch.setattr(Predictions, "change_types", racing)
-    assert widen(out, STORAGE, {"rating": "double"}) == 3
-    assert len(raced) == 1
-    assert rows_of(out) == before
-    assert on_disk(out) == named(out)
-
-
-def test_no_visible_file_is_exchanged_for_nothing(out: str, running: Predictions) -> None:
-    before = rows_of(out)
-    with pytest.raises(MovedError):
-        running.change_types({}, [pa.field("rating", pa.float64())], "one", 2, {})
-    assert rows_of(out) == before
-
-
-def test_a_compaction_and_a_widening_follow_each_other(out: str, running: Predictions) -> None:
-    before = rows_of(out)
-    list(maintenance.compact(out, STORAGE))
-    assert widen(out, STORAGE, {"rating": "double"}) == 2
-    list(maintenance.compact(out, STORAGE))
-    assert widen(out, STORAGE, {"rating": "text"}) == 2
-    assert [(id_, value and float(value)) for id_, value in rows_of(out)] == before
-    assert on_disk(out) == named(out)
 
 
 def test_replaced_files_can_stay_for_readers_of_older_versions(out: str, running: Predictions) -> None:
