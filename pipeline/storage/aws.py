@@ -6,14 +6,18 @@ Nothing here opens a store, or writes a secret anywhere.
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import botocore.config
 import botocore.credentials
+import botocore.exceptions
 import botocore.session
 
 from pipeline.config import StorageConfig
+from pipeline.errors import StorageError, first_line
 from pipeline.storage import certificates
 
 RETRIES = {"total_max_attempts": 4, "mode": "standard"}
@@ -27,16 +31,20 @@ _FINDING = threading.Lock()
 
 
 def place(config: StorageConfig) -> tuple[str, str]:
-    """Endpoint and region: the config's, else what botocore makes of the environment and the AWS profile."""
+    """Return endpoint and region: the config's, otherwise those that botocore finds. Raises: StorageError."""
     environment = tuple((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
-    with _FINDING:
+    with _FINDING, _settings_named():
         endpoint, region = _found(config.region, environment)
     return config.endpoint_url or endpoint, region
 
 
 def credentials(config: StorageConfig) -> botocore.credentials.Credentials | None:
-    """Those that botocore finds, which renew themselves; None if there are none, or none are wanted."""
-    return None if config.anonymous else botocore.session.get_session().get_credentials()
+    """Return the credentials that botocore finds, which renew themselves; None if there are none, or for anonymous
+    access. Raises: StorageError."""
+    if config.anonymous:
+        return None
+    with _settings_named():
+        return botocore.session.get_session().get_credentials()
 
 
 def s3fs_options(config: StorageConfig, *, patient: bool) -> dict[str, Any]:
@@ -56,11 +64,12 @@ def s3fs_options(config: StorageConfig, *, patient: bool) -> dict[str, Any]:
 
 
 def delta_options(config: StorageConfig) -> dict[str, str]:
-    """For delta-rs, with the credentials of this moment. Raises: StorageError for lost certificates."""
+    """For delta-rs, with the credentials of this moment. Raises: StorageError."""
     certificates.trust(_bundle())
     endpoint, region = place(config)
     found = credentials(config)
-    frozen = found.get_frozen_credentials() if found else None
+    with _settings_named():
+        frozen = found.get_frozen_credentials() if found else None
     options = {
         **_endpoints(_unusual(endpoint, region)),
         "AWS_REGION": region,
@@ -104,8 +113,21 @@ def _unusual(endpoint: str, region: str) -> str | None:
 
 def _bundle() -> str | None:
     """A file of certificates: AWS_CA_BUNDLE, else the profile's; None if there is none, or a folder of them."""
-    found = botocore.session.get_session().get_config_variable("ca_bundle")
+    with _settings_named():
+        found = botocore.session.get_session().get_config_variable("ca_bundle")
     return str(found) if found and not os.path.isdir(found) else None
+
+
+@contextmanager
+def _settings_named() -> Iterator[None]:
+    """Raises: StorageError for settings and credentials that botocore cannot use."""
+    try:
+        yield
+    except (botocore.exceptions.BotoCoreError, ValueError) as error:
+        raise StorageError(
+            f"Cannot use the AWS settings of the environment: {first_line(error)}. Check the AWS variables and "
+            "~/.aws/config."
+        ) from error
 
 
 @cache

@@ -24,30 +24,41 @@ def trust(bundle: str | None) -> None:
     Besides, since the variable is read by every client: the hub's, and that of images over HTTP.
     Raises: StorageError.
     """
-    if not bundle:
-        return
-    try:
+    if bundle:
         os.environ[VARIABLE] = _with(bundle, os.environ.get(VARIABLE, ""))
-    except OSError as error:
-        raise StorageError(
-            f"The certificates of AWS_CA_BUNDLE, {bundle}, cannot be used: {error.strerror}."
-        ) from error
 
 
 @cache
 def _with(bundle: str, before: str) -> str:
-    """A file that has the certificates of both, which may be the one before."""
+    """Return a file that holds the certificates of both, which may be the one before. Raises: StorageError."""
     base = before if os.path.isfile(before) else _system()
-    usual, theirs = Path(base).read_bytes(), Path(bundle).read_bytes()
+    theirs = _read(bundle, "AWS_CA_BUNDLE, or ca_bundle of the AWS profile,")
+    usual = _read(base, VARIABLE if base == before else "the system")
     if theirs in usual:
         return base
     everything = usual + b"\n" + theirs
-    folder = caches.temporary("certificates")
-    file = folder / f"{hashlib.sha256(everything).hexdigest()[:16]}.pem"
-    scratch = folder / uuid4().hex
-    scratch.write_bytes(everything)
-    os.replace(scratch, file)
+    try:
+        folder = caches.temporary("certificates")
+        file = folder / f"{hashlib.sha256(everything).hexdigest()[:16]}.pem"
+        scratch = folder / uuid4().hex
+        scratch.write_bytes(everything)
+        os.replace(scratch, file)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write certificates into {caches.temporary_files()}: {error.strerror}; set TMPDIR to "
+            "another folder."
+        ) from error
     return str(file)
+
+
+def _read(file: str, named_by: str) -> bytes:
+    """Read a file of certificates. Raises: StorageError."""
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise StorageError(
+            f"Cannot read the certificates in {file}, which {named_by} names: {error.strerror}."
+        ) from error
 
 
 def _system() -> str:

@@ -17,10 +17,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import __version__
 from pipeline.config import StorageConfig
-from pipeline.errors import ErrorCode, StorageError
+from pipeline.errors import ErrorCode, StorageError, first_line
 from pipeline.storage import aws
 from pipeline.storage.error_codes import answer, classify
-from pipeline.storage.uris import absolute, is_http, is_local, is_s3, redacted, scheme
+from pipeline.storage.uris import absolute, is_http, is_local, is_s3, redacted, scheme, without_queries
 
 DELETES = 16
 """Objects that are deleted at once."""
@@ -59,10 +59,12 @@ class Storage:
             if not self.patient:
                 fs.retries = 1  # s3fs's own, on top of botocore's
             return fs, fs._strip_protocol(uri)  # whatever is in the key
+        except StorageError:
+            raise
         except Exception as error:  # fsspec imports and constructs whatever the scheme names
             raise StorageError(
-                f"Cannot open {redacted(uri)}: no store of the scheme {scheme(uri)!r} can be opened here; "
-                "its package may be missing."
+                f"Cannot open {redacted(uri)}: no client for {scheme(uri)}:// can be made: "
+                f"{without_queries(first_line(error))}."
             ) from error
 
     def read(self, uri: str) -> bytes | None:

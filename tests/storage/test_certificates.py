@@ -72,5 +72,16 @@ def test_certificates_that_are_not_there_are_one_sentence(
     secured: tls.Secured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_CA_BUNDLE", "/no/such.pem")
-    with pytest.raises(StorageError, match=r"^The certificates of AWS_CA_BUNDLE, /no/such\.pem, cannot be used: "):
+    with pytest.raises(StorageError, match=r"/no/such\.pem.*AWS_CA_BUNDLE"):
         Storage().delta_options("s3://secured/table")
+
+
+def test_a_temporary_folder_that_cannot_be_written_is_not_blamed_on_the_certificates(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "own.pem").write_text("their own")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    with pytest.raises(StorageError, match=f"{tmp_path}/file.*TMPDIR") as raised:
+        certificates.trust(str(tmp_path / "own.pem"))
+    assert "AWS_CA_BUNDLE" not in str(raised.value)

@@ -257,3 +257,28 @@ def test_opening_a_store_is_cheap_enough_to_be_done_for_every_row(monkeypatch: p
     for number in range(100):
         STORAGE.filesystem(f"s3://bucket/{number}")
     assert made == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [("AWS_PROFILE", "no-such-profile", "no-such-profile"), ("AWS_ENDPOINT_URL", "http://a b", "http://a b")],
+)
+def test_aws_settings_that_cannot_be_used_are_named(
+    variable: str, value: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    for use in (STORAGE.filesystem, STORAGE.delta_options):
+        with pytest.raises(StorageError, match=named) as raised:
+            use("s3://lake/a")
+        assert "package" not in str(raised.value)
+
+
+def test_a_missing_home_folder_is_not_taken_for_a_missing_package() -> None:
+    with pytest.raises(StorageError, match="home folder") as raised:
+        STORAGE.filesystem("~nobody-of-this-name/a")
+    assert "package" not in str(raised.value)
+
+
+def test_a_missing_package_of_a_store_is_named() -> None:
+    with pytest.raises(StorageError, match="gcsfs"):
+        STORAGE.filesystem("gs://lake/a")
