@@ -26,7 +26,7 @@ from pipeline.planning.listing_report import Listing
 from pipeline.planning.plan import Plan, open_plan
 from pipeline.planning.selection import NEW_AND_CHANGED, Selection
 from pipeline.storage.filesystems import Storage
-from pipeline.storage.uris import absolute
+from pipeline.storage.uris import absolute, without_query
 
 CLAIM_ATTEMPTS = 5
 """Plans to make before giving up, if other commits land between planning and claiming."""
@@ -220,7 +220,13 @@ def _claimed_table(where: Target, run_id: str, found: Plan, say: Say) -> tuple[P
 
 def _written_down(config: RunConfig, files: RunFolder, where: Target, found: Plan) -> tuple[str, ...]:
     """Write the config, the account and the pending rows into the run's folder. Return the files of the rows."""
-    where.storage.write(files.config, config.to_yaml().encode())
+    where.storage.write(files.config, _without_signatures(config).to_yaml().encode())
     account = found.account.to_dict() | {"pending": found.pending, "invalid": found.problems}
     where.storage.write_json(files.plan, account | found.listing.to_dict())
     return tuple(found.write_pending(files.pending, where.storage))
+
+
+def _without_signatures(config: RunConfig) -> RunConfig:
+    """Return the config as others may read it: the query of a manifest's URL may be a signature."""
+    paths = tuple(without_query(path) for path in config.manifest.path)
+    return config.model_copy(update={"manifest": config.manifest.model_copy(update={"path": paths})})

@@ -1,7 +1,10 @@
 """Claims: a plan becomes a run's own, and nobody else's."""
 
 import json
+import threading
 from contextlib import AbstractContextManager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +220,18 @@ def test_what_the_run_before_did_not_clear_up_is_cleared_up_by_the_next_one(tmp_
     versions = len(list((tmp_path / "out" / "predictions" / "_delta_log").glob("*.json")))
     assert run(config).run_id is None
     assert len(list((tmp_path / "out" / "predictions" / "_delta_log").glob("*.json"))) == versions
+
+
+def test_the_config_of_a_run_folder_holds_no_signature(tmp_path: Path) -> None:
+    config = assignment(tmp_path)
+    serve = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/m.parquet"
+        manifest = config.manifest.model_copy(update={"path": (f"{url}?X-Amz-Signature=SECRET",)})
+        found = assigned(config.model_copy(update={"manifest": manifest}), "run")
+        found.heartbeat.stop()
+        server.shutdown()
+    written = (tmp_path / "out" / "runs" / "run" / "config.yaml").read_text()
+    assert url in written
+    assert "SECRET" not in written
