@@ -15,7 +15,7 @@ COMMANDS = {
         "manifest": "Make a manifest from a folder or an object store prefix.",
         "plan": "Show what a run would do, per dataset, without starting Ray.",
         "run": "Label and embed every image that the output does not hold yet.",
-        "backfill": "Process what is missing, or again what failed, or a part of it.",
+        "backfill": "Process a part of the pending rows, or retry failed rows.",
         "demo": "Make a small image lake and run on it: no hub, no cloud account.",
     },
     "Cluster": {

@@ -1,4 +1,4 @@
-"""`lakelens backfill`: process what is missing, or again what failed, or a part of it."""
+"""`lakelens backfill`: process a part of the pending rows, or retry failed rows."""
 
 from typing import Annotated
 
@@ -9,32 +9,32 @@ from jobs.options import Address, Codes, ConfigPath, Datasets, Failed, Limit, Lo
 from jobs.plan import show_plan
 from jobs.run import show_run
 from pipeline import config
-from pipeline.errors import ConfigError
 
 
 def main(
     path: ConfigPath,
-    missing: Annotated[
-        bool,
-        typer.Option("--missing", help="Process what the output lacks or holds of another version (default)."),
-    ] = False,
     failed: Failed = False,
     code: Codes = None,
     dataset: Datasets = None,
     where: Where = None,
     limit: Limit = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the plan of this selection, as `lakelens plan` does; write nothing."
+        ),
+    ] = False,
     overrides: Overrides = None,
     address: Address = None,
     take_over: TakeOver = False,
     log_format: LogFormat = None,
 ) -> None:
-    """Process rows of CONFIG's manifest that its output does not hold, or holds as failed.
+    """Process selected rows of CONFIG's manifest.
 
-    A row that is processed again takes the place of its old one in the same commit.
+    Without --failed, backfill considers the rows that a run would: those that the output lacks, or holds with
+    another version. With --failed it considers only the rows that the output holds as failed. --code, --dataset,
+    --where and --limit narrow either. A result replaces the row's older one in the same commit.
     """
-    if missing and failed:
-        raise ConfigError("--missing and --failed are two different things; give one of them.")
     settings, selected = config.load(path, overrides or []), options.selection(failed, code, dataset, where, limit)
     if dry_run:
         show_plan(settings, selected)

@@ -406,3 +406,14 @@ def test_requests_are_signed_for_the_region_of_the_command(
     assert "s3://lake" in capsys.readouterr().err
     assert signatures
     assert all("/eu-west-3/s3/" in signature for signature in signatures)
+
+
+def test_backfill_explains_its_two_selections(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert lakelens("backfill", "--help", monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    assert "Without --failed" in shown
+    assert "With --failed" in shown
+    assert "--missing" not in shown
