@@ -17,7 +17,7 @@ def main(path: ConfigPath, overrides: Overrides = None) -> None:
 
 
 def show_plan(settings: RunConfig, selection: Selection) -> None:
-    """Print what a run of this selection would find and do."""
+    """Print what a run of this selection would find done and what it would do."""
     target = claim.resolve_target(settings)
     with open_plan(
         settings.manifest,
@@ -32,7 +32,8 @@ def show_plan(settings: RunConfig, selection: Selection) -> None:
             console.note(line)
         console.show_account(found.account, always=FIGURES, left="pending")
         for problem, rows in found.problems.items():
-            console.say(f"invalid: {problem} ({rows:,} row{'' if rows == 1 else 's'})")
+            first = f"{'first: ' if rows > 1 else ''}{found.first_invalid[problem]}"
+            console.say(f"invalid: {problem} ({rows:,} row{'' if rows == 1 else 's'}; {first})")
         if found.pending < found.account.total.left:
             console.say(f"limited to {found.pending:,} of them")
     console.say(f"output: {target.output}")

@@ -6,6 +6,7 @@ It does not know how the manifest is read, or what happens to the rows that are 
 """
 
 from collections import defaultdict
+from dataclasses import dataclass
 
 import duckdb
 
@@ -99,7 +100,7 @@ def _firsts(selection: Selection) -> str:
 
 def _fates(selection: Selection) -> str:
     return f"""
-        SELECT dataset, {PROBLEM},
+        SELECT dataset, {ORDINAL}, {PROBLEM},
             CASE WHEN {PROBLEM} IS NOT NULL THEN 'invalid'
                 WHEN firsts.{ORDINAL} IS NULL THEN 'duplicates'
                 WHEN firsts.due AND {_is_selected(selection)} THEN 'left'
@@ -126,15 +127,25 @@ def _is_selected(selection: Selection) -> str:
     return f"({SELECTED} AND dataset IN ({', '.join(map(sql.literal, selection.datasets))}))"
 
 
-def count_fates(connection: duckdb.DuckDBPyConnection) -> tuple[Account, dict[str, int]]:
-    """Return the account, and the number of invalid rows by reason, the most frequent reason first."""
+@dataclass(frozen=True)
+class InvalidRows:
+    """Manifest rows that are invalid for one reason: how many, and the ordinal of the first one."""
+
+    reason: str
+    rows: int
+    first: int
+
+
+def count_fates(connection: duckdb.DuckDBPyConnection) -> tuple[Account, list[InvalidRows]]:
+    """Return the account, and the invalid rows by reason, the most frequent reason first."""
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    problems: dict[str, int] = defaultdict(int)
-    for dataset, fate, problem, rows in connection.execute(
-        f"SELECT dataset, {_FATE}, {PROBLEM}, count(*) FROM fates GROUP BY ALL"
+    invalid: dict[str, InvalidRows] = {}
+    for dataset, fate, reason, rows, first in connection.execute(
+        f"SELECT dataset, {_FATE}, {PROBLEM}, count(*), min({ORDINAL}) FROM fates GROUP BY ALL"
     ).fetchall():
         counts[dataset][fate] += rows
-        if problem is not None:
-            problems[problem] += rows
+        if reason is not None:
+            found = invalid.get(reason, InvalidRows(reason, 0, first))
+            invalid[reason] = InvalidRows(reason, found.rows + rows, min(found.first, first))
     account = {dataset: Counts(input=sum(fates.values()), **fates) for dataset, fates in sorted(counts.items())}
-    return Account(account), dict(sorted(problems.items(), key=lambda item: (-item[1], item[0])))
+    return Account(account), sorted(invalid.values(), key=lambda found: (-found.rows, found.reason))

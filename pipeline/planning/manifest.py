@@ -16,9 +16,10 @@ from pipeline.config import ManifestConfig
 from pipeline.errors import ManifestError
 from pipeline.planning.listing import uri_of, write_listing
 from pipeline.planning.listing_report import Listing, merge
-from pipeline.planning.manifest_file import Source
+from pipeline.planning.manifest_file import ManifestFile, Source
 from pipeline.planning.manifest_files import ManifestFiles
 from pipeline.planning.relation import relation
+from pipeline.schema import ROW_BITS
 from pipeline.storage import sql
 from pipeline.storage.filesystems import Storage, failure
 from pipeline.storage.uris import is_http, redacted, without_query
@@ -37,11 +38,17 @@ class InputReport:
     """What people should know about a manifest that was read.
 
     `listing` covers the folders that were listed for it. `notes` are sentences about values that are read in
-    another way than the manifest's author may expect.
+    another way than the manifest's author may expect. `files` are the names of the manifest files, for messages.
     """
 
     listing: Listing
     notes: tuple[str, ...]
+    files: tuple[str, ...]
+
+    def place(self, ordinal: int) -> str:
+        """Return where a row is, such as `row 7 of /lake/m.csv`."""
+        row = ordinal & ((1 << ROW_BITS) - 1)
+        return f"row {row + 1:,} of {self.files[ordinal >> ROW_BITS]}"
 
 
 def create_input(
@@ -65,7 +72,13 @@ def create_input(
     files = ManifestFiles(found, config, storage, scratch, where=where, id_format=id_format, check_text=check_text)
     sql.register_stores(connection, [file.source.uri for file in files.files if file.copy is None], storage)
     relation(files, connection).create_view("input", replace=True)
-    return InputReport(merge(source.listing for source in found), tuple(files.notes))
+    return InputReport(
+        merge(source.listing for source in found), tuple(files.notes), tuple(map(_name, files.files))
+    )
+
+
+def _name(file: ManifestFile) -> str:
+    return "the listing" if file.source.listing.rows else file.name
 
 
 def retry_with_text_checks(read: Callable[[bool], Result]) -> Result:

@@ -40,9 +40,10 @@ PENDING_GROUP_ROWS = 65_536
 class Plan:
     """What a run has to do: an account whose `left` rows are the pending ones.
 
-    `problems` counts the invalid rows by reason. `listing` says what was listed for the plan. `lines` are
-    sentences about that, and about values that are read in another way than the manifest's author may expect.
-    `kept` has the kept columns with the types that the table has or gets.
+    `problems` counts the invalid rows by reason; `first_invalid` has the place of the first such row. `listing`
+    says what was listed for the plan. `lines` are sentences about that, and about values that are read in another
+    way than the manifest's author may expect. `kept` has the kept columns with the types that the table has or
+    gets.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class Plan:
     ) -> None:
         self._connection, self._limit = connection, selection.limit
         self.listing, self.lines = report.listing, [*report.listing.lines, *report.notes]
-        self.account, self.problems = difference.count_fates(connection)
+        self.account, invalid = difference.count_fates(connection)
+        self.problems = {found.reason: found.rows for found in invalid}
+        self.first_invalid = {found.reason: report.place(found.first) for found in invalid}
         fitted = _fit_kept_columns(connection, table)
         self.kept, self._kept_values = fitted.fields, fitted.values
 

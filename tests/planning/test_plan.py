@@ -274,3 +274,15 @@ def test_a_full_disk_is_not_called_a_lack_of_memory(tmp_path: Path, monkeypatch:
     ):
         pass
     assert "planning.memory_gb" in str(caught.value)
+
+
+def test_each_reason_for_invalid_rows_says_where_the_first_one_is(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("uri,dataset\n/a,x\n\n,y\n/c,\n,z\n")
+    (tmp_path / "2.jsonl").write_text('{"uri": "/d", "dataset": ""}\n{"uri": null}\n')
+    paths = (str(tmp_path / "1.csv"), str(tmp_path / "2.jsonl"))
+    with open_plan(ManifestConfig(path=paths), STORAGE, None) as found:
+        assert found.problems == {"uri is missing": 3, "dataset is empty or a reserved name": 1}
+        assert found.first_invalid == {
+            "uri is missing": f"row 2 of {paths[0]}",
+            "dataset is empty or a reserved name": f"row 1 of {paths[1]}",
+        }
