@@ -20,9 +20,9 @@ from pipeline.images.manifest_bytes import CarriedBytes
 from pipeline.images.pacing import GivenUpError, Pace, ThrottledError, Turn
 from pipeline.storage import data_uris
 from pipeline.storage.error_codes import RETRYABLE, classify
+from pipeline.storage.fast_paths import FastPaths
 from pipeline.storage.filesystems import Storage
-from pipeline.storage.s3_objects import Objects
-from pipeline.storage.uris import is_data, is_local, is_s3, row_uri, store_of
+from pipeline.storage.uris import is_data, is_local, row_uri, store_of
 
 LOOK_AHEAD = 32
 """Images that are in flight, or wait to be decoded, at once."""
@@ -87,7 +87,7 @@ class Fetcher:
         self._storage = storage.impatient()
         self._max_bytes = max_bytes
         self._ahead = min(LOOK_AHEAD, max(2, WINDOW_BYTES // max_bytes))
-        self._objects = Objects(storage.config)
+        self._fast_paths = FastPaths(storage.config)
         self._carried = CarriedBytes(storage)
         self._files_are_quick = True
         ahead = self._ahead
@@ -158,8 +158,9 @@ class Fetcher:
         most = self._max_bytes + 1 if length is None else length
         if is_data(request.uri):
             return self._check_size(data_uris.content(request.uri)[start : start + most], length)
-        if is_s3(request.uri):
-            return self._check_size(self._read_s3(request.uri, start, start + most), length)
+        if (fast := self._fast_paths.of(request.uri)) is not None:
+            otherwise = partial(self._read_through_fsspec, request.uri, start, start + most)
+            return self._check_size(fast.read(request.uri, start, start + most, otherwise), length)
         fs, path = self._open(request.uri)
         if not isinstance(fs, LocalFileSystem):
             return self._check_size(bytes(fs.cat_file(path, start=start, end=start + most)), length)
@@ -170,12 +171,9 @@ class Fetcher:
             file.seek(start)
             return self._check_size(file.read(max(0, min(most, size))), length)
 
-    def _read_s3(self, uri: str, start: int, end: int) -> bytes:
-        def by_s3fs() -> bytes:
-            fs, path = self._open(uri)
-            return bytes(fs.cat_file(path, start=start, end=end))
-
-        return self._objects.read(uri, start, end, by_s3fs)
+    def _read_through_fsspec(self, uri: str, start: int, end: int) -> bytes:
+        fs, path = self._open(uri)
+        return bytes(fs.cat_file(path, start=start, end=end))
 
     def _open(self, uri: str) -> tuple[Any, str]:
         try:
