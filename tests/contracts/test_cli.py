@@ -303,8 +303,8 @@ def test_plan_says_why_rows_are_invalid(
     manifest = lakes.write_manifest(tmp_path / "odd.parquet", rows)
     assert lakelens("plan", config_file, "--set", f"manifest.path={manifest}", monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().out.splitlines()
-    assert "invalid: uri is missing (2 rows; first: row " in said
-    assert "invalid: dataset is empty or a reserved name (1 row; row " in said
+    assert f"invalid: uri is missing (2 rows; first: row 2 of {manifest})" in said
+    assert f"invalid: dataset is empty or a reserved name (1 row; row 4 of {manifest})" in said
 
 
 @pytest.mark.slow
