@@ -4,20 +4,43 @@ This module asks the cluster before Ray does. Ray would try for 20 seconds, or e
 """
 
 import re
+import socket
 
 from ray.exceptions import AuthenticationError, RayError
 
 from pipeline.cluster import ray_internals
 from pipeline.errors import ClusterError, first_line
 
+ANSWER_S = 10.0
+"""How long a head may take to answer at all. Ray itself would wait for 40 seconds."""
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+"""What a gRPC client sends first, and every gRPC server answers: RFC 9113, section 3.4."""
+
 
 def require_access(address: str, where: str) -> None:
     """Ask the cluster at `address`, host:port, whether this process may join it. Raises: ClusterError."""
     require_token(where)
+    _require_answer(address, where)
     try:
         ray_internals.require_same_versions(address)
     except (RayError, RuntimeError) as error:
         raise refusal(error, where) from error
+
+
+def _require_answer(address: str, where: str) -> None:
+    """Greet a gRPC server. Raises: ClusterError if the port accepts the connection and stays silent."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_S) as connection:
+            connection.sendall(_GREETING)
+            connection.recv(1)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"Cannot connect to {where}: it accepts connections and does not answer. Check the address, and that "
+            "the Ray head is healthy."
+        ) from error
+    except OSError:  # Ray says what is wrong
+        return
 
 
 def require_token(where: str) -> None:

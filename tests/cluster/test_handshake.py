@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -175,3 +177,12 @@ def test_a_missing_token_is_an_error_before_ray_ends_the_process(
         .splitlines()[-1]
         .startswith(f"pipeline.errors.ClusterError: Cannot connect to {WHERE}: {sentence}")
     )
+
+
+def test_a_port_that_accepts_and_never_answers_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshake, "ANSWER_S", 0.5, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        with pytest.raises(ClusterError, match=WHERE):
+            handshake.require_access(f"127.0.0.1:{silent.getsockname()[1]}", WHERE)
+    assert time.monotonic() - started < 5
