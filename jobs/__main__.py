@@ -19,26 +19,26 @@ COMMANDS = {
         "demo": "Make a small image lake and run on it: no hub, no cloud account.",
     },
     "Cluster": {
-        "submit": "Run as a job of a Ray cluster.",
-        "status": "List the jobs that were submitted.",
-        "stop": "End a job; what it has predicted is committed.",
+        "submit": "Submit a run as a job to a Ray cluster.",
+        "status": "List submitted jobs.",
+        "stop": "Stop a job after it has committed its predictions.",
     },
     "Trust": {
-        "verify": "Compute a sample again in float32, and compare.",
-        "errors": "Count what failed, where and why, and export it.",
+        "verify": "Recompute a sample in float32 and compare.",
+        "errors": "Count failed rows by dataset, stage and code; export them.",
         "history": "List the runs and commits that made an output.",
     },
     "Keep": {
-        "compact": "Write many small files as fewer large ones.",
-        "vacuum": "Delete what no reader sees.",
+        "compact": "Merge small files into fewer large ones.",
+        "vacuum": "Delete files that no reader sees.",
     },
 }
 """Commands by the group in which the help shows them."""
 
 
 def main() -> None:
-    """Run one command; any LakeLensError ends as one sentence and its exit code."""
-    # Outside of any handler: else the error's frames, and what they hold, live until the interpreter ends.
+    """Run one command. A LakeLensError is printed as one sentence and sets the exit code."""
+    # Outside any handler: otherwise the error's frames, and what they hold, live until the interpreter ends.
     sys.exit(_exit_code(_app(next((word for word in sys.argv[1:] if not word.startswith("-")), None))))
 
 
@@ -83,7 +83,7 @@ def _options(
 
 
 def _listed_only() -> None:
-    """Stands for a command in the help of all."""
+    """Stand in for a command in the list of commands."""
 
 
 if __name__ == "__main__":

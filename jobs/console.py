@@ -15,6 +15,7 @@ from jobs import logs
 from pipeline.errors import UNLISTED
 from pipeline.face.progress_text import ProgressText
 from pipeline.planning.account import Account, Counts, Progress
+from pipeline.storage.uris import printable
 
 # On a pipe nothing is cut to a width: the other end has none.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 100_000)
@@ -25,38 +26,38 @@ PLAIN_INTERVAL_S = 10.0
 
 
 def fail(message: str) -> None:
-    """One sentence to stderr."""
+    """Print an error to stderr."""
     if logs.as_json():
         return logs.event("failed", "error", message=message)
     err.print(f"[red]error:[/red] {escape(message)}")
 
 
 def say(text: str) -> None:
-    """One line of plain text to stdout, with nothing in it taken for markup."""
+    """Print one line to stdout, without interpreting markup."""
     out.print(text, markup=False)
 
 
 def note(text: str) -> None:
-    """One line of plain text to stderr, beside the progress."""
+    """Print one line to stderr, beside the progress."""
     if logs.as_json():
         return logs.event("note", message=text)
     err.print(text, markup=False)
 
 
 def exit_if_any(unlisted: Sequence[str]) -> None:
-    """Raises: typer.Exit if anything could not be listed; what that is has been said before."""
+    """Exit with code 6 if anything could not be listed, which has been printed before. Raises: typer.Exit."""
     if unlisted:
         raise typer.Exit(UNLISTED)
 
 
 def passed_on(text: str) -> None:
-    """Another process's output, as it is."""
+    """Print another process's output unchanged."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def show_account(account: Account, *, always: Sequence[str] = ("input",), left: str = "left") -> None:
-    """The account as a table, a row a dataset; other columns than `always` are left out where all are zero."""
+    """Print the account, one row per dataset. Columns that are all zero are left out, except those in `always`."""
     total = account.total
     names = [f.name for f in fields(Counts) if f.name in always or getattr(total, f.name)]
     header = ["dataset", *((left if name == "left" else name.replace("_", " ")) for name in names)]
@@ -67,23 +68,18 @@ def show_account(account: Account, *, always: Sequence[str] = ("input",), left: 
 
 
 def show_table(header: Sequence[str], rows: Iterable[Sequence[str]], figures: Sequence[str]) -> None:
-    """A plain table; the columns that are figures are set to the right."""
+    """Print a table without borders, with the columns `figures` aligned to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in header:
         table.add_column(name, justify="right" if name in figures else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_printable(cell)) for cell in row))
+        table.add_row(*(escape(printable(cell)) for cell in row))
     out.print(table)
-
-
-def _printable(text: str) -> str:
-    """Names come from manifests: what would steer a terminal is written out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager
 def progress_line() -> Iterator[Callable[[Progress], None]]:
-    """A callback that shows rows, images/s, time to go and errors: live on a terminal, else as lines."""
+    """Yield a callback that shows rows, images/s, remaining time and errors: live on a terminal, or as lines."""
     if logs.as_json() or not err.is_terminal:
         yield _Lines()
         return

@@ -18,12 +18,12 @@ from pipeline.demo.lake import make_lake
 
 
 def main(
-    folder: Annotated[Path, typer.Option(help="Where the lake and the output go.")] = Path("lakelens-demo"),
+    folder: Annotated[Path, typer.Option(help="Folder for the lake and the output.")] = Path("lakelens-demo"),
     images: Annotated[
-        int, typer.Option(min=1, help="Good images to draw; bad ones and duplicates come on top.")
+        int, typer.Option(min=1, help="Number of valid images; broken ones and duplicates are added.")
     ] = 600,
 ) -> None:
-    """Draw an image lake, label and embed it, and compare the labels with what was drawn."""
+    """Draw an image lake, label and embed it, and compare the labels with the drawn shapes."""
     manifest, output = folder / "lake" / "manifest.parquet", folder / "output"
     if not manifest.exists():
         console.say(f"drawing {images:,} images into {manifest.parent} ...")
@@ -41,7 +41,7 @@ def main(
 
 
 def show_next(config_file: Path, output: Path) -> None:
-    """Where the results are, and three commands to try."""
+    """Print where the results are, and three commands to try."""
     lakelens = "lakelens" if shutil.which("lakelens") else os.path.relpath(sys.argv[0])
     console.say(f"predictions: {output}/predictions (Parquet in Hive folders, and a Delta table)\n\ntry next:")
     console.say(f"  {lakelens} plan {config_file}")

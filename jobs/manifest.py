@@ -17,7 +17,7 @@ def main(
         typer.Argument(metavar="PATH_OR_PREFIX", help="A folder, an s3:// prefix, or a .tar shard."),
     ],
     out: Annotated[str, typer.Option("--out", help="The Parquet manifest to write, on any store.")],
-    dataset: Annotated[str, typer.Option(help="Dataset of images that --dataset-from gives none.")] = "images",
+    dataset: Annotated[str, typer.Option(help="Dataset of images where --dataset-from finds none.")] = "images",
     dataset_from: Annotated[
         int | None,
         typer.Option(

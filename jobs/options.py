@@ -39,17 +39,19 @@ CaFile = Annotated[
 Required = Annotated[
     list[str] | None,
     typer.Option(
-        "--require", metavar="NAME", help="A variable that must be set on the node that runs the job; repeatable."
+        "--require",
+        metavar="NAME",
+        help="Environment variable that must be set on the node that runs the job; repeatable.",
     ),
 ]
 TakeOver = Annotated[
-    bool, typer.Option("--take-over", help="Take the output over from a run that still works on it.")
+    bool, typer.Option("--take-over", help="Take over the output from a run that is still writing it.")
 ]
 
 
 def _log_format(chosen: str | None) -> str | None:
     if chosen is not None and chosen not in logs.FORMATS:
-        raise typer.BadParameter(f"it is one of {', '.join(logs.FORMATS)}")
+        raise typer.BadParameter(f"use one of {', '.join(logs.FORMATS)}")
     if chosen is not None:
         os.environ[logs.VARIABLE] = chosen
     return chosen
@@ -71,34 +73,34 @@ Region = Annotated[
     typer.Option(help="Region of S3. Default: that of the AWS variables or profile, then us-east-1."),
 ]
 Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read a public bucket without credentials.")]
-Failed = Annotated[bool, typer.Option("--failed", help="Process the failed rows again, and no others.")]
+Failed = Annotated[bool, typer.Option("--failed", help="Retry failed rows, and process no others.")]
 Codes = Annotated[
-    list[str] | None, typer.Option("--code", help="With --failed: only this error code; repeatable.")
+    list[str] | None, typer.Option("--code", help="With --failed: only rows with this error code; repeatable.")
 ]
 Datasets = Annotated[list[str] | None, typer.Option("--dataset", help="Only this dataset; repeatable.")]
 Where = Annotated[
     str | None,
-    typer.Option(metavar="SQL", help='Only rows whose manifest columns fit this condition, as in "year > 2020".'),
+    typer.Option(metavar="SQL", help='Only rows whose manifest columns meet this condition, as in "year > 2020".'),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Process at most this many rows.")]
 
 
 def require_variables(names: list[str] | None) -> None:
-    """Raises: ConfigError for one that is not set here."""
+    """Require that environment variables are set on this machine. Raises: ConfigError."""
     missing = [name for name in names or () if not os.environ.get(name)]
     if missing:
-        raise ConfigError(f"The environment variable {missing[0]} is required, and is not set on this node.")
+        raise ConfigError(f"The environment variable {missing[0]} is not set on this node; set it there.")
 
 
 def selection(
     failed: bool, codes: list[str] | None, datasets: list[str] | None, where: str | None, limit: int | None
 ) -> Selection:
-    """What the options select. Raises: ConfigError."""
+    """Return the rows that the options select. Raises: ConfigError."""
     if codes and not failed:
-        raise ConfigError("--code narrows --failed; give both.")
+        raise ConfigError("--code selects failed rows by error code; add --failed.")
     unknown = [one for one in codes or () if one not in set(ErrorCode)]
     if unknown:
-        raise ConfigError(f"--code {unknown[0]} is not an error code; they are {', '.join(ErrorCode)}.")
+        raise ConfigError(f"--code {unknown[0]} is not an error code; use one of {', '.join(ErrorCode)}.")
     return Selection(failed, tuple(codes or ()), tuple(datasets or ()), where, limit)
 
 

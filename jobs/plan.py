@@ -12,7 +12,7 @@ FIGURES = ("input", "already_done", "duplicates", "invalid", "left")
 
 
 def main(path: ConfigPath, overrides: Overrides = None) -> None:
-    """Print, per dataset, what a run of CONFIG would find done and what it would do. Writes nothing."""
+    """Print, per dataset, what is done and what a run of CONFIG would do. Writes nothing."""
     show_plan(config.load(path, overrides or []), NEW_AND_CHANGED)
 
 

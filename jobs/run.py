@@ -35,7 +35,7 @@ def show_run(
     *,
     take_over: bool = False,
 ) -> Summary:
-    """Run with a progress line, then print the account. Raises: typer.Exit unless all of it is done."""
+    """Run with a progress line, then print the account. Raises: typer.Exit for a stopped run or unlisted files."""
     with stop_on_interrupt(console.note) as stop, console.progress_line() as on_progress:
         summary = run(
             settings,

@@ -11,14 +11,16 @@ from pipeline.cluster.submission import Job, Submissions
 
 def main(
     address: Dashboard,
-    job_id: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Only this job.")] = None,
+    job_id: Annotated[
+        str | None, typer.Argument(metavar="[JOB]", help="Only this job, with its last message.")
+    ] = None,
     ca_file: CaFile = None,
 ) -> None:
     """List the submitted runs that the Ray cluster still knows, the newest first."""
     submissions = Submissions(address, ca_file)
     jobs = submissions.all() if job_id is None else [submissions.find(job_id)]
     if not jobs:
-        console.say("No run was submitted.")
+        console.say("There are no submitted jobs.")
         return
     header = ("job", "status", "exit code", "started", "minutes", "output")
     console.show_table(header, map(_row, jobs), figures=("exit code", "minutes"))

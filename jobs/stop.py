@@ -16,4 +16,4 @@ def main(
 ) -> None:
     """Ask a submitted run to commit what it has predicted, and to end."""
     stopped = Submissions(address, ca_file).stop(job_id)
-    console.say(f"job {job_id} {'is stopping' if stopped else 'had ended already'}")
+    console.say(f"job {job_id} {'is stopping' if stopped else 'had already ended'}")

@@ -112,8 +112,8 @@ def test_what_cannot_be_run_is_one_sentence_and_exit_code_2(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--code", "timeout"], "--code narrows --failed; give both."),
-        (["--failed", "--code", "time_out"], "--code time_out is not an error code; they are not_found, "),
+        (["--code", "timeout"], "add --failed"),
+        (["--failed", "--code", "time_out"], "--code time_out is not an error code; use one of not_found, "),
     ],
 )
 def test_a_backfill_of_no_code_is_one_sentence(
