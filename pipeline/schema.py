@@ -1,8 +1,8 @@
-"""Every Arrow schema, in the order in which the data meets them, with the names of their columns.
+"""Every Arrow schema in the order of the data, with the names of their columns.
 
-    manifest  ->  PENDING  ->  decoded(...)  ->  PREDICTIONS
+    manifest  ->  PENDING  ->  PENDING + DECODED  ->  PREDICTIONS
 
-It does not know where any of it is stored.
+It does not know where the rows are stored.
 """
 
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ from pipeline.column_names import (  # every name, so that `schema.URI` goes wit
 from pipeline.errors import TableError
 
 ROW_BITS = 36
-"""Of an ordinal: the row's number in its manifest file, from 0; the file's number is above. That leaves 7e10 rows
-a file and 134 million files."""
+"""Bits of an ordinal for the row's number in its manifest file, from 0. The file's number is in the bits above:
+that allows 7e10 rows a file, and 134 million files."""
 
 PENDING = pa.schema(
     [
@@ -52,7 +52,7 @@ PENDING = pa.schema(
         pa.field(REPLACES, pa.string()),
     ]
 )
-"""One row for each image still to be processed; the kept columns follow."""
+"""One row for each image to process; the kept columns follow."""
 
 DECODED = pa.schema(
     [
@@ -66,7 +66,7 @@ DECODED = pa.schema(
         pa.field("attempts", pa.int32()),
     ]
 )
-"""What `Decoder` adds to a pending row, besides the pixels."""
+"""The columns that `Decoder` adds to a pending row, in addition to the pixels."""
 
 LABELS = pa.list_(
     pa.struct([pa.field("label", pa.string()), pa.field("score", pa.float32()), pa.field("index", pa.int32())])
@@ -89,7 +89,7 @@ PREDICTIONS = pa.schema(
         pa.field("finished_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
-"""The output table: every processed image is exactly one row. Units: pixels, UTC microseconds."""
+"""The output table: every processed image is exactly one row. `width` and `height` are in pixels, times in UTC."""
 
 PARTITIONS = (DATASET, OUTCOME)
 """The Hive folders of the output, outermost first; they are not repeated inside the files."""
@@ -99,52 +99,53 @@ PIXELS_TYPE = pa.large_binary()
 
 
 def predictions(kept_columns: Sequence[pa.Field] = ()) -> pa.Schema:
-    """The output table's schema with the kept manifest columns at its end."""
+    """Return the schema of the output table: `PREDICTIONS`, then the kept manifest columns."""
     return pa.schema([*PREDICTIONS, *kept_columns])
 
 
 _LATER = "lakelens.later"
-"""Marks a column that a table has got after rows were written."""
+"""Metadata of a column that a table got after rows had been written."""
 
 
 def kept(table: pa.Schema) -> list[pa.Field]:
-    """The columns that a table has beyond `PREDICTIONS`."""
+    """Return the columns that a table has in addition to `PREDICTIONS`."""
     return [field for field in table if field.name not in PREDICTIONS.names]
 
 
-def lacking(table: pa.Schema) -> list[pa.Field]:
-    """The columns of `PREDICTIONS` that a table of an older version lacks; its rows are null there."""
+def absent_columns(table: pa.Schema) -> list[pa.Field]:
+    """Return the columns of `PREDICTIONS` that an older version's table lacks; its rows are null there."""
     absent = [field for field in PREDICTIONS if field.name not in table.names]
     return [field.with_nullable(True).with_metadata({_LATER: "true"}) for field in absent]
 
 
 def is_uneven(table: pa.Schema) -> bool:
-    """Whether files of a table may lack columns of `PREDICTIONS`."""
+    """Return whether files of a table may lack columns of `PREDICTIONS`."""
     return any(_LATER.encode() in (field.metadata or {}) for field in table)
 
 
-def missing(table: pa.Schema, kept_columns: Sequence[pa.Field], uri: str) -> pa.Schema:
-    """The columns that a table is to get before rows with these kept columns are written to it.
+def columns_to_add(table: pa.Schema, kept_columns: Sequence[pa.Field], uri: str) -> pa.Schema:
+    """Return the columns that a table needs before rows with these kept columns are written to it.
 
-    Raises: TableError for one that it has with another type.
+    `uri` is the table, for messages. Raises: TableError for a kept column that the table has with another type.
     """
     have = {field.name.casefold(): field for field in kept(table)}
     for field in kept_columns:
         held = have.get(field.name.casefold(), field)
         if (held.name, held.type) != (field.name, field.type):
             raise TableError(
-                f"The kept column {field.name!r} is {field.type} in the manifest, but {uri} has {held.name!r} as "
-                f"{held.type}; rename it in the manifest, or choose another output.path."
+                f"The kept column {field.name!r} is {field.type} in the manifest, but {held.name!r} is "
+                f"{held.type} in {uri}; rename the column in the manifest, or choose another output.path."
             )
     added = [field for field in kept_columns if field.name.casefold() not in have]
-    return pa.schema([*lacking(table), *added])
+    return pa.schema([*absent_columns(table), *added])
 
 
 def scored(kept_columns: Sequence[pa.Field]) -> pa.Schema:
-    """What `Predictor` gives: output rows, and the table's files whose rows they replace."""
+    """Return the schema of what `Predictor` returns: output rows, and the files whose rows they replace."""
     return pa.schema([*predictions(kept_columns), PENDING.field(REPLACES)])
 
 
 def fragment(table: pa.Schema) -> pa.Schema:
-    """Schema of the Parquet files of a table or of scored rows: all but what the folders and the log say."""
+    """Return the schema of Parquet files: the columns of a table or of scored rows, without `PARTITIONS` and
+    `REPLACES`, which the folders and the log hold."""
     return pa.schema([field for field in table if field.name not in (*PARTITIONS, REPLACES)])

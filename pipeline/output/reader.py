@@ -78,7 +78,7 @@ class PredictionsReader:
             table.visible_files(), key=lambda file: (file.outcome != schema.OK, file.dataset, file.path)
         )
         held = table.columns()
-        columns = pa.schema([*held, *(field.remove_metadata() for field in schema.lacking(held))])
+        columns = pa.schema([*held, *(field.remove_metadata() for field in schema.absent_columns(held))])
         return cls(table.output, table.storage, table.version, columns, tuple(files))
 
     @property

@@ -140,7 +140,7 @@ class Predictions:
         table. Older rows are null in these columns. Return None if the table has moved since this version was
         read: the caller then plans again. Raises: TableError.
         """
-        missing = schema.missing(self.columns(), kept, self.uri)
+        missing = schema.columns_to_add(self.columns(), kept, self.uri)
         epoch = self.epoch + 1
         properties = {**(facts or {}), "run_id": run_id, "epoch": epoch, "commit_id": uuid4().hex}
         if not self._try(Change(), properties, epoch):

@@ -202,7 +202,7 @@ def _claimed_table(where: Target, run_id: str, found: Plan, say: Say) -> tuple[P
     """Return the table and this run's epoch; None if another run was faster."""
     table, missing = where.table, pa.schema([])
     if table is not None:
-        missing = schema.missing(table.columns(), found.kept, table.uri)
+        missing = schema.columns_to_add(table.columns(), found.kept, table.uri)
     elif space.claim(where.output, where.description, where.storage).format != where.format:
         return None  # a run of an older version made the space: its default ids follow other rules
     else:

@@ -12,14 +12,8 @@ from pipeline import schema
 from pipeline.config import ManifestColumns, ManifestConfig
 from pipeline.planning import manifest
 from pipeline.schema import PROBLEM
-from pipeline.storage import data_uris
 from tests.support.making import STORAGE
-from tests.support.manifests import read, read_with_notes, refusal, write_rows
-
-
-def parquet(folder: Path, columns: dict[str, Any], name: str = "m.parquet") -> Path:
-    pq.write_table(pa.table(columns), folder / name)
-    return folder / name
+from tests.support.manifests import parquet, read, read_with_notes, refusal, write_rows
 
 
 def raw_text(*values: bytes) -> pa.Array:
@@ -53,16 +47,6 @@ def test_a_column_that_may_be_meant_is_named(tmp_path: Path, there: str, meant: 
 def test_columns_that_have_nothing_to_do_with_ours_are_not_named(tmp_path: Path) -> None:
     columns = {"uri": ["/a"], "caption": ["x"], "width": [1], "label": ["y"], "split": ["train"], "size": [7]}
     assert read_with_notes(tmp_path, parquet(tmp_path, columns))[1] == []
-
-
-def test_a_missing_uri_column_is_told_with_the_one_that_may_be_meant(tmp_path: Path) -> None:
-    assert "did you mean 'u-r-i'?" in refusal(tmp_path, parquet(tmp_path, {"u-r-i": ["/a"]}))
-
-
-def test_a_file_of_a_set_that_has_neither_uri_nor_image_is_named(tmp_path: Path) -> None:
-    parquet(tmp_path, {"uri": ["/a"]}, "1.parquet")
-    second = parquet(tmp_path, {"path": ["/b"]}, "2.parquet")
-    assert str(second) in refusal(tmp_path, tmp_path / "*.parquet")
 
 
 def test_a_manifest_may_use_the_names_that_its_reader_adds(tmp_path: Path) -> None:
@@ -106,34 +90,6 @@ def test_text_that_is_stored_as_bytes_is_text(tmp_path: Path) -> None:
     assert rows.column(PROBLEM).to_pylist() == [None, "uri is not UTF-8"]
 
 
-IDS = {
-    "ints": ([7, 8], ["7", "8"]),
-    "floats": ([7.0, None, 1.5], ["7", "/1", "1.5"]),
-    "nan": ([float("nan"), 2.0**53], ["/0", "9007199254740992.0"]),
-    "texts": (["7.0", "8"], ["7.0", "8"]),
-}
-
-
-@pytest.mark.parametrize("kind", IDS)
-def test_whole_numbers_that_became_floats_are_the_text_of_their_integers(tmp_path: Path, kind: str) -> None:
-    values, expected = IDS[kind]
-    path = parquet(tmp_path, {"uri": [f"/{n}" for n in range(len(values))], "image_id": values})
-    assert read(tmp_path, path).column("image_id").to_pylist() == expected
-
-
-def test_an_output_of_the_older_format_keeps_its_ids(tmp_path: Path) -> None:
-    path = parquet(tmp_path, {"uri": ["/a", "/b"], "image_id": [7.0, None], "offset": [1, 1], "length": [2, 2]})
-    rows, _ = read_with_notes(tmp_path, path, id_format=1)
-    assert rows.column("image_id").to_pylist() == ["7.0", "/b"]
-
-
-def test_files_of_one_set_may_store_ids_in_different_ways(tmp_path: Path) -> None:
-    for number, values in enumerate(([1, 2], [3.0, None], ["4", "x"])):
-        parquet(tmp_path, {"uri": [f"/{number}a", f"/{number}b"], "image_id": values}, f"{number}.parquet")
-    found = read(tmp_path, tmp_path / "*.parquet").column("image_id").to_pylist()
-    assert found == ["1", "2", "3", "/1b", "4", "x"]
-
-
 def test_a_kept_column_has_the_common_type_of_its_files(tmp_path: Path) -> None:
     kinds = {"null": pa.nulls(1), "int": [3], "double": [4.5], "text": ["x"], "none": None}
 
@@ -151,48 +107,6 @@ def test_a_kept_column_has_the_common_type_of_its_files(tmp_path: Path) -> None:
     assert kept("int", "double") == (pa.float64(), [3.0, 4.5])
     assert kept("double", "text") == (pa.string(), ["4.5", "x"])
     assert kept("null", "null") == (pa.string(), [None, None])
-
-
-def test_byte_ranges_of_one_object_are_different_images(tmp_path: Path) -> None:
-    path = parquet(tmp_path, {"uri": ["/s.tar"] * 3, "offset": [512, 2048, None], "length": [100, 100, None]})
-    assert read(tmp_path, path).column("image_id").to_pylist() == [
-        "/s.tar#bytes=512-611",
-        "/s.tar#bytes=2048-2147",
-        "/s.tar",
-    ]
-
-
-TYPES = [
-    "image/png;base64",
-    ";base64",
-    "",
-    "IMAGE/JPEG",
-    " image/svg+xml ;charset=utf-8",
-    "nonsense;base64",
-    "a/b/c",
-    "/x",
-]
-
-
-def test_the_id_of_an_image_in_a_data_uri_is_what_its_uri_becomes(tmp_path: Path) -> None:
-    uris = [f"{scheme}:{kind},{'A' * 9999}" for kind in TYPES for scheme in ("data", "DATA")]
-    ids = read(tmp_path, parquet(tmp_path, {"uri": uris})).column("image_id").to_pylist()
-    assert ids == [data_uris.hashed(uri) for uri in uris]
-    assert all(len(found) < 120 for found in ids)
-
-
-def test_uris_that_begin_with_their_scheme_are_not_relative(tmp_path: Path) -> None:
-    absolute = ["file:/x", "file:///my%20x", "data:,x", "DATA:image/png;base64,AA", "s3://b/k", "/x"]
-    relative = ["data:no comma", "filed:/x", "datum:,x", "x"]
-    found = read(tmp_path, parquet(tmp_path, {"uri": [*absolute, *relative]})).column("uri").to_pylist()
-    assert found == [*absolute, *(f"{tmp_path}/{uri}" for uri in relative)]
-
-
-def test_a_size_beside_images_is_no_range(tmp_path: Path) -> None:
-    columns = {"path": ["/1.jpg"], "modificationTime": ["2026-01-01"], "length": [3], "content": [b"abc"]}
-    named = ManifestColumns(uri="path", bytes="content", version="modificationTime")
-    (row,) = read(tmp_path, parquet(tmp_path, columns), columns=named).to_pylist()
-    assert (row["image_id"], row["length"], row[PROBLEM]) == ("/1.jpg", None, None)
 
 
 def test_a_name_can_be_switched_off(tmp_path: Path) -> None:
@@ -226,51 +140,6 @@ def test_a_field_of_a_struct_can_be_the_uri(tmp_path: Path) -> None:
     path = parquet(tmp_path, {"image": images})
     rows = read(tmp_path, path, columns=ManifestColumns(bytes="image.bytes", uri="image.path"))
     assert rows.column("uri").to_pylist() == [f"{tmp_path}/i/1.jpg", f"{path}#row=1", f"{path}#row=2"]
-
-
-LISTS = {
-    "images.bytes": pa.array([[{"bytes": b"x", "path": "p"}]], pa.list_(IMAGE)),
-    "images": pa.array([[b"x", b"y"]]),
-    "rows.image.bytes": pa.array([{"image": [{"bytes": b"x", "path": "p"}]}]),
-}
-
-
-@pytest.mark.parametrize("column", LISTS)
-def test_a_list_of_images_is_refused(tmp_path: Path, column: str) -> None:
-    path = parquet(tmp_path, {column.split(".")[0]: LISTS[column], "uri": ["/a"]})
-    said = refusal(tmp_path, path, columns=ManifestColumns(bytes=column))
-    assert f"{path} holds lists in the column " in said
-    assert "one row for each image" in said
-
-
-def test_a_struct_that_is_named_instead_of_its_field_is_told(tmp_path: Path) -> None:
-    path = parquet(tmp_path, {"image": pa.array([{"bytes": b"x", "path": "p"}], IMAGE)})
-    said = refusal(tmp_path, path, columns=ManifestColumns(bytes="image"))
-    assert "is a struct" in said
-    assert said.endswith(": image.bytes, image.path.")
-
-
-URIS = {
-    "image": pa.array([{"bytes": b"x", "path": "p"}], IMAGE),
-    "images": pa.array([["/a", "/b"]]),
-}
-
-
-@pytest.mark.parametrize("column", URIS)
-def test_a_uri_column_that_is_nested_is_refused(tmp_path: Path, column: str) -> None:
-    path = parquet(tmp_path, {column: URIS[column]})
-    said = refusal(tmp_path, path, columns=ManifestColumns(uri=column))
-    assert f"{path} " in said
-    assert f"{column!r}" in said
-    assert ("image.path" if column == "image" else "one row for each image") in said
-
-
-def test_two_columns_of_the_same_name_are_refused(tmp_path: Path) -> None:
-    table = pa.Table.from_arrays([pa.array(["/a"]), pa.array(["/b"])], names=["uri", "uri"])
-    pq.write_table(table, tmp_path / "m.parquet")
-    said = refusal(tmp_path, tmp_path / "m.parquet")
-    assert "'uri' and 'uri'" in said
-    assert "rename one of them" in said
 
 
 def selected(folder: Path, where: str) -> list[str]:
@@ -314,45 +183,6 @@ def test_brackets_after_a_star_are_a_pattern(tmp_path: Path) -> None:
     assert read(tmp_path, tmp_path / "m[13].par*").column("uri").to_pylist() == ["/m1", "/m3"]
 
 
-TWINS = {
-    "m.parquet": pa.table({"URI": ["wrong"], "uri": ["right"]}),
-    "m.csv": "URI,uri\nwrong,right\n",
-    "m.jsonl": '{"uri": "a"}\n{"URI": "wrong", "uri": "right"}\n',
-}
-
-
-@pytest.mark.parametrize("name", TWINS)
-def test_two_columns_of_one_name_in_different_letter_case_are_refused(tmp_path: Path, name: str) -> None:
-    found = TWINS[name]
-    if isinstance(found, str):
-        (tmp_path / name).write_text(found)
-    else:
-        pq.write_table(found, tmp_path / name)
-    said = refusal(tmp_path, tmp_path / name)
-    assert "'URI'" in said
-    assert "'uri'" in said
-    assert said.endswith("; rename one of them.")
-
-
-def test_two_fields_of_one_name_in_different_letter_case_are_refused(tmp_path: Path) -> None:
-    images = pa.array([{"Path": "wrong", "path": "right"}])
-    said = refusal(tmp_path, parquet(tmp_path, {"m": images}), columns=ManifestColumns(uri="m.path"))
-    assert "'Path' and 'path'" in said
-
-
-@pytest.mark.parametrize("name", [schema.ORDINAL, schema.SOURCE, "_LakeLens_x"])
-def test_a_column_of_a_name_that_planning_uses_is_refused(tmp_path: Path, name: str) -> None:
-    for path in (parquet(tmp_path, {"uri": ["a"], name: [0]}), tmp_path / "m.csv"):
-        (tmp_path / "m.csv").write_text(f"uri,{name}\na,0\n")
-        assert f"{path} has a column {name!r}" in refusal(tmp_path, path)
-
-
-def test_in_an_output_of_the_older_format_letter_case_counts_for_ids(tmp_path: Path) -> None:
-    path = parquet(tmp_path, {"uri": ["/a"], "Image_ID": ["x"], "Dataset": ["d"], "Version": ["v"]})
-    (row,) = read_with_notes(tmp_path, path, id_format=1)[0].to_pylist()
-    assert (row["image_id"], row["dataset"], row["version"]) == ("/a", "images", None)
-
-
 MIXED: dict[str, tuple[Any, Any, list[Any]]] = {
     "whole numbers and floats": ([1, 2**53], [0.5], [1.0, 2.0**53, 0.5]),
     "whole numbers that no float has": ([2**53 + 1], [0.5], ["9007199254740993", "0.5"]),
@@ -371,11 +201,6 @@ def test_values_of_a_kept_column_survive_files_of_different_types(tmp_path: Path
     assert read(tmp_path, tmp_path / "*.parquet", keep=("k",)).column("k").to_pylist() == expected
 
 
-def test_a_missing_number_in_json_is_no_id(tmp_path: Path) -> None:
-    (tmp_path / "m.jsonl").write_text('{"uri": "/a", "image_id": NaN}\n{"uri": "/b", "image_id": NaN}\n')
-    assert read(tmp_path, tmp_path / "m.jsonl").column("image_id").to_pylist() == ["/a", "/b"]
-
-
 def test_objects_without_keys_are_rows(tmp_path: Path) -> None:
     (tmp_path / "1.jsonl").write_text('{}\n{}\n{"uri": "/a"}\n')
     assert read(tmp_path, tmp_path / "1.jsonl").column(PROBLEM).to_pylist() == ["uri is missing"] * 2 + [None]
@@ -387,12 +212,6 @@ def test_a_file_without_columns_and_rows_is_no_obstacle(tmp_path: Path) -> None:
     pq.write_table(pa.table({}), tmp_path / "1.parquet")
     parquet(tmp_path, {"uri": ["/a"]}, "2.parquet")
     assert read(tmp_path, tmp_path / "*.parquet").num_rows == 1
-
-
-def test_an_id_may_be_a_uuid(tmp_path: Path) -> None:
-    ids = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([bytes(range(16))], pa.binary(16)))
-    (row,) = read(tmp_path, parquet(tmp_path, {"uri": ["/a"], "image_id": ids})).to_pylist()
-    assert row["image_id"] == "00010203-0405-0607-0809-0a0b0c0d0e0f"
 
 
 @pytest.mark.parametrize("kind", ["dictionary", "struct"])
@@ -413,18 +232,6 @@ def test_a_key_of_json_may_have_any_name(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"uri": "/a", "m": {"a\\"b": "x", "c/~d": "y"}}\n')
     rows = read(tmp_path, tmp_path / "m.jsonl", keep=('m.a"b', "m.c/~d"))
     assert [rows.column(name).to_pylist() for name in ('m.a"b', "m.c/~d")] == [["x"], ["y"]]
-
-
-def test_a_message_shows_no_signature(tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_text("https://b.example/a.jpg?X-Amz-Signature=SECRET,cat\n")
-    said = refusal(tmp_path, tmp_path / "m.csv")
-    assert "https://b.example/a.jpg" in said
-    assert "SECRET" not in said
-
-
-def test_ranges_of_a_data_uri_are_different_images(tmp_path: Path) -> None:
-    path = parquet(tmp_path, {"uri": ["data:,ab"] * 2, "offset": [0, 1], "length": [1, 1]})
-    assert len(set(read(tmp_path, path).column("image_id").to_pylist())) == 2
 
 
 def test_long_text_in_parquet_is_checked_some_rows_at_a_time(

@@ -58,5 +58,11 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def parquet(folder: Path, columns: dict[str, Any], name: str = "m.parquet") -> Path:
+    """A Parquet file of these columns."""
+    pq.write_table(pa.table(columns), folder / name)
+    return folder / name
+
+
 def write_text(path: Path, text: str) -> None:
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
