@@ -1,7 +1,7 @@
-"""What a store says no with -> the code of a row error. It opens nothing.
+"""Map the exceptions of stores to the codes of row errors. It opens no store.
 
-Local disk, S3 (botocore, s3fs), HTTP (aiohttp) and fsspec's other stores raise what they like; every one of their
-exceptions has a code of the closed list.
+Local disk, S3 (botocore, s3fs), HTTP (aiohttp) and fsspec's other stores raise different exceptions. Each of them
+gets a code from the closed list.
 """
 
 import errno
@@ -16,20 +16,20 @@ import botocore.exceptions as boto
 from pipeline.errors import ErrorCode
 
 RETRYABLE = frozenset({ErrorCode.TIMEOUT, ErrorCode.UNAVAILABLE})
-"""Codes of what can go well a moment later."""
+"""Codes of failures that may pass: a retry can succeed."""
 
 
 def classify(error: BaseException) -> ErrorCode:
-    """The row error code of any exception that a store raises; `unavailable` for the unexpected."""
+    """Return the row error code of any exception that a store raises; `unavailable` for unknown ones."""
     return known(error) or ErrorCode.UNAVAILABLE
 
 
 def known(error: BaseException) -> ErrorCode | None:
-    """Like `classify`, but None for what nothing here speaks of."""
+    """Like `classify`, but return None for unknown exceptions."""
     found = answer(error)
     if found is not None:
         return _NAMES.get(found[1]) or _of_status(found[0])
-    # Nothing raises an exception of a package that was not imported, and every worker would wait for the import.
+    # Importing aiohttp would delay every worker, and its exceptions only exist where it was imported already.
     if "aiohttp" in sys.modules and (code := _of_http(error)):
         return code
     for kinds, code in _KINDS:
@@ -41,7 +41,7 @@ def known(error: BaseException) -> ErrorCode | None:
 
 
 class RefusedError(Exception):
-    """An S3 store's answer that is not the object: its HTTP status, and its error code, "" if it named none."""
+    """An S3 store refused a request: its HTTP status, and its error code, "" if it gave none."""
 
     def __init__(self, status: int, code: str) -> None:
         super().__init__(f"{status} {code}".strip())
@@ -49,7 +49,7 @@ class RefusedError(Exception):
 
 
 def answer(error: BaseException) -> tuple[int, str] | None:
-    """HTTP status and S3 error code behind an exception, if an S3 store answered at all."""
+    """Return HTTP status and S3 error code behind an exception; None if no S3 store answered."""
     for cause in (error, error.__cause__):
         if isinstance(cause, RefusedError):
             return cause.status, cause.code
@@ -62,13 +62,13 @@ def answer(error: BaseException) -> tuple[int, str] | None:
 
 @dataclass(frozen=True)
 class Throttle:
-    """A store's *slow down*, and for how many seconds, if it says that."""
+    """A store asked for fewer requests, and perhaps for a pause of `wait_s` seconds."""
 
     wait_s: float | None = None
 
 
 def throttle(error: BaseException) -> Throttle | None:
-    """What an exception says of too many requests; None if it says something else."""
+    """Return the throttling that an exception reports; None if it reports anything else."""
     status, code, after = _said(error)
     if status == _TOO_MANY or code in _SLOW_DOWN or (status == _UNAVAILABLE and after is not None):
         return Throttle(_seconds(after))
@@ -76,7 +76,7 @@ def throttle(error: BaseException) -> Throttle | None:
 
 
 def _said(error: BaseException) -> tuple[int, str, str | None]:
-    """HTTP status, error code and Retry-After behind an exception: 0, "" and None where it has none."""
+    """Return HTTP status, error code and Retry-After behind an exception: 0, "" and None where absent."""
     found = answer(error)
     if found is not None:
         return *found, _retry_after(error)
@@ -89,7 +89,7 @@ def _said(error: BaseException) -> tuple[int, str, str | None]:
 
 
 def _retry_after(error: BaseException) -> str | None:
-    """As botocore has it."""
+    """Return the Retry-After header of a botocore error."""
     for cause in (error, error.__cause__):
         metadata = getattr(cause, "response", {}).get("ResponseMetadata", {})
         if isinstance(cause, boto.ClientError) and "HTTPHeaders" in metadata:
@@ -99,7 +99,7 @@ def _retry_after(error: BaseException) -> str | None:
 
 
 def _seconds(after: str | None) -> float | None:
-    """Retry-After, which is a number of seconds or a date (RFC 9110, section 10.2.3)."""
+    """Parse Retry-After: a number of seconds or a date (RFC 9110, section 10.2.3)."""
     if after is None:
         return None
     try:
@@ -109,7 +109,7 @@ def _seconds(after: str | None) -> float | None:
 
 
 def _until(date: str) -> float:
-    """Seconds from now. Raises: ValueError."""
+    """Return the seconds until an HTTP date. Raises: ValueError."""
     then = parsedate_to_datetime(date)
     then = then if then.tzinfo else then.replace(tzinfo=UTC)
     return max(0.0, (then - datetime.now(UTC)).total_seconds())

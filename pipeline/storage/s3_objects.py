@@ -1,7 +1,7 @@
-"""S3 objects -> bytes by obstore, in a ninth of the CPU time that s3fs takes for each.
+"""Read S3 objects with obstore, which takes a ninth of s3fs's CPU time for each.
 
-What s3fs can do besides is left to it: keys that obstore would read as others, and buckets that obstore has not
-read from yet, because of a region that a bucket redirects to, or an access point. It knows no retries.
+s3fs reads the rest: keys that obstore would change, and buckets that obstore has not read from yet: a bucket
+may redirect to another region or be an access point. This module does not retry.
 """
 
 import re
@@ -21,14 +21,14 @@ from pipeline.storage.error_codes import RefusedError, throttle
 TRANSFER_TIMEOUT = timedelta(minutes=10)
 """For one object: the largest that are read, 50 MB, at 80 kB/s."""
 CREDENTIALS_LAST = timedelta(minutes=10)
-"""What botocore has is good for that long; obstore asks again five minutes before."""
+"""How long obstore keeps credentials from botocore; it asks again five minutes before they expire."""
 PROBES = 3
-"""A bucket from which s3fs can read and obstore could not so many times is left to s3fs."""
+"""After this many reads that only s3fs could do, a bucket is left to s3fs."""
 PATIENCE_S = 1.0
-"""How long other requests wait for one that probes: s3fs is not even opened where that goes well."""
+"""How long other requests wait for the probing one. If it succeeds, s3fs is never opened."""
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""Not an access point, and nothing that a URL would read as more than a name."""
+"""A plain bucket name: no access point, and no character that has a meaning in a URL."""
 _ANSWERED = (
     r"(?:Generic S3 error|Object at location {key} not found|The operation lacked [a-z ]+ for path {key}): "
     r"Error performing GET \S+ in \S+ - Server returned non-2xx status code: (\d\d\d)(?:.*?<Code>(\w+)</Code>)?"
@@ -46,9 +46,9 @@ class Objects:
         self._opening = threading.Lock()
 
     def read(self, uri: str, start: int, end: int, otherwise: Otherwise) -> bytes:
-        """Bytes `start` to `end` of an object, or to its end; by `otherwise` where obstore is not the one to ask.
+        """Return bytes `start` to `end` of an object, or to its end; use `otherwise` where obstore cannot read it.
 
-        Raises: RefusedError for what the store answers, TimeoutError, ConnectionError; what `otherwise` raises.
+        Raises: RefusedError if the store refuses, TimeoutError, ConnectionError, and whatever `otherwise` raises.
         """
         name, key = uris.split(uri)
         if not _BUCKET.fullmatch(name) or not is_plain(key):
@@ -63,7 +63,7 @@ class Objects:
 
 
 class _Bucket:
-    """One bucket. It is left to s3fs, but for one probing request at a time, until one of them has gone well."""
+    """One bucket. s3fs reads it, except for one probing request at a time, until a probe succeeds."""
 
     def __init__(self, name: str, config: StorageConfig) -> None:
         self._name, self._config = name, config
@@ -73,7 +73,7 @@ class _Bucket:
     def read(self, key: str, start: int, end: int, otherwise: Otherwise) -> bytes:
         if self._undecided and self._probing.acquire(timeout=PATIENCE_S):
             try:
-                if self._undecided:  # as it was before this one waited
+                if self._undecided:  # another probe may have decided meanwhile
                     return self._probe(key, start, end, otherwise)
             finally:
                 self._probing.release()
@@ -98,9 +98,9 @@ class _Bucket:
         try:
             found = self._get(key, start, end)
         except Exception as error:  # s3fs says what it is, or reads it
-            if throttle(error):  # that says nothing of obstore, and s3fs would be one request more
+            if throttle(error):  # this is no verdict on obstore, and s3fs would add a request
                 raise
-            # Who is told that there is no such key was let in.
+            # A store that says NoSuchKey has accepted the credentials.
             self._proved = isinstance(error, RefusedError) and error.code == "NoSuchKey"
             found = otherwise()
             self._failed += 1
@@ -119,13 +119,13 @@ class _Bucket:
 
 
 class _Unfit(Exception):  # noqa: N818 - nobody sees it
-    """obstore cannot read this, which says nothing of whether it can be read."""
+    """obstore cannot read this object; s3fs may."""
 
 
 def is_plain(key: str) -> bool:
-    """Whether obstore reads this key and no other: it drops slashes, refuses dots and what cannot be printed.
+    """Whether obstore reads exactly this key. It drops slashes, and refuses dots and unprintable characters.
 
-    s3fs reads a version where a key says `?versionId=`.
+    A key with `?versionId=` is for s3fs, which reads that version.
     """
     names = key.split("/")
     return not {"", ".", ".."} & set(names) and key.isprintable() and "?versionId=" not in key
@@ -133,7 +133,7 @@ def is_plain(key: str) -> bool:
 
 @contextmanager
 def _no_panic() -> Iterator[None]:
-    """What Rust did not expect is raised as no Exception, and would end the actor."""
+    """Turn a Rust panic, a BaseException that would end the actor, into _Unfit."""
     try:
         yield
     except BaseException as error:
@@ -143,7 +143,7 @@ def _no_panic() -> Iterator[None]:
 
 
 def _told(text: str, key: str) -> Exception:
-    """What obstore tells only in words, of which some are the key's."""
+    """Translate an error of obstore, which reports errors only as text. The text contains the key."""
     found = re.match(_ANSWERED.format(key=re.escape(key)), text.partition("\n\nDebug source:")[0], re.DOTALL)
     if found:
         return RefusedError(int(found[1]), found[2] or "")
@@ -153,10 +153,10 @@ def _told(text: str, key: str) -> Exception:
 
 
 def _opened(bucket: str, config: StorageConfig) -> S3Store:
-    """A client that asks once."""
+    """Open a client that does not retry."""
     credentials = aws.credentials(config)
     if credentials is None and not config.anonymous:
-        raise _Unfit  # obstore would go on looking for some
+        raise _Unfit  # obstore would look for credentials itself
 
     def current() -> Any:
         assert credentials is not None
