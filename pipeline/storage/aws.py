@@ -1,7 +1,7 @@
-"""Where an S3 store is, and with which credentials it is opened: as botocore finds them, for every client.
+"""Endpoint, region and credentials of S3, as botocore finds them, for every client.
 
-s3fs is on botocore itself; delta-rs and obstore, on the Rust crate object_store, know neither profiles nor roles.
-Nothing here opens a store, or writes a secret anywhere.
+s3fs uses botocore itself. delta-rs and obstore use the Rust crate object_store, which knows neither profiles nor
+roles. This module opens no store and writes no secret.
 """
 
 import os
@@ -27,7 +27,7 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 
 _FINDING = threading.Lock()
-"""A fetcher's threads all want to know at once, and one of them is to find out."""
+"""Lets one thread of a fetcher look up the settings; the others then use its result."""
 
 
 def place(config: StorageConfig) -> tuple[str, str]:
@@ -48,7 +48,7 @@ def credentials(config: StorageConfig) -> botocore.credentials.Credentials | Non
 
 
 def s3fs_options(config: StorageConfig, *, patient: bool) -> dict[str, Any]:
-    """For `s3fs.S3FileSystem`, which finds the credentials itself."""
+    """Return options for `s3fs.S3FileSystem`, which finds the credentials itself. Raises: StorageError."""
     return {
         "anon": config.anonymous,
         "endpoint_url": _unusual(*place(config)),
@@ -64,7 +64,7 @@ def s3fs_options(config: StorageConfig, *, patient: bool) -> dict[str, Any]:
 
 
 def delta_options(config: StorageConfig) -> dict[str, str]:
-    """For delta-rs, with the credentials of this moment. Raises: StorageError."""
+    """Return options for delta-rs, with the current credentials. Raises: StorageError."""
     certificates.trust(_bundle())
     endpoint, region = place(config)
     found = credentials(config)
@@ -82,10 +82,9 @@ def delta_options(config: StorageConfig) -> dict[str, str]:
 
 
 def obstore_options(config: StorageConfig) -> dict[str, str]:
-    """For `obstore.store.S3Store`, without credentials.
+    """Return options for `obstore.store.S3Store`, without credentials. Raises: StorageError.
 
-    Also what is as usual: else obstore takes it from variables that mean nothing to botocore. Raises: StorageError
-    for lost certificates.
+    Defaults are written out: otherwise obstore takes them from variables that mean nothing to botocore.
     """
     certificates.trust(_bundle())
     endpoint, region = place(config)
@@ -99,7 +98,7 @@ def obstore_options(config: StorageConfig) -> dict[str, str]:
 
 
 def _endpoints(endpoint: str | None) -> dict[str, str]:
-    """Under both names: else the second, where the environment has it, comes first."""
+    """Name the endpoint under both keys: otherwise the second, if the environment has it, wins."""
     if endpoint is None:
         return {}
     plain = {"AWS_ALLOW_HTTP": "true"} if endpoint.startswith("http://") else {}
@@ -107,12 +106,12 @@ def _endpoints(endpoint: str | None) -> dict[str, str]:
 
 
 def _unusual(endpoint: str, region: str) -> str | None:
-    """The endpoint, unless it is that of the region, which clients find themselves."""
+    """Return the endpoint; None for the default one of the region, which clients find themselves."""
     return None if endpoint == f"https://s3.{region}.amazonaws.com" else endpoint
 
 
 def _bundle() -> str | None:
-    """A file of certificates: AWS_CA_BUNDLE, else the profile's; None if there is none, or a folder of them."""
+    """Return the certificate file of AWS_CA_BUNDLE or the profile; None if there is none, or if it is a folder."""
     with _settings_named():
         found = botocore.session.get_session().get_config_variable("ca_bundle")
     return str(found) if found and not os.path.isdir(found) else None
@@ -132,7 +131,7 @@ def _settings_named() -> Iterator[None]:
 
 @cache
 def _found(region: str | None, environment: tuple[tuple[str, str], ...]) -> tuple[str, str]:
-    """What botocore makes of the environment; kept, since it takes a tenth of a second."""
+    """Return endpoint and region as botocore finds them. Cached, since it takes 0.1 s."""
     session = botocore.session.get_session()
     # AWS_REGION is what AWS's own services set and all other clients take; botocore takes AWS_DEFAULT_REGION.
     region = region or session.get_config_variable("region") or os.environ.get("AWS_REGION") or "us-east-1"

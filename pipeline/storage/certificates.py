@@ -1,4 +1,4 @@
-"""The certificates that the environment has AWS clients trust, for clients that know only OpenSSL's own variables.
+"""Make clients that know only OpenSSL's variables trust the certificates that AWS clients trust.
 
 delta-rs and obstore read SSL_CERT_FILE when they open a store, and nothing else.
 """
@@ -19,9 +19,9 @@ VARIABLE = "SSL_CERT_FILE"
 
 
 def trust(bundle: str | None) -> None:
-    """Have this process trust a file of certificates besides those of SSL_CERT_FILE, or of the system.
+    """Make this process trust a certificate file in addition to those of SSL_CERT_FILE or the system.
 
-    Besides, since the variable is read by every client: the hub's, and that of images over HTTP.
+    In addition, since other clients read SSL_CERT_FILE too: the hub's, and the one for images over HTTP.
     Raises: StorageError.
     """
     if bundle:
@@ -62,7 +62,7 @@ def _read(file: str, named_by: str) -> bytes:
 
 
 def _system() -> str:
-    """The system's certificates, else those that AWS's own client comes with."""
+    """Return the file of the system's certificates, or the one that botocore ships."""
     paths = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
     found = (path for path in (ssl.get_default_verify_paths().cafile, *paths) if path and Path(path).is_file())
     return next(found, str(Path(botocore.__file__).with_name("cacert.pem")))

@@ -23,27 +23,27 @@ from pipeline.storage.error_codes import answer, classify
 from pipeline.storage.uris import absolute, is_http, is_local, is_s3, redacted, scheme, without_queries
 
 DELETES = 16
-"""Objects that are deleted at once."""
+"""How many objects are deleted concurrently."""
 
 _LOCAL = LocalFileSystem()
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Opens stores as one configuration says. Picklable, so that workers open the same ones.
+    """Opens the stores of one configuration. Picklable, so that workers open the same ones.
 
-    With `patient` false a request is made once: for those who count their tries themselves.
+    With `patient` false, clients do not retry: the caller counts its attempts itself.
     """
 
     config: StorageConfig = StorageConfig()
     patient: bool = True
 
     def impatient(self) -> "Storage":
-        """The same stores, which try a request only once."""
+        """Return the same stores without retries."""
         return replace(self, patient=False)
 
     def filesystem(self, uri: str) -> tuple[Any, str]:
-        """The fsspec filesystem of a URI and the path inside it. Raises: StorageError."""
+        """Return the fsspec filesystem of a URI and the path inside it. Raises: StorageError."""
         try:
             if is_http(uri):
                 from pipeline.storage.http import TIMEOUT, RangedHTTP  # aiohttp: 0.3 s, for those who read by HTTP
@@ -68,7 +68,7 @@ class Storage:
             ) from error
 
     def read(self, uri: str) -> bytes | None:
-        """The bytes of an object; None if there is none. Raises: StorageError."""
+        """Return the bytes of an object; None if it does not exist. Raises: StorageError."""
         fs, path = self.filesystem(uri)
         try:
             return fs.cat_file(path)  # type: ignore[no-any-return]
@@ -78,11 +78,11 @@ class Storage:
             raise failure(error, uri) from error
 
     def write(self, uri: str, data: bytes) -> None:
-        """Replace an object at once: readers see the old bytes or the new ones. Raises: StorageError."""
+        """Replace an object atomically: readers see the old or the new bytes. Raises: StorageError."""
         self._replace(uri, lambda fs, path: fs.pipe_file(path, data), lambda scratch: scratch.write_bytes(data))
 
     def upload(self, file: Path, uri: str) -> None:
-        """Replace an object by a local file, at once. Raises: StorageError."""
+        """Replace an object with a local file, atomically. Raises: StorageError."""
         self._replace(
             uri,
             lambda fs, path: fs.put_file(str(file), path),
@@ -90,7 +90,7 @@ class Storage:
         )
 
     def create(self, uri: str, data: bytes) -> bool:
-        """Write an object unless there is one; False if there was. Raises: StorageError."""
+        """Write an object unless it exists; return False if it does. Raises: StorageError."""
         fs, path = self.filesystem(uri)
         try:
             if not isinstance(fs, LocalFileSystem):
@@ -104,7 +104,7 @@ class Storage:
             raise failure(error, uri) from error
 
     def delete(self, uri: str) -> None:
-        """Delete an object, if there is one. Raises: StorageError."""
+        """Delete an object if it exists. Raises: StorageError."""
         fs, path = self.filesystem(uri)
         try:
             fs.rm_file(path)
@@ -119,11 +119,11 @@ class Storage:
             list(pool.map(self.delete, uris))
 
     def write_json(self, uri: str, value: object) -> None:
-        """Replace an object by a JSON document. Raises: StorageError."""
+        """Replace an object with a JSON document. Raises: StorageError."""
         self.write(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
     def _replace(self, uri: str, remote: Callable[[Any, str], object], local: Callable[[Path], object]) -> None:
-        """A store replaces an object in one request; a local file is filled beside its name, and then gets it."""
+        """Replace an object: in a store with one request, on local disk by renaming a finished file."""
         fs, path = self.filesystem(uri)
         try:
             if not isinstance(fs, LocalFileSystem):
@@ -135,12 +135,12 @@ class Storage:
             raise failure(error, uri) from error
 
     def delta_options(self, uri: str) -> dict[str, str]:
-        """What delta-rs needs to open the same store."""
+        """Return the options with which delta-rs opens the same store. Raises: StorageError."""
         return aws.delta_options(self.config) if is_s3(uri) else {}
 
 
 def modified(info: dict[str, Any]) -> datetime | None:
-    """When a listed object was written last; None if its store does not say."""
+    """Return when a listed object was last written; None if its store does not say."""
     found = next((info[key] for key in ("LastModified", "mtime", "last_modified", "updated") if key in info), None)
     if isinstance(found, int | float):
         return datetime.fromtimestamp(found, UTC)
@@ -160,7 +160,7 @@ _REASONS = {
 
 
 def failure(error: BaseException, uri: str) -> StorageError:
-    """A run's error for whatever a store raised about a URI: one sentence, no secrets."""
+    """Translate whatever a store raised about a URI into one sentence without secrets."""
     if isinstance(error, StorageError):
         return error
     reason = _REASONS.get(classify(error), "the store refused")
@@ -171,7 +171,7 @@ def failure(error: BaseException, uri: str) -> StorageError:
 
 @contextmanager
 def _scratch(path: str, fill: Callable[[Path], object]) -> Iterator[Path]:
-    """A file beside a local path, filled and on disk before it gets its name; gone afterwards."""
+    """Yield a file beside a local path, filled and synced to disk. It is deleted afterwards if it still exists."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     # The dot hides it from those who read a folder of Parquet files.
     scratch = Path(path).with_name(f".{Path(path).name}.{uuid4().hex}.tmp")
@@ -185,7 +185,7 @@ def _scratch(path: str, fill: Callable[[Path], object]) -> Iterator[Path]:
 
 
 def _link(scratch: Path, path: str) -> bool:
-    """Give a finished file its name; False if that is taken."""
+    """Give a finished file its name; return False if the name is taken."""
     try:
         os.link(scratch, path)
     except FileExistsError:
