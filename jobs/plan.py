@@ -28,7 +28,7 @@ def show_plan(settings: RunConfig, selection: Selection) -> None:
         id_format=target.format,
     ) as found:
         found.account.check()
-        for line in found.lines:
+        for line in (*target.model.notes, *found.lines):
             console.note(line)
         console.show_account(found.account, always=FIGURES, left="pending")
         for problem, rows in found.problems.items():

@@ -44,5 +44,6 @@ def main(
 
 
 def _cells(one: Agreement) -> tuple[str, ...]:
-    figures = (f"{figure:.5f}" for figure in (one.cosine_mean, one.cosine_min, one.top1, one.top5))
+    values = (one.cosine_mean, one.cosine_min, one.top1, one.top5)
+    figures = ("-" if value is None else f"{value:.5f}" for value in values)
     return one.dataset or "all", f"{one.images:,}", *figures

@@ -114,8 +114,10 @@ class LabelsConfig(_Section):
 class EmbeddingConfig(_Section):
     """Which vector is the embedding."""
 
-    pooling: Literal["cls", "mean"] = Field(
-        default="cls", description="The CLS vector of the last hidden state, or the mean of its patch vectors."
+    pooling: Literal["auto", "cls", "mean", "pooled"] = Field(
+        default="auto",
+        description="The CLS vector of the last hidden state, the mean of its patch vectors, or the encoder's own "
+        "pooled output, projected for CLIP. `auto` takes what people search with: see docs/models.md.",
     )
     normalize: bool = Field(
         default=True, description="Scale vectors to length 1; `embedding_norm` keeps the length."

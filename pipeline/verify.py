@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import config, schema
+from pipeline import run_configs, schema
 from pipeline.config import RunConfig
 from pipeline.engines import loading
 from pipeline.engines.base import Engine
@@ -21,7 +21,7 @@ from pipeline.models import comparison, int8
 from pipeline.models.comparison import Agreement, ModelOutputs
 from pipeline.models.model import resolve
 from pipeline.output import space
-from pipeline.output.layout import SPACE, Layout
+from pipeline.output.layout import SPACE
 from pipeline.output.reader import PredictionsReader
 from pipeline.planning import manifest, relation
 from pipeline.storage import data_uris, sql, temporary_folders
@@ -58,7 +58,7 @@ def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verd
     """
     output = absolute(output)
     rows, written_out = _sampled(output, storage, sample, seed)
-    settings = _settings(output, storage, max(rows["run_id"].to_pylist()))
+    settings = run_configs.read(output, storage, max(rows["run_id"].to_pylist()))
     model = resolve(settings.model, Storage(settings.storage))
     recipe = int8.recipe(settings.model.precision)
     id_format = _format_of(output, storage, model.space(settings.embedding, settings.decode, recipe))
@@ -95,15 +95,6 @@ def _sampled(output: str, storage: Storage, sample: int, seed: int) -> tuple[pa.
             f"All {total} labelled rows of {output} come from data: URIs, which the output does not keep."
         )
     return labelled.sample(sample, seed, COMPARED, where=f"NOT {hashed}"), written_out
-
-
-def _settings(output: str, storage: Storage, run_id: str) -> RunConfig:
-    """Read the config of a run. Raises: TableError if it is gone."""
-    where = Layout(output).run(run_id).config
-    text = storage.read(where)
-    if text is None:
-        raise TableError(f"{where} is gone. It says where the images and the model are; restore it.")
-    return config.parse_text(text.decode(), source=where)
 
 
 def _format_of(output: str, storage: Storage, description: dict[str, Any]) -> int:
@@ -164,8 +155,9 @@ def _compute_again(rows: pa.Table, reader: ImageReader, engine: Engine) -> _Batc
     same = pc.fill_null(pc.and_(there, unchanged), False)  # no hash: not fetched
     pixels = block.pixels.of_rows(same.to_numpy())
     kept = rows.filter(same)
-    labels = [[label["index"] for label in labels] for labels in kept["labels"].to_pylist()]
-    held = ModelOutputs(np.array(labels, np.int32), np.array(kept["embedding"].to_pylist(), np.float32))
+    labels = [[label["index"] for label in labels or ()] for labels in kept["labels"].to_pylist()]
+    indices = np.array(labels, np.int32).reshape(len(labels), len(labels[0]) if labels else 0)
+    held = ModelOutputs(indices, np.array(kept["embedding"].to_pylist(), np.float32))
     changed = pc.sum(there).as_py() - kept.num_rows
     scored = engine.predict(pixels) if kept.num_rows else None
     true = ModelOutputs(scored.indices, scored.embeddings) if scored else None

@@ -26,7 +26,7 @@ DEFAULTS = {
         "compile": False,
     },
     "labels": {"top_k": 5},
-    "embedding": {"pooling": "cls", "normalize": True},
+    "embedding": {"pooling": "auto", "normalize": True},
     "decode": {
         **{"fast": False, "max_pixels": 100_000_000, "max_side": 65_535, "max_bytes": 50_000_000},
         **{"timeout_s": 30.0, "truncated": "error"},

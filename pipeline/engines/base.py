@@ -57,6 +57,8 @@ def top_k(logits: NDArray[Any], k: int) -> tuple[NDArray[np.int32], NDArray[np.f
     `logits` are (B, C), of any floating-point type.
     """
     logits = logits.astype(np.float32)
+    if not logits.shape[1]:  # a model without a head
+        return np.empty(logits.shape, np.int32), logits
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores = exponents / exponents.sum(axis=1, keepdims=True)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]

@@ -6,7 +6,7 @@ from pathlib import Path
 import openvino
 import torch
 
-from pipeline.engines.network import Network
+from pipeline.engines.network import Embedder, Network
 from pipeline.models.model import Model
 from pipeline.storage.caches import made_at_once
 
@@ -23,10 +23,11 @@ def convert(model: Model, pooling: str, target: Path) -> None:
         warnings.simplefilter(
             "ignore"
         )  # tracing warns about each size check that it freezes; sizes are fixed here
-        graph = openvino.convert_model(
-            Network(model, pooling), example_input=example, input=[(shape, openvino.Type.u8)]
-        )
-    for output, name in zip(graph.outputs, ("logits", "embedding"), strict=True):
+        network = Network(model, pooling)
+        network = network if network.has_head else Embedder(network)
+        graph = openvino.convert_model(network, example_input=example, input=[(shape, openvino.Type.u8)])
+    names = ("logits", "embedding") if model.labels else ("embedding",)
+    for output, name in zip(graph.outputs, names, strict=True):
         output.get_tensor().set_names({name})
     with made_at_once(target) as scratch:
         openvino.save_model(graph, scratch / "graph.xml", compress_to_fp16=False)

@@ -57,6 +57,11 @@ def load_reference(model: Model, embedding: EmbeddingConfig, top_k: int) -> Engi
     return cast(Engine, module.ReferenceEngine(model, pooling=embedding.pooling, top_k=top_k))
 
 
+def load_text_encoder(model: Model) -> Any:
+    """Load the model's text encoder and its tokenizer, a `text.TextEncoder`. Raises: ModelError if it has none."""
+    return _import("text").TextEncoder(model)
+
+
 def write_int8(model: Model, pooling: str, images: NDArray[np.uint8], target: Path) -> None:
     """Write the int8 graph to `target`/graph.xml and graph.bin, calibrated on `images` uint8 (B, H, W, 3).
 

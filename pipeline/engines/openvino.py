@@ -31,7 +31,7 @@ class OpenVinoEngine(Engine):
         # An int8 graph leaves some operations as they are: they use the CPU's best precision.
         rest = _precision("auto", capabilities) if precision == "int8" else self.precision
         self.device, self.in_flight = f"cpu ({threads} threads)", min(threads, STREAMS)
-        self._top_k = top_k
+        self._top_k, self._has_head = top_k, top_k > 0
         options = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[rest],
             "INFERENCE_NUM_THREADS": threads,
@@ -49,8 +49,9 @@ class OpenVinoEngine(Engine):
 
         def wait() -> Scored:
             request.wait()
-            indices, scores = top_k(request.get_tensor("logits").data, self._top_k)
-            return Scored(indices, scores, np.array(request.get_tensor("embedding").data, dtype=np.float32))
+            vectors = np.array(request.get_tensor("embedding").data, dtype=np.float32)
+            logits = request.get_tensor("logits").data if self._has_head else vectors[:, :0]
+            return Scored(*top_k(logits, self._top_k), vectors)
 
         return wait
 

@@ -18,9 +18,10 @@ class ReferenceEngine(Engine):
         """Load the weights on the CUDA device if there is one. Raises: ModelError."""
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.precision = "fp32"
-        self._steps, self._pooling, self._top_k = model.preprocessing, pooling, top_k
-        self._classifier = load_pretrained(model).to(self.device)
-        self._patches = patch_count(self._classifier, model)
+        self._steps, self._top_k, self._has_head = model.preprocessing, top_k, bool(model.labels)
+        self._pooling, self._pooled_output = model.pooling(pooling), model.family.pooled_output
+        self._model = load_pretrained(model).to(self.device)
+        self._patches = patch_count(self._model, model) if self._pooling == "mean" else 0
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def start(self, pixels: NDArray[np.uint8]) -> Callable[[], Scored]:
@@ -28,8 +29,8 @@ class ReferenceEngine(Engine):
         scale, bias = (np.array(one, np.float32) for one in (self._steps.scale, self._steps.bias))
         values = pixels.astype(np.float32) * scale + bias
         batch = torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2))).to(self.device)
-        logits = self._classifier(pixel_values=batch).logits
-        hidden = self._classifier.base_model(pixel_values=batch).last_hidden_state
-        embeddings = pool(hidden, self._pooling, self._patches).float().cpu().numpy()
-        scored = Scored(*top_k(logits.cpu().numpy(), self._top_k), embeddings)
+        output = (self._model.base_model if self._has_head else self._model)(pixel_values=batch)
+        embeddings = pool(output, self._pooling, self._patches, self._pooled_output).float()
+        logits = self._model(pixel_values=batch).logits if self._has_head else embeddings[:, :0]
+        scored = Scored(*top_k(logits.cpu().numpy(), self._top_k), embeddings.cpu().numpy())
         return lambda: scored

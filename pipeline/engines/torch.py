@@ -50,7 +50,7 @@ class TorchEngine(Engine):
         if not on_cuda:
             torch.set_num_threads(threads)
         self._network = Network(model, pooling).to(self._device)
-        self._network.classifier.to(DTYPES[self.precision])
+        self._network.model.to(DTYPES[self.precision])
         self._score = torch.compile(self._results, dynamic=False) if compiled else self._results
         self._lanes = deque(_Lane() for _ in range(self.in_flight if on_cuda else 0))
         self._copying = torch.cuda.Stream() if on_cuda else None

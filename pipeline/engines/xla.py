@@ -36,7 +36,7 @@ class XlaEngine(Engine):
         self.device = self._device.device_kind
         self.precision = _precision(precision, self._device.platform)
         network = Network(model, pooling)
-        network.classifier.to(DTYPES[self.precision])
+        network.model.to(DTYPES[self.precision])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchax reads every attribute, even deprecated ones
             states, forward = torchax.extract_jax(network)
@@ -44,6 +44,8 @@ class XlaEngine(Engine):
 
         def score(states: Any, pixels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             logits, embedding = forward(states, (pixels,))
+            if not top_k:  # a model without a head
+                return jnp.zeros((len(pixels), 0), jnp.int32), logits[:, :0], embedding.astype(jnp.float32)
             best, indices = jax.lax.top_k(jax.nn.softmax(logits.astype(jnp.float32), axis=1), top_k)
             return indices.astype(jnp.int32), best, embedding.astype(jnp.float32)
 

@@ -62,7 +62,7 @@ def plan_config(config: RunConfig, *, selection: Selection = NEW_AND_CHANGED) ->
             account=found.account,
             pending=found.pending,
             invalid=dict(found.problems),
-            notes=tuple(found.lines),
+            notes=(*target.model.notes, *found.lines),
             unlisted=tuple(found.listing.unlisted),
         )
 

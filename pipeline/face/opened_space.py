@@ -7,6 +7,7 @@ space.to_pandas(columns=["image_id", "embedding"], datasets=["street"], where="s
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,12 @@ from pipeline.storage.filesystems import Storage
 from pipeline.storage.uris import absolute
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
     import ray.data
+    from numpy.typing import NDArray
 
+    from pipeline.text_queries import TextQueries
     from pipeline.verify import Verdict
 
 TASK_BYTES = 256 * 1024**2
@@ -163,6 +167,24 @@ class Space:
         spans = ray.data.from_items(_spans(chosen), override_num_blocks=len(_spans(chosen)))
         arguments = {"reader": chosen, "columns": names, "where": where}
         return spans.map_batches(_read, batch_size=None, batch_format="pyarrow", fn_kwargs=arguments)
+
+    def encode_text(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """Return float32 (N, D): an embedding of each text in this space, for models with a text encoder.
+
+        Its cosine with the embedding of an image tells how well the two fit. The encoder is loaded at the first
+        call, and runs on this machine's CPU. Raises: SpaceError if the model has none, or is not the one that made
+        the output; ModelError, StorageError.
+        """
+        return self._text_queries.encode(texts)
+
+    @cached_property
+    def _text_queries(self) -> "TextQueries":
+        from pipeline.text_queries import TextQueries  # torch: seconds that reading need not take
+
+        batch = next(self.iter_batches(["run_id"], batch_rows=1), None)
+        if batch is None:
+            raise SpaceError(f"{self.path} has no labelled or embedded rows yet, so texts cannot query it.")
+        return TextQueries(self.path, self.description, batch["run_id"][0].as_py(), self.reader.storage)
 
     def verify(self, *, sample: int = VERIFIED, seed: int = 0) -> "Verdict":
         """Compute a sample of the ok rows again with plain transformers in float32, and compare.

@@ -23,15 +23,15 @@ class Agreement:
     """How far two sets of outputs agree, for the images of one dataset, or of all if `dataset` is None.
 
     `cosine_mean` and `cosine_min` are of the vectors. `top1` is the share of images with the same best label, and
-    `top5` the mean share of the best `TOP_LABELS` that both sets have.
+    `top5` the mean share of the best `TOP_LABELS` that both sets have; both are None for a model without a head.
     """
 
     dataset: str | None
     images: int
     cosine_mean: float
     cosine_min: float
-    top1: float
-    top5: float
+    top1: float | None
+    top5: float | None
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Limits:
     def shortfall(self, agreement: Agreement) -> str | None:
         """Return which values are below their limits, as text; None if none is."""
         found = {"mean cosine": (agreement.cosine_mean, self.cosine_mean)}
-        found["top-1 agreement"] = (agreement.top1, self.top1)
+        if agreement.top1 is not None:
+            found["top-1 agreement"] = (agreement.top1, self.top1)
         short = [f"{name} {got:.4f} < {least:g}" for name, (got, least) in found.items() if not got >= least]
         return " and ".join(short) or None
 
@@ -56,13 +57,14 @@ def compare(datasets: Sequence[str], found: ModelOutputs, reference: ModelOutput
     """
     cosines = _cosines(found.embeddings, reference.embeddings)
     k = min(TOP_LABELS, found.indices.shape[1], reference.indices.shape[1])
-    top1 = found.indices[:, 0] == reference.indices[:, 0]
-    both = (found.indices[:, :k, None] == reference.indices[:, None, :k]).any(axis=2).mean(axis=1)
+    same = found.indices[:, :k, None] == reference.indices[:, None, :k]
     names = np.array(datasets)
 
     def over(dataset: str | None, chosen: NDArray[np.bool_]) -> Agreement:
-        figures = (cosines[chosen].mean(), cosines[chosen].min(), top1[chosen].mean(), both[chosen].mean())
-        return Agreement(dataset, int(chosen.sum()), *map(float, figures))
+        top1 = float(same[chosen, 0, 0].mean()) if k else None
+        top5 = float(same[chosen].any(axis=2).mean()) if k else None
+        cosine = cosines[chosen]
+        return Agreement(dataset, int(chosen.sum()), float(cosine.mean()), float(cosine.min()), top1, top5)
 
     every = np.ones(len(names), dtype=bool)
     return [*(over(one, names == one) for one in sorted(set(datasets))), over(None, every)]

@@ -1,40 +1,161 @@
-"""The families of models that LakeLens supports, one record each. To support another family, add its record here.
+"""The families of image encoders that LakeLens supports, one record each.
+
+To support another family, add its record.
 
 This module imports no model code: `engines` builds what a record describes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value of config.json: its path, as in `vision_config.hidden_size`, and the default of transformers."""
+
+    path: str
+    default: Any = None
+
+    def of(self, config: Mapping[str, Any]) -> Any:
+        """Return the value in a config, or the default. Raises: KeyError if there is neither."""
+        value: Any = config
+        for key in self.path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is None and self.default is None:
+            raise KeyError(self.path)
+        return self.default if value is None else value
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """The text encoder of a family whose images and texts share one embedding space.
+
+    auto_class: the class of transformers that builds it.
+    output: the field of its output that is the embedding.
+    max_length: tokens of a text at most; longer texts are cut.
+    pads_to_max: whether every text is padded to `max_length`, as it was in training.
+    weights: the start of the names of its weights.
+    scale, bias: the names of the weights that turn a cosine into a logit; "" if there is none.
+    """
+
+    auto_class: str
+    output: str
+    max_length: Setting
+    pads_to_max: bool
+    weights: str
+    scale: str = "logit_scale"
+    bias: str = ""
 
 
 @dataclass(frozen=True)
 class Family:
     """What all models of some Hugging Face model types have in common.
 
-    The embedding is made of the last hidden state, whose first token is CLS and whose last tokens are the patches:
-    CLS itself, or the mean of the patches.
-
-    model_types: the values of `model_type` in config.json.
-    processor: the image processor that transformers takes if the model's settings name none; a key of
-        `processor.DEFAULTS`.
-    auto_class: the class of transformers that builds the model with its head.
-    dim_key: the key of config.json that holds the dimension of the embedding.
-    takes_any_size: whether the model fits its position embeddings to the size of its input.
-    head_tokens: how many of the first tokens the head reads; None if it also reads patches.
+    model_types: the values of `model_type` in config.json. processor: the image processor that transformers
+    takes if the model's settings name none; a key of `processor.DEFAULTS`. encoder: the class of transformers
+    that builds the image encoder without a head. poolings: how an embedding can be made; the first is `auto`.
+    `cls` is the first token of the last hidden state, `mean` the mean of its patches, and `pooled` the field
+    `pooled_output` of the encoder's output. has_heads: whether models of the family may have a classification
+    head. dim: the dimension of the embedding; of a list of dimensions, by layer, the last one. image_size: the
+    only size of images that the encoder takes; None if it takes others. head_tokens: how many of the first
+    tokens a ViT's head reads; None if it also reads patches, or if the last layer is not a plain ViT's.
+    required: the names of weights that make the embedding, and that a model of the family may lack. unused: the
+    start of the names of weights that no embedding needs: transformers may make them up. text: the text encoder,
+    if the family has one.
     """
 
     model_types: tuple[str, ...]
     processor: str = "ViT"
-    auto_class: str = "AutoModelForImageClassification"
-    dim_key: str = "hidden_size"
-    takes_any_size: bool = False
+    encoder: str = "AutoModel"
+    poolings: tuple[str, ...] = ("cls", "mean")
+    pooled_output: str = "pooler_output"
+    has_heads: bool = True
+    dim: Setting = Setting("hidden_size")
+    image_size: Setting | None = Setting("image_size", 224)
     head_tokens: int | None = None
+    required: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ("pooler.",)
+    text: TextTower | None = None
 
+
+CLIP_TEXT = TextTower(
+    auto_class="CLIPTextModelWithProjection",
+    output="text_embeds",
+    max_length=Setting("text_config.max_position_embeddings", 77),
+    pads_to_max=False,  # padding comes after the end token, whose output is the embedding, and is not attended to
+    weights="text_model.",
+)
+SIGLIP_TEXT = TextTower(
+    auto_class="SiglipTextModel",
+    output="pooler_output",
+    max_length=Setting("text_config.max_position_embeddings", 64),
+    pads_to_max=True,
+    weights="text_model.",
+    bias="logit_bias",
+)
 
 FAMILIES = (
     Family(("vit", "vit_msn"), head_tokens=1),
     Family(("deit",), processor="DeiT", head_tokens=2),  # CLS and the distillation token
-    Family(("dinov2", "dinov2_with_registers"), processor="Bit", takes_any_size=True),
+    Family(("dinov2", "dinov2_with_registers"), processor="Bit", image_size=None),
+    Family(("dinov3_vit",), processor="DINOv3ViT", has_heads=False, image_size=None, unused=()),
     Family(("beit", "data2vec-vision"), processor="Beit"),
+    Family(
+        ("convnext", "convnextv2"),
+        processor="ConvNext",
+        poolings=("pooled",),
+        dim=Setting("hidden_sizes"),
+        image_size=None,
+        unused=(),
+    ),
+    Family(("swin", "swinv2"), poolings=("pooled",), unused=()),
+    Family(
+        ("clip",),
+        processor="CLIP",
+        encoder="CLIPVisionModelWithProjection",
+        poolings=("pooled",),
+        pooled_output="image_embeds",
+        has_heads=False,
+        dim=Setting("projection_dim", 512),
+        image_size=Setting("vision_config.image_size", 224),
+        required=("visual_projection.weight",),
+        unused=(),
+        text=CLIP_TEXT,
+    ),
+    Family(
+        ("clip_vision_model",),
+        processor="CLIP",
+        encoder="CLIPVisionModelWithProjection",
+        poolings=("pooled",),
+        pooled_output="image_embeds",
+        has_heads=False,
+        dim=Setting("projection_dim", 512),
+        required=("visual_projection.weight",),
+        unused=(),
+    ),
+    Family(
+        ("siglip",),
+        processor="Siglip",
+        encoder="SiglipVisionModel",
+        poolings=("pooled", "mean"),
+        has_heads=False,
+        dim=Setting("vision_config.hidden_size", 768),
+        image_size=Setting("vision_config.image_size", 224),
+        required=("head.probe",),
+        unused=(),
+        text=SIGLIP_TEXT,
+    ),
+    Family(
+        ("siglip_vision_model",),
+        processor="Siglip",
+        encoder="SiglipVisionModel",
+        poolings=("pooled", "mean"),
+        has_heads=False,
+        dim=Setting("hidden_size", 768),
+        required=("head.probe",),
+        unused=(),
+    ),
 )
 FAMILY_OF = {model_type: family for family in FAMILIES for model_type in family.model_types}
 """The family of each supported model type."""

@@ -35,7 +35,7 @@ class Int8Model:
     sha256: str
     images: int
     cosine_mean: float
-    top1: float
+    top1: float | None
 
 
 def recipe(precision: str) -> str | None:

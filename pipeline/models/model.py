@@ -18,6 +18,8 @@ from pipeline.models import model_files
 from pipeline.models.families import FAMILY_OF, Family
 from pipeline.models.model_files import read_json, weights_of
 from pipeline.models.processor import NESTED, OWN, SHARED, read_preprocessing
+from pipeline.models.text_tower import TextTower, read_text_tower
+from pipeline.models.weight_names import read_names
 from pipeline.preprocessing import Preprocessing
 from pipeline.storage.filesystems import Storage
 from pipeline.storage.uris import is_local
@@ -35,12 +37,16 @@ _IRRELEVANT_KEYS = {
 """Keys of config.json that do not change a vector."""
 
 
+HEAD = "classifier.weight"
+"""The end of the name of a weight that every trained classification head has."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A resolved model. `folder` is on this machine; all other fields are the same on every machine.
 
-    `revision` is a commit on the hub, and "-" for a folder. `labels` are in the order of the logits. `dim` is the
-    dimension of the embedding.
+    `revision` is a commit on the hub, and "-" for a folder. `labels` are in the order of the logits; a model
+    without a head has none. `dim` is the dimension of the embedding.
     """
 
     name: str
@@ -52,11 +58,33 @@ class Model:
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     dim: int
+    text: TextTower | None = None
 
     @property
     def family(self) -> Family:
         """The record of the model's family."""
         return FAMILY_OF[self.model_type]
+
+    def pooling(self, asked: str) -> str:
+        """Return how the embedding is made: `asked`, or the family's own way for `auto`.
+
+        Raises: ModelError if the family has no such pooling.
+        """
+        poolings = self.family.poolings
+        if asked != "auto" and asked not in poolings:
+            raise ModelError(
+                f"The model {self.name} of type {self.model_type} has no pooling {asked!r}; set embedding.pooling "
+                f"to auto or {' or '.join(poolings)}."
+            )
+        return poolings[0] if asked == "auto" else asked
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know before a run, as sentences."""
+        if self.labels:
+            return ()
+        why = "its weights hold no trained head" if self.family.has_heads else "its family has none"
+        return (f"{self.name} has no classification head ({why}): label, score and labels will be null",)
 
     @property
     def slug(self) -> str:
@@ -88,7 +116,7 @@ class Model:
             "architecture_sha256": self.architecture_sha256,
             "preprocessing": asdict(self.preprocessing),
             "fast_decode": decode.fast,
-            "pooling": embedding.pooling,
+            "pooling": self.pooling(embedding.pooling),
             "normalize": embedding.normalize,
         } | ({"quantization": quantization} if quantization else {})
         canonical = json.dumps(decisive, sort_keys=True).encode()
@@ -98,7 +126,9 @@ class Model:
             "model_type": self.model_type,
             **decisive,
             "dim": self.dim,
+            "head": bool(self.labels),
             "labels": list(self.labels),
+            "text": asdict(self.text) if self.text else None,
             "fingerprint": hashlib.sha256(canonical).hexdigest()[:12],
         }
 
@@ -118,26 +148,49 @@ def resolve(config: ModelConfig, storage: Storage) -> Model:
             f"The model {config.name} is of type {model_type!r}, which LakeLens does not support; choose a model "
             f"of one of the types {', '.join(FAMILY_OF)}."
         )
-    weights = weights_of(folder, config.name)
+    files = weights_of(folder, config.name)
+    names = read_names(files, config.name)
+    _require_encoder(names, family, config.name)
     processor, file = _processor(folder, config.name)
     steps = read_preprocessing(processor, config.name, file, family.processor)
     try:
-        if not family.takes_any_size:
-            _check_input_size(steps, settings, config.name, file)
-        labels, dim = _labels(settings, config.name), int(settings[family.dim_key])
+        if family.image_size is not None:
+            _check_input_size(steps, family.image_size.of(settings), config.name, file)
+        labels = _labels(settings, config.name) if family.has_heads and _has_head(names) else ()
+        dim = _last(family.dim.of(settings))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ModelError(f"The model {config.name} has invalid values in its config.json: {error!r}.") from error
+    weights_sha256 = _sha256(files)
     return Model(
         name=config.name,
         revision=revision,
         folder=folder,
         model_type=model_type,
-        weights_sha256=_sha256(weights),
+        weights_sha256=weights_sha256,
         architecture_sha256=_architecture_sha256(settings),
         preprocessing=steps,
         labels=labels,
         dim=dim,
+        text=read_text_tower(folder, family, settings, files, names, weights_sha256),
     )
+
+
+def _require_encoder(names: frozenset[str], family: Family, model: str) -> None:
+    """Raises: ModelError if weights are missing that the embedding is made with."""
+    missing = [wanted for wanted in family.required if not any(name.endswith(wanted) for name in names)]
+    if missing:
+        raise ModelError(
+            f"The model {model} has no weights for {missing[0]}, which makes its embedding; choose a model whose "
+            "weights hold the image encoder."
+        )
+
+
+def _has_head(names: frozenset[str]) -> bool:
+    return any(name.endswith(HEAD) for name in names)
+
+
+def _last(dims: Any) -> int:
+    return int(dims[-1] if isinstance(dims, list) else dims)
 
 
 def _processor(folder: Path, name: str) -> tuple[dict[str, Any], str]:
@@ -192,9 +245,8 @@ def _labels(settings: Mapping[str, Any], name: str) -> tuple[str, ...]:
     return labels
 
 
-def _check_input_size(steps: Preprocessing, settings: Mapping[str, Any], name: str, file: str) -> None:
+def _check_input_size(steps: Preprocessing, expected: Any, name: str, file: str) -> None:
     """Raises: ModelError if preprocessing gives images of another size than the model takes."""
-    expected = settings.get("image_size", 224)
     sizes = (expected, expected) if isinstance(expected, int) else tuple(expected)
     if sizes != (steps.height, steps.width):
         raise ModelError(

@@ -13,6 +13,7 @@ from pipeline.config import ModelConfig
 from pipeline.errors import ErrorCode, ModelError
 from pipeline.models import hub
 from pipeline.models.processor import OWN, SHARED
+from pipeline.models.text_tower import TOKENIZER_FILES
 from pipeline.storage.caches import cache_folder, made_at_once, set_environment
 from pipeline.storage.error_codes import classify
 from pipeline.storage.filesystems import Storage, failure
@@ -20,7 +21,7 @@ from pipeline.storage.uris import expanded, is_local, join
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 INDEX = "model.safetensors.index.json"
-FILES = ("config.json", OWN, SHARED, INDEX, *WEIGHTS)
+FILES = ("config.json", OWN, SHARED, INDEX, *WEIGHTS, *TOKENIZER_FILES)
 
 
 def fetch(config: ModelConfig, storage: Storage) -> tuple[Path, str]:
@@ -133,7 +134,7 @@ def _by_known_names(fs: Any, root: str) -> list[dict[str, Any]]:
     found = [fs.info(join(root, "config.json"))]
     index = _info(fs, join(root, INDEX))
     shards = _shards(fs.cat_file(index["name"])) if index else WEIGHTS[:1]
-    others = [_info(fs, join(root, name)) for name in (OWN, SHARED, *shards)]
+    others = [_info(fs, join(root, name)) for name in (OWN, SHARED, *TOKENIZER_FILES, *shards)]
     return [*found, *(info for info in (index, *others) if info)]
 
 

@@ -19,6 +19,11 @@ RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Pillow's filters, by the number that preprocessor configs use."""
 
 _HALF = (0.5, 0.5, 0.5)
+_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_SHORTEST = ("Bit", "CLIP", "ConvNext")
+"""Processors for which a size that is one number is that of the shorter side."""
+_WHOLE = 384
+"""Shorter side from which on ConvNeXt's processor resizes to a square and cuts nothing off, in pixels."""
 DEFAULTS: dict[str, dict[str, Any]] = {
     "ViT": {"size": 224, "resample": 2, "image_mean": _HALF, "image_std": _HALF},
     "DeiT": {
@@ -40,10 +45,32 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "Bit": {
         "size": {"shortest_edge": 224},
         "resample": 3,
-        "image_mean": (0.48145466, 0.4578275, 0.40821073),
-        "image_std": (0.26862954, 0.26130258, 0.27577711),
+        "image_mean": _CLIP_MEAN,
+        "image_std": _CLIP_STD,
         "do_center_crop": True,
         "crop_size": 224,
+    },
+    "CLIP": {
+        "size": {"shortest_edge": 224},
+        "resample": 3,
+        "image_mean": _CLIP_MEAN,
+        "image_std": _CLIP_STD,
+        "do_center_crop": True,
+        "crop_size": 224,
+    },
+    "Siglip": {"size": 224, "resample": 3, "image_mean": _HALF, "image_std": _HALF},
+    "DINOv3ViT": {
+        "size": 224,
+        "resample": 2,
+        "image_mean": (0.485, 0.456, 0.406),
+        "image_std": (0.229, 0.224, 0.225),
+    },
+    "ConvNext": {
+        "size": {"shortest_edge": 384},
+        "resample": 3,
+        "image_mean": _HALF,
+        "image_std": _HALF,
+        "crop_pct": 224 / 256,
     },
 }
 """The defaults of transformers for each image processor that LakeLens reproduces, without the suffix
@@ -75,13 +102,22 @@ def _with_defaults(raw: Mapping[str, Any], name: str, processor: str) -> dict[st
             f"it reproduces {', '.join(f'{known}ImageProcessor' for known in DEFAULTS)}."
         )
     values = {**DEFAULTS[family], **{key: value for key, value in raw.items() if value is not None}}
-    if family == "Bit" and isinstance(values["size"], int):
+    if family in _SHORTEST and isinstance(values["size"], int):
         values["size"] = {"shortest_edge": values["size"]}
+    if family == "ConvNext":
+        values |= _convnext(values["size"]["shortest_edge"], float(values["crop_pct"]))
     if values.get("do_pad"):
         raise ModelError(f"The model {name} pads its images, which LakeLens does not reproduce.")
     if not values.get("do_resize", True):
         raise ModelError(f"The model {name} does not resize its images, but LakeLens needs one input size.")
     return values
+
+
+def _convnext(edge: int, crop_pct: float) -> dict[str, Any]:
+    """Return the size and crop that ConvNeXt's processor computes of its shorter side and its crop ratio."""
+    if edge >= _WHOLE:
+        return {"size": edge, "do_center_crop": False}
+    return {"size": {"shortest_edge": int(edge / crop_pct)}, "do_center_crop": True, "crop_size": edge}
 
 
 def _read(values: Mapping[str, Any], name: str) -> Preprocessing:

@@ -104,6 +104,17 @@ class PredictionRowBuilder:
             names = ("label", "score", "labels", "embedding", "embedding_norm")
             return {name: pa.array([], schema.PREDICTIONS.field(name).type) for name in names}
         indices, scores, vectors = (np.concatenate(arrays) for arrays in zip(*self._results, strict=True))
+        embeddings = {
+            "embedding": _lists(pa.array(vectors[:, :-1].ravel()), vectors[:, :-1].shape, pa.list_(pa.float32())),
+            "embedding_norm": pa.array(np.ascontiguousarray(vectors[:, -1])),
+        }
+        return self._label_columns(indices, scores) | embeddings
+
+    def _label_columns(self, indices: NDArray[np.int32], scores: NDArray[np.float32]) -> dict[str, pa.Array]:
+        """Labels and scores; nulls for a model without a head, which has no labels."""
+        if not len(self._labels):
+            names = ("label", "score", "labels")
+            return {name: pa.nulls(len(indices), schema.PREDICTIONS.field(name).type) for name in names}
         names = self._labels.take(pa.array(indices.ravel()))
         top = pa.StructArray.from_arrays(
             [names, pa.array(scores.ravel()), pa.array(indices.ravel())],
@@ -113,8 +124,6 @@ class PredictionRowBuilder:
             "label": self._labels.take(pa.array(indices[:, 0])),
             "score": pa.array(scores[:, 0]),
             "labels": _lists(top, scores.shape, schema.LABELS),
-            "embedding": _lists(pa.array(vectors[:, :-1].ravel()), vectors[:, :-1].shape, pa.list_(pa.float32())),
-            "embedding_norm": pa.array(np.ascontiguousarray(vectors[:, -1])),
         }
 
     def _with_errors(self) -> pa.Table:

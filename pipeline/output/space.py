@@ -29,7 +29,8 @@ class SpaceDescription(Document):
     """The content of `space.json`. The fingerprint covers everything that changes the vectors.
 
     `format` is 1 where the file does not have it. `dim` is the length of an embedding. `labels` are the names of
-    the classes, by index.
+    the classes, by index; a model without a head has none. `text` describes the model's text encoder, if it has
+    one.
     """
 
     format: Annotated[int, Field(strict=True, ge=1)] = 1
@@ -39,6 +40,7 @@ class SpaceDescription(Document):
     pooling: str | None = None
     dim: int | None = None
     labels: tuple[str, ...] | None = None
+    text: dict[str, Any] | None = None
 
     @property
     def named(self) -> str:

@@ -117,7 +117,7 @@ def plan_and_claim(
                 config.manifest, where.storage, where.table, selection, config.planning, id_format=where.format
             ) as found,
         ):
-            for line in found.lines:
+            for line in (*where.model.notes, *found.lines):
                 say(line)
             if not found.pending and not _is_left_uncleared(where, say):
                 return NothingPending(where.output, found.account, found.listing)

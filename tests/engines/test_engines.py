@@ -17,7 +17,6 @@ from pipeline.engines import loading
 from pipeline.engines.base import Engine
 from pipeline.engines.network import Network
 from pipeline.errors import EngineError, ModelError
-from pipeline.models.families import FAMILY_OF
 from pipeline.models.model import Model, resolve
 from pipeline.storage.filesystems import Storage
 from tests.support import lakes
@@ -26,10 +25,13 @@ PREFIX = {"deit": 2, "dinov2_with_registers": 5}
 """Tokens before the patches: CLS, and DeiT's distillation token or the registers; 1 for all others."""
 
 
-@pytest.fixture(scope="module", params=FAMILY_OF)
+CLASSIFIERS = ("vit", "deit", "vit_msn", "dinov2", "dinov2_with_registers", "beit", "data2vec-vision")
+
+
+@pytest.fixture(scope="module", params=CLASSIFIERS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny classifier of one model type, with random weights, as a Hugging Face folder."""
-    return lakes.tiny_classifier(tmp_path_factory.mktemp(request.param), request.param)
+    return lakes.tiny_encoder(tmp_path_factory.mktemp(request.param), request.param, head=True)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +122,7 @@ def test_the_last_layer_computes_only_the_tokens_that_are_read(folder: Path) -> 
     for pooling in ("cls", "mean"):
         network = Network(model, pooling)
         kept: list[int] = []
-        network.classifier.base_model.register_forward_hook(
+        network.model.base_model.register_forward_hook(
             lambda _m, _i, out, kept=kept: kept.append(out[0].shape[1])
         )
         with torch.inference_mode():

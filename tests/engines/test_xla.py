@@ -10,10 +10,14 @@ import pytest
 
 from pipeline.config import EmbeddingConfig, ModelConfig
 from pipeline.engines import loading
-from pipeline.models.families import FAMILY_OF
+from pipeline.models.families import FAMILIES
 from pipeline.models.model import resolve
 from pipeline.storage.filesystems import Storage
 from tests.support import lakes
+
+HEADED = ("vit", "deit", "vit_msn", "dinov2", "dinov2_with_registers", "beit", "data2vec-vision")
+MODELS = {family.model_types[0]: False for family in FAMILIES} | dict.fromkeys(HEADED, True)
+"""Model types that the test runs, one of each family at least, and whether they have a head."""
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +27,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("xla")
     pixels = np.random.default_rng(2).integers(0, 256, (7, lakes.SIZE, lakes.SIZE, 3), dtype=np.uint8)
     np.save(folder / "pixels.npy", pixels)
-    models = [f"{lakes.tiny_classifier(folder / name, name)}@fp32" for name in FAMILY_OF]
+    models = [f"{lakes.tiny_encoder(folder / name, name, head=head)}@fp32" for name, head in MODELS.items()]
     models += [f"{folder / 'vit'}@bf16", f"{folder / 'vit'}@fp16"]
     command = [sys.executable, "-m", "tests.support.xla_child", str(folder / "pixels.npy"), *models]
     done = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
@@ -33,7 +37,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", FAMILY_OF)
+@pytest.mark.parametrize("model_type", MODELS)
 def test_xla_gives_the_results_of_torch_for_batches_of_any_size(model_type: str, lake: Path) -> None:
     config = ModelConfig(name=str(lake / model_type), precision="fp32")
     model = resolve(config, Storage())

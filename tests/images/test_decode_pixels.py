@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoImageProcessor
@@ -31,6 +32,12 @@ PROCESSORS: dict[str, dict[str, Any]] = {
         **{"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 41}},
         "crop_size": {"height": 64, "width": 57},
     },
+    "clip": {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 64}, "crop_size": 64},
+    "clip-old": {"feature_extractor_type": "CLIPFeatureExtractor", "size": 48, "crop_size": 48},
+    "siglip": {"image_processor_type": "SiglipImageProcessor", "size": {"height": 64, "width": 64}},
+    "convnext": {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 64}},
+    "convnext-crop": {"image_processor_type": "ConvNextImageProcessor", "size": 57, "crop_pct": 0.95},
+    "convnext-whole": {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}},
 }
 SIZES = [(300, 200), (200, 300), (97, 101), (64, 64), (33, 150), (7, 5), (1, 1)]
 
@@ -52,6 +59,17 @@ def test_size_filter_and_crop_are_those_of_hugging_face(tmp_path: Path, name: st
     assert ours.pixels.shape == theirs.shape
     assert np.abs(ours.pixels.astype(int) - theirs.astype(int)).max() <= 1
     assert (ours.width, ours.height, ours.notes) == (*size, ())
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_dinov3_is_resized_as_torchvision_does_it(size: tuple[int, int]) -> None:
+    """Its own processor needs torchvision, whose antialiased resize is this function of PyTorch."""
+    image = photo(*size)
+    steps = read_preprocessing({"image_processor_type": "DINOv3ViTImageProcessorFast", "size": 64}, "dinov3")
+    ours = decode(encoded(image), steps, decode_options()).pixels
+    values = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    theirs = torch.nn.functional.interpolate(values, (64, 64), mode="bilinear", antialias=True)[0] * 255
+    assert np.abs(ours.astype(float) - theirs.permute(1, 2, 0).numpy()).max() <= 1
 
 
 @pytest.mark.parametrize("name", PROCESSORS)

@@ -107,7 +107,7 @@ def refusal(**raw: Any) -> str:
     return sentence
 
 
-@pytest.mark.parametrize("kind", ["CLIPImageProcessor", "ViTImageProcessorOfMine", "ImageProcessor"])
+@pytest.mark.parametrize("kind", ["SamImageProcessor", "ViTImageProcessorOfMine", "ImageProcessor"])
 def test_a_processor_that_is_not_reproduced_is_refused_and_the_known_ones_are_named(kind: str) -> None:
     sentence = refusal(image_processor_type=kind)
     assert kind in sentence

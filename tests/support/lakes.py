@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+import transformers
 from PIL import Image
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForImageClassification,
     ViTConfig,
     ViTForImageClassification,
@@ -19,6 +21,7 @@ from transformers import (
 
 from pipeline import config
 from pipeline.config import RunConfig
+from pipeline.models.families import FAMILY_OF
 
 SIZE = 32
 SMALL: dict[str, Any] = {
@@ -38,18 +41,39 @@ def tiny_vit(folder: Path, *, seed: int = 0, labels: int = 7, resample: int = 2,
     return folder
 
 
-def tiny_classifier(folder: Path, model_type: str) -> Path:
-    """A classifier of any supported type that takes 32x32 images; all of its weights are random."""
+def tiny_encoder(folder: Path, model_type: str, *, head: bool = False, text: dict[str, Any] | None = None) -> Path:
+    """An image encoder of any supported type that takes 32x32 images; all of its weights are random."""
     torch.manual_seed(1)
-    settings = AutoConfig.for_model(model_type, num_labels=9, **SMALL)
-    if model_type == "deit":  # it has two classifiers; the config says which
+    values = _settings_of(model_type, text or {}) | ({"num_labels": 9} if head else {})
+    settings = AutoConfig.for_model(model_type, **values)
+    if head and model_type == "deit":  # it has two classifiers; the config says which
         settings.architectures = ["DeiTForImageClassificationWithTeacher"]
-    network = AutoModelForImageClassification.from_config(settings)
+    if head:
+        network = AutoModelForImageClassification.from_config(settings)
+    elif model_type in ("clip_vision_model", "siglip_vision_model"):
+        network = getattr(transformers, FAMILY_OF[model_type].encoder)(settings)
+    else:
+        network = AutoModel.from_config(settings)
     for parameter in network.parameters():  # layer scales and tokens start at values that hide mistakes
         torch.nn.init.normal_(parameter, std=0.2)
     network.eval().save_pretrained(folder)
     ViTImageProcessorPil(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
     return folder
+
+
+def _settings_of(model_type: str, text: dict[str, Any]) -> dict[str, Any]:
+    """The smallest config of a model type."""
+    if model_type.startswith("convnext"):
+        return {"hidden_sizes": [8, 16, 24, 48], "depths": [1, 1, 1, 1], "patch_size": 2}
+    if model_type.startswith("swin"):
+        size = {"image_size": SIZE, "patch_size": 4, "window_size": 2, "embed_dim": 24}
+        return {**size, "depths": [1, 1], "num_heads": [2, 2]}
+    if model_type in ("clip", "siglip"):
+        sizes = {"vocab_size": 99, "max_position_embeddings": 16, "projection_size": SMALL["hidden_size"]}
+        tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+        towers = {"vision_config": dict(SMALL), "text_config": SMALL | sizes | tokens | text}
+        return towers | ({"projection_dim": 24} if model_type == "clip" else {})
+    return SMALL | ({"num_register_tokens": 4} if model_type == "dinov3_vit" else {})
 
 
 def image(seed: int, *, mode: str = "RGB") -> Image.Image:

@@ -1,0 +1,151 @@
+"""Every family, with and without a head, against plain transformers: the vectors that people search with."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from pipeline.config import EmbeddingConfig, ModelConfig
+from pipeline.engines import loading
+from pipeline.engines.base import Engine
+from pipeline.errors import ModelError
+from pipeline.models.families import FAMILY_OF
+from pipeline.models.model import Model, resolve
+from pipeline.storage.filesystems import Storage
+from tests.support import lakes
+
+HEADS = [name for name, family in FAMILY_OF.items() if family.has_heads]
+POOLED = [(name, pooling) for name, family in FAMILY_OF.items() for pooling in family.poolings]
+PREFIX = {"dinov2_with_registers": 5, "dinov3_vit": 5, "deit": 2, "siglip": 0, "siglip_vision_model": 0}
+"""Tokens before the patches: CLS, DeiT's distillation token, registers. 1 for all others."""
+
+
+@pytest.fixture(scope="module")
+def pixels() -> NDArray[np.uint8]:
+    return np.random.default_rng(2).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, bool], Path]:
+    """Made when it is asked for: a tiny encoder by its type, with or without a head."""
+
+    class Made(dict[tuple[str, bool], Path]):
+        def __missing__(self, key: tuple[str, bool]) -> Path:
+            self[key] = lakes.tiny_encoder(tmp_path_factory.mktemp(key[0]), key[0], head=key[1])
+            return self[key]
+
+    return Made()
+
+
+def resolved(folder: Path) -> Model:
+    return resolve(ModelConfig(name=str(folder)), Storage())
+
+
+def load(folder: Path, engine: str, pooling: Any = "auto") -> Engine:
+    config = ModelConfig(name=str(folder), precision="fp32")
+    embedding = EmbeddingConfig(pooling=pooling)
+    return loading.load_engine(resolved(folder), config, embedding, engine=engine, top_k=5, threads=2)
+
+
+def by_transformers(folder: Path, model_type: str, pooling: str, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+    """The vectors, written down for each family apart from the records of the library."""
+    values = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    auto = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        if model_type == "clip":
+            found = auto.get_image_features(pixel_values=values).pooler_output
+        elif model_type == "clip_vision_model":
+            network = transformers.CLIPVisionModelWithProjection.from_pretrained(folder).eval()
+            found = network(pixel_values=values).image_embeds
+        else:
+            encoder = auto.vision_model if model_type == "siglip" else auto
+            output = encoder(pixel_values=values)
+            hidden, first = output.last_hidden_state, PREFIX.get(model_type, 1)
+            found = {
+                "cls": lambda: hidden[:, 0],
+                "mean": lambda: hidden[:, first:].mean(1),
+                "pooled": lambda: output.pooler_output,
+            }[pooling]()
+    vectors: NDArray[Any] = found.numpy()
+    return vectors
+
+
+def cosines(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    found: NDArray[Any] = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return found
+
+
+def assert_alike(found: NDArray[Any], expected: NDArray[Any], least: float) -> None:
+    """Also after the mean is subtracted: vectors of random weights are nearly alike, and hide a wrong token."""
+    assert found.shape == expected.shape
+    assert cosines(found, expected).min() > least
+    assert cosines(found - found.mean(0), expected - expected.mean(0)).min() > least
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize(("model_type", "pooling"), POOLED)
+def test_a_model_without_a_head_gives_the_vectors_of_transformers_and_no_labels(
+    engine: str, model_type: str, pooling: str, folders: dict[tuple[str, bool], Path], pixels: NDArray[np.uint8]
+) -> None:
+    folder = folders[model_type, False]
+    found = load(folder, engine, pooling).predict(pixels)
+    assert_alike(found.embeddings, by_transformers(folder, model_type, pooling, pixels), 0.99999)
+    assert (found.indices.shape, found.scores.shape) == ((5, 0), (5, 0))
+    assert found.embeddings.shape[1] == resolved(folder).dim
+
+
+@pytest.mark.parametrize("model_type", HEADS)
+def test_a_head_changes_no_vector_and_gives_the_labels_of_transformers(
+    model_type: str, folders: dict[tuple[str, bool], Path], pixels: NDArray[np.uint8]
+) -> None:
+    folder = folders[model_type, True]
+    network = transformers.AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    values = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    with torch.inference_mode():
+        scores = network(values).logits.softmax(1).numpy()
+    pooling = FAMILY_OF[model_type].poolings[0]
+    expected = by_transformers(folder, model_type, pooling, pixels)
+    for engine in ("torch", "openvino"):
+        found = load(folder, engine).predict(pixels)
+        assert_alike(found.embeddings, expected, 0.99999)
+        assert (found.indices[:, 0] == scores.argmax(1)).all()
+        assert np.allclose(found.scores, np.sort(scores, axis=1)[:, ::-1][:, :5], atol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", FAMILY_OF)
+def test_the_reference_gives_the_same_vectors(
+    model_type: str, folders: dict[tuple[str, bool], Path], pixels: NDArray[np.uint8]
+) -> None:
+    folder, pooling = folders[model_type, False], FAMILY_OF[model_type].poolings[0]
+    found = loading.load_reference(resolved(folder), EmbeddingConfig(), 5).predict(pixels)
+    assert_alike(found.embeddings, by_transformers(folder, model_type, pooling, pixels), 0.99999)
+    assert found.indices.shape == (5, 0)
+
+
+@pytest.mark.parametrize(("model_type", "pooling"), [("siglip", "cls"), ("clip", "mean"), ("vit", "pooled")])
+def test_a_pooling_that_a_family_does_not_have_is_one_sentence(
+    model_type: str, pooling: str, folders: dict[tuple[str, bool], Path]
+) -> None:
+    with pytest.raises(
+        ModelError, match=rf"of type {model_type} has no pooling '{pooling}'; set embedding\.pooling"
+    ):
+        load(folders[model_type, False], "torch", pooling)
+
+
+def test_auto_is_the_pooling_that_older_configs_meant(folders: dict[tuple[str, bool], Path]) -> None:
+    for model_type in ("vit", "deit", "vit_msn", "dinov2", "dinov2_with_registers", "beit", "data2vec-vision"):
+        assert resolved(folders[model_type, True]).pooling("auto") == "cls"
+
+
+def test_a_clip_folder_without_vision_weights_is_one_sentence(tmp_path: Path) -> None:
+    lakes.tiny_encoder(tmp_path, "clip")
+    weights = load_file(tmp_path / "model.safetensors")
+    text = {name: weight for name, weight in weights.items() if not name.startswith("vis")}
+    save_file(text, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"has no weights for visual_projection\.weight"):
+        resolved(tmp_path)
