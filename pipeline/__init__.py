@@ -10,6 +10,20 @@ The Python API:
     rows = open_space(summary.output).to_pandas(columns=["image_id", "label", "embedding"])
 
 Every name is imported when it is first used: worker processes import this package, and need none of them.
+
+The library is made of rooms (packages) and single modules. Imports go down this list only:
+
+- `demo`: a generated lake and its model. `face`: the Python API.
+- `run`: the data path, from start to finish. `verify`: a sample of the output, computed again. `text_queries`:
+  texts as queries to an output.
+- `calibration`: the int8 model of a space. `run_configs`: the configs of earlier runs. `summary`: what a run did.
+- `cluster`: everything on Ray.
+- `planning`: manifests, and the rows to process. `engines`: pixels to labels and embeddings.
+- `models`: files and settings of models. `output`: everything below `output.path`. `images`: URIs to pixels.
+- `storage`: where bytes are, and how they are opened.
+- `config`, `yaml_files`, `suggestions`: settings, and what is wrong with them. `preprocessing`: from pixels to a
+  model's input. `stage_seconds`: where time goes. `schema`, `columns`, `column_names`: columns. `errors`: every
+  error that LakeLens raises.
 """
 
 from importlib import import_module

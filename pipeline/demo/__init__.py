@@ -1,4 +1,5 @@
 """The demo: a generated image lake, and a small vision transformer that is trained on its classes.
+This room does not know how a run works.
 
 Read in this order:
 
