@@ -5,6 +5,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import schema
+from pipeline.engines.base import Scored
 from pipeline.output.prediction_rows import PredictionRowBuilder
 
 
@@ -24,5 +25,5 @@ def as_predicted(
 ) -> pa.Table:
     """Turn decoded rows without pixels into predictions; `indices` and `scores` (B, k), `embeddings` (B, D)."""
     outputs = PredictionRowBuilder(rows, [str(number) for number in range(classes)], normalize=True)
-    outputs.add(indices, scores, embeddings)
+    outputs.add(Scored(indices, scores, embeddings))
     return outputs.table("run")

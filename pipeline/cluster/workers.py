@@ -120,7 +120,7 @@ class Predictor:
         outputs = PredictionRowBuilder(rows.drop_columns([schema.PIXELS]), self._model.labels, normalize=normalize)
         for scored in self._scored(pixels):
             if scored is not None:
-                outputs.add(scored.indices, scored.scores, scored.embeddings)
+                outputs.add(scored)
             else:
                 outputs.add_failed(ErrorCode.OUT_OF_MEMORY, "the device cannot hold even this one image")
         return outputs.table(self._run_id)

@@ -19,7 +19,7 @@ from pipeline.errors import ErrorCode, RowError, Stage, StorageError
 from pipeline.images.manifest_bytes import CarriedBytes
 from pipeline.images.pacing import GivenUpError, Pace, ThrottledError, Turn
 from pipeline.storage import data_uris
-from pipeline.storage.error_codes import RETRYABLE, classify
+from pipeline.storage.error_codes import MESSAGES, RETRYABLE, classify
 from pipeline.storage.fast_paths import FastPaths
 from pipeline.storage.filesystems import Storage
 from pipeline.storage.uris import is_data, is_local, row_uri, store_of
@@ -35,18 +35,6 @@ ATTEMPTS = 4
 FIRST_PAUSE_S = 0.2
 STORES = 1024
 """Stores whose pace is remembered at once: images of the web come from many hosts."""
-
-_MESSAGES = {
-    ErrorCode.NOT_FOUND: "the object does not exist",
-    ErrorCode.NO_SUCH_BUCKET: "the bucket does not exist",
-    ErrorCode.ACCESS_DENIED: "the store denied access",
-    ErrorCode.TIMEOUT: "the store did not answer in time",
-    ErrorCode.UNAVAILABLE: "the store could not be reached or failed",
-    ErrorCode.BAD_URI: "the URI does not lead to a file",
-    ErrorCode.TOO_LARGE: "the file is larger than this system can read",
-    ErrorCode.EMPTY: "the object has no bytes",
-    ErrorCode.OUT_OF_MEMORY: "reading the file took more memory than there is",
-}
 
 
 @dataclass(frozen=True)
@@ -154,7 +142,7 @@ class Fetcher:
         if length is not None and length > self._max_bytes:
             raise self._too_large()
         if length == 0:
-            raise _error(ErrorCode.EMPTY, _MESSAGES[ErrorCode.EMPTY])
+            raise _error(ErrorCode.EMPTY, MESSAGES[ErrorCode.EMPTY])
         most = self._max_bytes + 1 if length is None else length
         if is_data(request.uri):
             return self._check_size(data_uris.content(request.uri)[start : start + most], length)
@@ -194,7 +182,7 @@ class Fetcher:
         if len(found) > self._max_bytes:
             raise self._too_large()
         if not found:
-            raise _error(ErrorCode.EMPTY, _MESSAGES[ErrorCode.EMPTY])
+            raise _error(ErrorCode.EMPTY, MESSAGES[ErrorCode.EMPTY])
         if expected is not None and len(found) < expected:
             raise _error(ErrorCode.TRUNCATED, f"the object ends after {len(found)} of {expected} bytes")
         return found
@@ -233,13 +221,13 @@ def _size_of_file(path: str) -> int:
     OSError."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        raise _error(ErrorCode.BAD_URI, _MESSAGES[ErrorCode.BAD_URI])
+        raise _error(ErrorCode.BAD_URI, MESSAGES[ErrorCode.BAD_URI])
     return status.st_size
 
 
 def _row_error(error: Exception) -> RowError:
     code = classify(error)
-    return _error(code, _MESSAGES[code])
+    return _error(code, MESSAGES[code])
 
 
 def _error(code: ErrorCode, message: str) -> RowError:

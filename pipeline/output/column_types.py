@@ -44,6 +44,23 @@ _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _TIME = r"[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
 _SUGGESTED = ("BIGINT", "DOUBLE", "TIMESTAMP", TEXT)
 """Types that a message suggests: the first one that fits both the old and the new values."""
+_SAME_IN_DELTA = re.compile(
+    r"BOOLEAN|TINYINT|SMALLINT|INTEGER|BIGINT|FLOAT|DOUBLE|VARCHAR|BLOB|DATE|TIMESTAMP|DECIMAL\(.*\)"
+    r"|TIMESTAMP WITH TIME ZONE"
+)
+"""Types of DuckDB that a column of the Delta table has unchanged."""
+
+
+def table_type(kind: str) -> str:
+    """Return the type of a manifest's kept column in the table.
+
+    Delta has no unsigned types and few nested ones.
+    """
+    if _SAME_IN_DELTA.fullmatch(kind):
+        return kind
+    if kind.startswith("TIMESTAMP_"):  # of another unit; Delta has microseconds
+        return "TIMESTAMP"
+    return "BIGINT" if kind in ("UTINYINT", "USMALLINT", "UINTEGER") else "VARCHAR"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,19 @@ _DICTIONARY += ["labels.list.element.label", "labels.list.element.index"]
 _SPLIT = ["embedding.list.element", "labels.list.element.score", "score", "embedding_norm"]
 ROW_GROUP_ROWS = 8_192
 """Rows of a row group: 25 MB of 768-dimensional embeddings. A file has several groups, for parallel readers."""
+
+
+class ModelResults(Protocol):
+    """What a model computes for B images: `indices` int32 (B, k) and `scores` float32 (B, k) of the best classes,
+    and `embeddings` float32 (B, D).
+    """
+
+    @property
+    def indices(self) -> NDArray[np.int32]: ...
+    @property
+    def scores(self) -> NDArray[np.float32]: ...
+    @property
+    def embeddings(self) -> NDArray[np.float32]: ...
 
 
 class PredictionRowBuilder:
@@ -41,13 +54,9 @@ class PredictionRowBuilder:
         self._seen = 0
         self._kept = 0
 
-    def add(
-        self, indices: NDArray[np.int32], scores: NDArray[np.float32], embeddings: NDArray[np.float32]
-    ) -> None:
-        """Add the results of the next B decoded images, of shapes (B, k), (B, k) and (B, D).
-
-        An image with a value that is not finite becomes a failed row.
-        """
+    def add(self, results: ModelResults) -> None:
+        """Add the results of the next B decoded images. A value that is not finite makes a failed row."""
+        indices, scores, embeddings = results.indices, results.scores, results.embeddings
         vectors, norms = self._vectors(embeddings)
         finite = np.isfinite(vectors).all(axis=1) & np.isfinite(norms) & np.isfinite(scores).all(axis=1)
         for good in finite:

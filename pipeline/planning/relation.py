@@ -3,7 +3,6 @@
 It does not know which rows are already done.
 """
 
-import re
 from collections.abc import Iterable
 
 import duckdb
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.config import ManifestConfig
 from pipeline.errors import ConfigError, ManifestError, first_line
+from pipeline.output.column_types import table_type
 from pipeline.planning import row_sql
 from pipeline.planning.group_sql import Group
 from pipeline.planning.manifest_files import ManifestFiles
@@ -18,10 +18,6 @@ from pipeline.planning.parquet_copy import EXACT
 from pipeline.storage import uris
 from pipeline.storage.uris import redacted
 
-_SAME_IN_DELTA = re.compile(
-    r"BOOLEAN|TINYINT|SMALLINT|INTEGER|BIGINT|FLOAT|DOUBLE|VARCHAR|BLOB|DATE|TIMESTAMP|DECIMAL\(.*\)"
-    r"|TIMESTAMP WITH TIME ZONE"
-)
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
 
 
@@ -72,7 +68,7 @@ def _common_type(connection: duckdb.DuckDBPyConnection, name: str, groups: Itera
         path = group.first.find(name)
         if path is not None and not pa.types.is_null(group.first.kind(path)):
             read = f"SELECT {group.first.sql(path)} AS value FROM {group.table()}"
-            values.setdefault(_output_type(str(connection.sql(f"{read} LIMIT 0").types[0])), []).append(read)
+            values.setdefault(table_type(str(connection.sql(f"{read} LIMIT 0").types[0])), []).append(read)
     types = values.keys()
     if len(types) == 1:
         return next(iter(types))
@@ -93,12 +89,3 @@ def _are_exact_floats(connection: duckdb.DuckDBPyConnection, integers: list[str]
     rows = " UNION ALL ".join(integers)
     ((largest,),) = connection.execute(f"SELECT max(abs(value::HUGEINT)) FROM ({rows})").fetchall()
     return (largest or 0) <= EXACT
-
-
-def _output_type(kind: str) -> str:
-    """Return the type that a kept column has in the output: Delta has no unsigned types and few nested ones."""
-    if _SAME_IN_DELTA.fullmatch(kind):
-        return kind
-    if kind.startswith("TIMESTAMP_"):  # of another unit; Delta has microseconds
-        return "TIMESTAMP"
-    return "BIGINT" if kind in ("UTINYINT", "USMALLINT", "UINTEGER") else "VARCHAR"

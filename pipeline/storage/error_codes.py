@@ -18,6 +18,19 @@ from pipeline.errors import ErrorCode
 RETRYABLE = frozenset({ErrorCode.TIMEOUT, ErrorCode.UNAVAILABLE})
 """Codes of failures that may pass: a retry can succeed."""
 
+MESSAGES = {
+    ErrorCode.NOT_FOUND: "the object does not exist",
+    ErrorCode.NO_SUCH_BUCKET: "the bucket does not exist",
+    ErrorCode.ACCESS_DENIED: "the store denied access",
+    ErrorCode.TIMEOUT: "the store did not answer in time",
+    ErrorCode.UNAVAILABLE: "the store could not be reached or failed",
+    ErrorCode.BAD_URI: "the URI does not lead to a file",
+    ErrorCode.TOO_LARGE: "the file is larger than this system can read",
+    ErrorCode.EMPTY: "the object has no bytes",
+    ErrorCode.OUT_OF_MEMORY: "reading the file took more memory than there is",
+}
+"""What a row error of each code says, for a person."""
+
 
 def classify(error: BaseException) -> ErrorCode:
     """Return the row error code of any exception that a store raises; `unavailable` for unknown ones."""

@@ -122,9 +122,7 @@ def test_the_last_layer_computes_only_the_tokens_that_are_read(folder: Path) -> 
     for pooling in ("cls", "mean"):
         network = Network(model, pooling)
         kept: list[int] = []
-        network.model.base_model.register_forward_hook(
-            lambda _m, _i, out, kept=kept: kept.append(out[0].shape[1])
-        )
+        network.model.base_model.register_forward_hook(lambda _m, _i, out, kept=kept: kept.append(out[0].shape[1]))
         with torch.inference_mode():
             network(pixels)
         every = 16 + PREFIX.get(model.model_type, 1)

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline import schema
+from pipeline.engines.base import Scored
 from pipeline.errors import ErrorCode
 from pipeline.output.prediction_rows import PredictionRowBuilder, parquet_bytes
 
@@ -50,8 +51,8 @@ def test_rows_come_out_in_the_order_of_the_input_with_failed_ones_in_between() -
     made = outputs("-++-+--+")
     assert made.decoded.tolist() == [1, 2, 4, 7]
     indices, scores, embeddings = results(4)
-    made.add(indices[:3], scores[:3], embeddings[:3])
-    made.add(indices[3:], scores[3:], embeddings[3:])
+    made.add(Scored(indices[:3], scores[:3], embeddings[:3]))
+    made.add(Scored(indices[3:], scores[3:], embeddings[3:]))
     rows = made.table("run-1").to_pylist()
     assert [row["image_id"] for row in rows] == [f"id{i}" for i in range(8)]
     assert [row["outcome"] for row in rows] == [
@@ -67,7 +68,7 @@ def test_rows_come_out_in_the_order_of_the_input_with_failed_ones_in_between() -
 
 def test_the_table_has_exactly_the_output_schema() -> None:
     made = outputs("+-", kept=True)
-    made.add(*results(1))
+    made.add(Scored(*results(1)))
     table = made.table("run-1")
     assert table.schema.equals(schema.scored([CAPTION]))
     assert table.column("caption").to_pylist() == ["x", "x"]
@@ -80,7 +81,7 @@ def test_the_table_has_exactly_the_output_schema() -> None:
 
 def test_a_failed_row_has_its_stage_and_code_and_nothing_of_the_model() -> None:
     made = outputs("-+")
-    made.add(*results(1))
+    made.add(Scored(*results(1)))
     failed, ok = made.table("r").to_pylist()
     assert (failed["stage"], failed["error_code"]) == ("decode", "corrupt")
     of_the_model = ("label", "score", "labels", "embedding", "embedding_norm")
@@ -95,7 +96,7 @@ def test_a_result_that_is_not_finite_becomes_a_failed_row(bad: float, where: str
     indices, scores, embeddings = results(3)
     (scores if where == "score" else embeddings)[1, 2] = bad
     made = outputs("+-++")
-    made.add(indices, scores, embeddings)
+    made.add(Scored(indices, scores, embeddings))
     rows = made.table("r").to_pylist()
     assert [row["outcome"] for row in rows] == ["ok", "failed", "failed", "ok"]
     assert (rows[2]["stage"], rows[2]["error_code"]) == ("predict", "non_finite")
@@ -110,7 +111,7 @@ def test_a_vector_too_large_for_half_precision_is_not_finite() -> None:
     embeddings[0, 0] = 70_000.0
     for normalize, expected in ((False, ["failed", "ok"]), (True, ["ok", "ok"])):
         made = outputs("++", normalize=normalize)
-        made.add(indices, scores, embeddings)
+        made.add(Scored(indices, scores, embeddings))
         assert made.table("r").column("outcome").to_pylist() == expected
 
 
@@ -118,16 +119,16 @@ def test_a_vector_of_zeros_has_no_direction_and_fails_if_it_is_to_be_normalised(
     indices, scores, embeddings = results(1)
     for normalize, expected in ((True, "failed"), (False, "ok")):
         made = outputs("+", normalize=normalize)
-        made.add(indices, scores, np.zeros_like(embeddings))
+        made.add(Scored(indices, scores, np.zeros_like(embeddings)))
         assert made.table("r").column("outcome").to_pylist() == [expected]
 
 
 def test_an_image_that_could_not_be_predicted_becomes_a_failed_row() -> None:
     indices, scores, embeddings = results(2)
     made = outputs("+-++")
-    made.add(indices[:1], scores[:1], embeddings[:1])
+    made.add(Scored(indices[:1], scores[:1], embeddings[:1]))
     made.add_failed(ErrorCode.OUT_OF_MEMORY, "too big")
-    made.add(indices[1:], scores[1:], embeddings[1:])
+    made.add(Scored(indices[1:], scores[1:], embeddings[1:]))
     rows = made.table("r").to_pylist()
     assert [row["error_code"] for row in rows] == [None, "corrupt", "out_of_memory", None]
     assert (rows[2]["stage"], rows[2]["message"]) == ("predict", "too big")
@@ -145,7 +146,7 @@ def test_a_block_in_which_every_prediction_failed_is_a_table_too() -> None:
     made = outputs("++")
     made.add_failed(ErrorCode.OUT_OF_MEMORY, "too big")
     indices, scores, embeddings = results(1)
-    made.add(indices, scores, embeddings * np.float32(np.nan))
+    made.add(Scored(indices, scores, embeddings * np.float32(np.nan)))
     assert made.table("r").column("error_code").to_pylist() == ["out_of_memory", "non_finite"]
 
 
@@ -153,7 +154,7 @@ def test_a_block_in_which_every_prediction_failed_is_a_table_too() -> None:
 def test_the_raw_vector_is_embedding_times_norm_within_half_precision(normalize: bool) -> None:
     indices, scores, raw = results(50, dim=64)
     made = outputs("+" * 50, normalize=normalize)
-    made.add(indices, scores, raw)
+    made.add(Scored(indices, scores, raw))
     table = made.table("r")
     stored = np.stack(table.column("embedding").to_pylist())
     norms = table.column("embedding_norm").to_numpy()
@@ -169,14 +170,14 @@ def test_the_raw_vector_is_embedding_times_norm_within_half_precision(normalize:
 @pytest.mark.parametrize("k", [1, 3, 10])
 def test_as_many_labels_are_kept_as_there_are_scores(k: int) -> None:
     made = outputs("+-+")
-    made.add(*results(2, k=k))
+    made.add(Scored(*results(2, k=k)))
     assert [len(labels or []) for labels in made.table("r").column("labels").to_pylist()] == [k, 0, k]
 
 
 def table_of(count: int, dim: int = 64) -> pa.Table:
     """Output rows as they are written: without the partition columns."""
     made = outputs("+-" * count)
-    made.add(*results(count, dim=dim))
+    made.add(Scored(*results(count, dim=dim)))
     return made.table("r").drop_columns(list(schema.PARTITIONS))
 
 
