@@ -42,8 +42,14 @@ def main(
 
 def show_next(config_file: Path, output: Path) -> None:
     """Print where the results are, and three commands to try."""
-    lakelens = "lakelens" if shutil.which("lakelens") else os.path.relpath(sys.argv[0])
+    lakelens = "lakelens" if shutil.which("lakelens") else _command()
     console.say(f"predictions: {output}/predictions (Parquet in Hive folders, and a Delta table)\n\ntry next:")
     console.say(f"  {lakelens} plan {config_file}")
     console.say(f"  {lakelens} errors {output}")
     console.say(f"  {lakelens} run configs/local.yaml --set manifest.path=PHOTOS --set output.path=photos-out")
+
+
+def _command() -> str:
+    """Return the command line of this process, where `lakelens` is not on the PATH."""
+    program = Path(sys.argv[0])
+    return "python -m jobs" if program.name == "__main__.py" else os.path.relpath(program)
