@@ -25,9 +25,10 @@ from pipeline.storage.filesystems import Storage
 from pipeline.storage.uris import is_data, is_local, row_uri, store_of
 
 LOOK_AHEAD = 32
-"""Images that are in flight, or wait to be decoded, at once."""
+"""Most images that are in flight, or wait to be decoded, at once."""
 WINDOW_BYTES = 1 << 30
-"""Most bytes that these hold together. With a large `decode.max_bytes` there are fewer of them, at least two."""
+"""Most bytes that these may hold together: 21 images with the default `decode.max_bytes` of 50 MB, and never fewer
+than two."""
 QUICK_S = 0.002
 """A local file that is read faster than this is read without a thread: handing it to one costs 0.1 to 0.3 ms."""
 ATTEMPTS = 4
