@@ -104,10 +104,10 @@ def _said(error: BaseException) -> tuple[int, str, str | None]:
 def _retry_after(error: BaseException) -> str | None:
     """Return the Retry-After header of a botocore error."""
     for cause in (error, error.__cause__):
-        metadata = getattr(cause, "response", {}).get("ResponseMetadata", {})
-        if isinstance(cause, boto.ClientError) and "HTTPHeaders" in metadata:
-            found: str | None = metadata["HTTPHeaders"].get("retry-after")
-            return found
+        if isinstance(cause, boto.ClientError):
+            metadata = getattr(cause, "response", {}).get("ResponseMetadata", {})
+            after: str | None = metadata.get("HTTPHeaders", {}).get("retry-after")
+            return after
     return None
 
 

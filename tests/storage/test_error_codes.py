@@ -216,8 +216,9 @@ class StatusError(Exception):
         vars(self).update(facts)
 
 
-def behind(error: Exception) -> OSError:
+def behind(error: Exception, **facts: object) -> OSError:
     wrapped = OSError(5, "s3fs says so")
+    vars(wrapped).update(facts)
     wrapped.__cause__ = error
     return wrapped
 
@@ -237,6 +238,7 @@ THROTTLES = [
     (s3_error(503, "SlowDown"), None),
     (s3_error(503, "", **{"retry-after": "3"}), 3),
     (behind(s3_error(503, "SlowDown", **{"retry-after": "4"})), 4),
+    (behind(s3_error(503, "SlowDown", **{"retry-after": "4"}), response=object()), 4),
     (StatusError(code=429), None),
     (StatusError(status_code=503, error_code="ServerBusy"), None),
 ]
