@@ -6,9 +6,9 @@ This module knows configs and jobs, but not what a run does.
 import asyncio
 import hashlib
 import json
+import re
 import shlex
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -25,7 +25,8 @@ from pipeline import __version__
 from pipeline.cluster import dashboard
 from pipeline.cluster.runtime_environment import STOP_S, STOP_VARIABLE
 from pipeline.config import RunConfig
-from pipeline.errors import BusyError, ConfigError
+from pipeline.errors import BusyError, ConfigError, StorageError
+from pipeline.storage import temporary_folders
 from pipeline.storage.uris import is_relative
 
 ENDED = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 130}
@@ -76,7 +77,7 @@ class Submissions:
         `runtime_env` is a Ray runtime environment. `python` is the name or path of a Python on the cluster; the
         default is the one on its PATH. The id is a hash of all arguments, and the number of jobs that had them
         before. Raises: BusyError if such a job has not ended, ConfigError for a path that only this machine has,
-        ClusterError.
+        StorageError if the temporary folder is full, ClusterError.
         """
         _require_shared_paths(config)
         text, runtime_env = config.to_yaml(), dict(runtime_env or {})
@@ -90,14 +91,17 @@ class Submissions:
                     f"This run was already submitted as job {job.id}, which is {job.status.lower()}. Wait "
                     "for it, or stop it: `lakelens stop`."
                 )
-        with tempfile.TemporaryDirectory(prefix="lakelens-submit-") as folder, self._translated_errors():
-            _pack(Path(folder), text)
-            return self._submitted(
-                submission_id=f"{digest}-{len(before)}",  # if two ask at once, Ray refuses one
-                entrypoint=_entrypoint(python, options),
-                runtime_env={**runtime_env, "working_dir": folder, "env_vars": variables},
-                metadata={"lakelens": __version__, "output": config.output.path},
-            )
+        with temporary_folders.folder() as folder:
+            _pack(
+                folder, text
+            )  # not in `_translated_errors`: a full disk of this machine is not the cluster's error
+            with self._translated_errors():
+                return self._submitted(
+                    submission_id=f"{digest}-{len(before)}",  # if two ask at once, Ray refuses one
+                    entrypoint=_entrypoint(python, options),
+                    runtime_env={**runtime_env, "working_dir": str(folder), "env_vars": variables},
+                    metadata={"lakelens": __version__, "output": config.output.path},
+                )
 
     def _submitted(self, **job: Any) -> str:
         """Submit a job. A head that has just started answers before it accepts jobs."""
@@ -165,10 +169,24 @@ def _require_shared_paths(config: RunConfig) -> None:
 
 
 def _pack(folder: Path, config: str) -> None:
-    """Put into a folder what a job needs from this machine: the config, and LakeLens itself, some 300 kB."""
-    (folder / "config.yaml").write_text(config, encoding="utf-8")
-    for package in SHIPPED:
-        shutil.copytree(Path(__file__).parents[2] / package, folder / package, ignore=_LEFT_OUT)
+    """Copy what a job needs from this machine to a folder: the config, and LakeLens itself, some 300 kB.
+
+    Raises: StorageError if the folder has no room for it.
+    """
+    try:
+        (folder / "config.yaml").write_text(config, encoding="utf-8")
+        for package in SHIPPED:
+            shutil.copytree(Path(__file__).parents[2] / package, folder / package, ignore=_LEFT_OUT)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write to the temporary folder {folder}: {_reason(error)}. Free space there, or set TMPDIR."
+        ) from error
+
+
+def _reason(error: OSError) -> str:
+    """Return the reason of an error, without paths. `copytree` collects errors as (source, target, text)."""
+    text = error.args[0][0][2] if isinstance(error, shutil.Error) else str(error)
+    return re.sub(r"^\[Errno \d+\] |: '.*", "", text)
 
 
 def _entrypoint(python: str | None, options: Sequence[str]) -> str:
