@@ -8,6 +8,7 @@ from jobs import console, options
 from jobs.options import Anonymous, EndpointUrl, Region
 from pipeline.errors import ConfigError
 from pipeline.planning.listing import EVERY_SUFFIX, IMAGE_SUFFIXES, write_listing
+from pipeline.planning.listing_report import Listing
 from pipeline.planning.manifest import FORMATS
 
 
@@ -49,6 +50,10 @@ def main(
         dataset_from=dataset_from,
         suffixes=EVERY_SUFFIX if all_files else suffix or IMAGE_SUFFIXES,
     )
+    _show(listing, out)
+
+
+def _show(listing: Listing, out: str) -> None:
     for line in listing.unlisted_lines:
         console.note(line)
     console.say("; ".join(filter(None, [f"{listing.rows_line} in {out}", listing.left_out_line])))

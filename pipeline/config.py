@@ -96,8 +96,7 @@ class ModelConfig(_Section):
         default="auto", description="`auto` is xla on TPUs, torch on GPUs and openvino on CPUs."
     )
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
-        default="auto",
-        description="`auto` is bf16 where the device has it, fp16 on older GPUs, otherwise fp32.",
+        default="auto", description="`auto` is bf16 where the device has it, fp16 on older GPUs, otherwise fp32."
     )
     compile: bool = Field(
         default=False,
@@ -146,8 +145,7 @@ class DecodeConfig(_Section):
     max_side: int = Field(default=65_535, ge=1, description="An image with a longer side, in pixels, fails.")
     max_bytes: int = Field(default=50_000_000, ge=1, description="A larger file fails.")
     timeout_s: Seconds = Field(
-        default=30.0,
-        description="Seconds of wall time for one image, after which it fails.",
+        default=30.0, description="Seconds of wall time for one image, after which it fails."
     )
     truncated: Literal["error", "pad"] = Field(
         default="error", description="A file that ends early fails, or `pad` fills up its missing pixels."
@@ -229,8 +227,7 @@ class OutputConfig(_Section):
     path: str = Field(min_length=1, description="Folder of the output. `{space}` becomes `<model>-<fingerprint>`.")
     rows_per_file: int = Field(default=32_768, ge=1, description="Most rows in one Parquet file.")
     commit_interval_s: Seconds = Field(
-        default=30.0,
-        description="Seconds between commits. A killed run loses at most this much work.",
+        default=30.0, description="Seconds between commits. A killed run loses at most this much work."
     )
 
 
