@@ -252,35 +252,6 @@ def test_a_config_cannot_be_changed() -> None:
         config.output = config.output  # type: ignore[misc]
 
 
-def test_a_config_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file or directory\.$"):
-        load(tmp_path / "nowhere.yaml")
-
-
-def test_a_config_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_bytes(b"\xff\xfe\x00\x9c")
-    with pytest.raises(ConfigError, match="not UTF-8"):
-        load(tmp_path / "c.yaml")
-
-
-def test_broken_yaml_names_the_file_and_the_line(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("manifest: {path: a}\noutput: [\n")
-    with pytest.raises(ConfigError, match=r"c\.yaml as YAML at line 3"):
-        load(tmp_path / "c.yaml")
-
-
-def test_a_mistake_in_a_file_names_the_file(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("manifest: {path: a}\noutput: {pth: b}\n")
-    with pytest.raises(ConfigError, match=r"c\.yaml: .*output\.path"):
-        load(tmp_path / "c.yaml")
-
-
-def test_yaml_can_not_make_python_objects(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("manifest: !!python/object/apply:os.getcwd []\n")
-    with pytest.raises(ConfigError):
-        load(tmp_path / "c.yaml")
-
-
 def test_a_single_path_and_a_list_of_one_are_the_same() -> None:
     assert ManifestConfig(path=("a",)) == parse(LEAST, ["manifest.path=[a]"]).manifest
     assert isinstance(parse(LEAST), RunConfig)

@@ -1,46 +1,16 @@
 """The commands, as a person types them."""
 
-import json
-import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import ray
 
-from jobs import __main__ as cli, console
-from pipeline.planning.account import Account, Counts, Progress
+from jobs import __main__ as cli
 from tests.support import lakes
-from tests.support.making import save_images
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return lakes.tiny_vit(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def config_file(model: Path, tmp_path: Path) -> Path:
-    """A config of three images, and the images."""
-    lakes.folder_of_images(tmp_path / "photos", 3)
-    path = tmp_path / "config.yaml"
-    path.write_text(lakes.settings(tmp_path / "photos", model, tmp_path / "out").to_yaml())
-    return path
-
-
-def lakelens(*words: object, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run a command in this process; returns its exit code."""
-    monkeypatch.setattr(sys, "argv", ["lakelens", *map(str, words)])
-    try:
-        cli.main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
+from tests.support.commands import lakelens
 
 
 def test_the_help_shows_the_commands_in_their_group(
@@ -177,125 +147,6 @@ def test_plan_prints_the_counts_and_imports_neither_ray_nor_torch(config_file: P
     assert not (config_file.parent / "out").exists()
 
 
-def test_manifest_lists_a_folder_with_datasets_from_its_subfolders(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, model: Path
-) -> None:
-    lakes.folder_of_images(tmp_path / "lake" / "cats", 2)
-    lakes.folder_of_images(tmp_path / "lake" / "dogs", 3)
-    out = tmp_path / "manifests" / "all.parquet"
-    words = ("manifest", tmp_path / "lake", "--out", out, "--dataset-from", 0)
-    assert lakelens(*words, monkeypatch=monkeypatch) == 0
-    assert capsys.readouterr().out == f"5 images listed in {out}\n"
-    config = tmp_path / "config.yaml"
-    config.write_text(lakes.settings(out, model, tmp_path / "out").to_yaml())
-    assert lakelens("plan", config, monkeypatch=monkeypatch) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:4]]
-    assert rows == [["cats", "2", *"000", "2"], ["dogs", "3", *"000", "3"], ["total", "5", *"000", "5"]]
-
-
-def test_manifest_tells_what_it_left_out_and_ends_with_0(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save_images(tmp_path, ["one/a.jpg", "one/b.svg", "two/c.jpg", "two/.d.jpg"])
-    out = tmp_path / "m.parquet"
-    assert lakelens("manifest", tmp_path / "one", tmp_path / "two", "--out", out, monkeypatch=monkeypatch) == 0
-    assert capsys.readouterr().out == f"2 images listed in {out}; left out: 1 .svg, 1 hidden\n"
-    words = ("manifest", tmp_path / "one", "--out", out, "--all-files")
-    assert lakelens(*words, monkeypatch=monkeypatch) == 0
-    assert capsys.readouterr().out == f"2 images listed in {out}\n"
-    assert lakelens(*words, "--suffix", ".svg", monkeypatch=monkeypatch) == 2
-    assert "--all-files and --suffix exclude each other" in capsys.readouterr().err
-
-
-def test_manifest_names_what_cannot_be_listed_writes_the_rest_and_ends_with_6(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save_images(tmp_path / "lake", ["a.jpg", os.fsdecode(b"\xe9.jpg")])
-    (tmp_path / "lake" / "empty.tar").touch()
-    out = tmp_path / "m.parquet"
-    assert lakelens("manifest", tmp_path / "lake", "--out", out, monkeypatch=monkeypatch) == 6
-    shown = capsys.readouterr()
-    assert shown.out == f"1 image listed in {out}\n"
-    assert shown.err.splitlines() == [
-        f"The shard {tmp_path}/lake/empty.tar is damaged: it is empty.",
-        f"{tmp_path}/lake/\\xe9.jpg is not listed: its name is not UTF-8; rename it.",
-    ]
-    assert out.exists()
-
-
-@pytest.mark.parametrize(("extra", "code"), [("notes.txt", 0), ("bad.tar.gz", 6)])
-@pytest.mark.parametrize("words", [["plan"], ["backfill", "--dry-run"]])
-def test_a_plan_of_a_folder_tells_what_was_not_listed(
-    words: list[str],
-    extra: str,
-    code: int,
-    config_file: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (config_file.parent / "photos" / extra).write_text("no image")
-    assert lakelens(*words, config_file, monkeypatch=monkeypatch) == code
-    shown = capsys.readouterr()
-    assert shown.out.splitlines()[1].split() == ["images", "3", "0", "0", "0", "3"]
-    (line,) = shown.err.splitlines()
-    assert line == "3 images listed; left out: 1 .txt" if code == 0 else extra in line
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("local_cluster")
-def test_a_run_of_a_folder_in_which_something_cannot_be_listed_does_the_rest_and_ends_with_6(
-    config_file: Path,
-) -> None:
-    photos, out = config_file.parent / "photos", config_file.parent / "out"
-    (photos / "notes.txt").write_text("no image")
-    (photos / "empty.tar").touch()
-    told = [
-        "3 images listed; left out: 1 .txt",
-        f"The shard {photos}/empty.tar is damaged: it is empty.",
-    ]
-    for _ in range(2):  # the second time nothing is pending
-        done = _run(config_file)
-        assert done.returncode == 6, done.stderr
-        assert done.stderr.splitlines()[:2] == told
-    assert len(lakes.predictions(out, "image_id")) == 3
-    (folder,) = (out / "runs").iterdir()
-    for name in ("plan.json", "summary.json"):
-        document = json.loads((folder / name).read_text())
-        assert (document["left_out"], document["unlisted"]) == ({".txt": 1}, told[1:])
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("local_cluster")
-def test_run_shows_plain_lines_without_a_terminal_and_a_second_run_says_there_is_nothing_to_do(
-    config_file: Path,
-) -> None:
-    first = _run(config_file)
-    assert first.returncode == 0, first.stderr
-    assert "3 / 3 images" in first.stderr
-    assert "0 errors" in first.stderr
-    assert "\x1b" not in first.stdout + first.stderr
-    assert first.stdout.splitlines()[:2] == ["dataset  input  ok", "images       3   3"]
-    assert all(" / 3 images" in line for line in first.stderr.splitlines())  # nothing of Ray's comes through
-
-    started = time.monotonic()
-    second = _run(config_file)
-    assert time.monotonic() - started < 10
-    assert second.returncode == 0
-    assert second.stdout.startswith("Nothing to do: ")
-    assert second.stderr == ""
-
-
-def test_the_time_to_go_may_be_longer_than_a_day(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(console, "PLAIN_INTERVAL_S", 0.0)
-    account = Account({"d": Counts(input=109_000)})
-    with console.progress_line() as show:
-        for elapsed_s, predicted in ((1, 500), (1001, 1500)):
-            show(Progress(109_500, predicted, account, elapsed_s))
-    assert "1.0 images/s  ETA 30:00:00" in capsys.readouterr().err
-
-
 def test_plan_says_why_rows_are_invalid(
     tmp_path: Path, config_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,67 +156,6 @@ def test_plan_says_why_rows_are_invalid(
     said = capsys.readouterr().out.splitlines()
     assert f"invalid: uri is missing (2 rows; first: row 2 of {manifest})" in said
     assert f"invalid: dataset is empty or a reserved name (1 row; row 4 of {manifest})" in said
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("local_cluster")
-def test_an_interrupted_run_commits_what_it_has_and_exits_with_130(
-    model: Path, config_file: Path, tmp_path: Path
-) -> None:
-    (path,) = lakes.folder_of_images(tmp_path / "one", 1)
-    rows = [{"uri": str(path), "image_id": f"{i:06}"} for i in range(60_000)]
-    manifest = lakes.write_manifest(tmp_path / "many.parquet", rows)
-    address = ray.get_runtime_context().gcs_address
-    command = [sys.executable, "-m", "jobs", "run", config_file, "--address", address]
-    process = subprocess.Popen(
-        [*command, "--set", f"manifest.path={manifest}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    log = tmp_path / "out" / "predictions" / "_delta_log"
-    deadline = time.monotonic() + 120
-    while not (log / f"{2:020}.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "stopping: " in err
-    header, counts = (line.split() for line in out.splitlines()[:2])
-    account = dict(zip(header[1:], (int(count.replace(",", "")) for count in counts[1:]), strict=True))
-    assert account["left"] > 0
-    assert account["ok"] == len(lakes.predictions(tmp_path / "out", "image_id")) == 60_000 - account["left"]
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_the_demo_labels_its_lake_as_it_was_drawn(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs", "demo", "--folder", tmp_path / "demo", "--images", "120"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert not [line for line in done.stderr.splitlines() if "images" not in line]  # nothing of Ray's
-    totals = [line.split() for line in done.stdout.splitlines() if line.startswith("total")]
-    account, accuracy = totals
-    assert account == ["total", "140", "120", "12", "8"]
-    assert accuracy[1] == "120"
-    assert float(accuracy[2].rstrip("%")) >= 97
-    assert f"plan {tmp_path / 'demo' / 'demo.yaml'}" in done.stdout
-    assert (tmp_path / "demo" / "demo.yaml").exists()
-
-
-def _run(config: Path) -> subprocess.CompletedProcess[str]:
-    address = ray.get_runtime_context().gcs_address
-    return subprocess.run(
-        [sys.executable, "-m", "jobs", "run", config, "--address", address],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("command", ["manifest", "verify", "errors", "history", "compact", "vacuum"])

@@ -1,5 +1,6 @@
-"""The commands that the demo proposes at its end."""
+"""The demo labels its lake, and proposes commands at its end."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,3 +23,23 @@ def test_the_demo_proposes_commands_by_the_name_that_started_it(
     assert f"  {command} plan d/demo.yaml" in shown
     assert f"  {command} errors d/output" in shown
     assert f"  {command} run " in shown
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_demo_labels_its_lake_as_it_was_drawn(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", "demo", "--folder", tmp_path / "demo", "--images", "120"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert not [line for line in done.stderr.splitlines() if "images" not in line]  # nothing of Ray's
+    totals = [line.split() for line in done.stdout.splitlines() if line.startswith("total")]
+    account, accuracy = totals
+    assert account == ["total", "140", "120", "12", "8"]
+    assert accuracy[1] == "120"
+    assert float(accuracy[2].rstrip("%")) >= 97
+    assert f"plan {tmp_path / 'demo' / 'demo.yaml'}" in done.stdout
+    assert (tmp_path / "demo" / "demo.yaml").exists()

@@ -1,14 +1,10 @@
 """Epochs and commits of the predictions table, on a real Delta log."""
 
-import json
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Field, Transaction
-from deltalake.exceptions import DeltaError
 
 from pipeline import schema
 from pipeline.errors import MovedError, OvertakenError, TableError
@@ -16,6 +12,7 @@ from pipeline.output import orphans, table
 from pipeline.output.layout import PREDICTIONS
 from pipeline.output.table import Predictions
 from tests.support.making import STORAGE, write_fragment
+from tests.support.tables import claimed, commit_ids, ids, maintain, opened
 
 CAPTION = pa.field("caption", pa.string())
 
@@ -28,65 +25,6 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def out(tmp_path: Path) -> str:
     return str(tmp_path / "out")
-
-
-def opened(out: str) -> Predictions:
-    found = Predictions.open(out, STORAGE)
-    assert found is not None
-    return found
-
-
-def claimed(out: str, run_id: str = "one") -> tuple[Predictions, int]:
-    """A table that this run has claimed."""
-    found = Predictions.create(out, STORAGE, [])
-    epoch = found.claim(run_id, [])
-    assert epoch is not None
-    return found, epoch
-
-
-def ids(out: str) -> list[str]:
-    """What any reader sees, sorted."""
-    delta = DeltaTable(f"{out}/{PREDICTIONS}")
-    return sorted(delta.to_pyarrow_table(columns=["image_id"]).column("image_id").to_pylist())
-
-
-def commit_ids(out: str) -> Counter[str]:
-    infos = (
-        json.loads(line).get("commitInfo", {})
-        for file in Path(out, PREDICTIONS, "_delta_log").glob("*.json")
-        for line in file.read_text().splitlines()
-    )
-    return Counter(info["commit_id"] for info in infos if "commit_id" in info)
-
-
-class LosingHandle:
-    """A `DeltaTable` whose next answers are lost: the commit lands, or not, and then the call fails."""
-
-    def __init__(self, handle: DeltaTable, lost: int, lands: bool, meanwhile: Callable[[], object]) -> None:
-        self._handle, self._lost, self._lands, self._meanwhile = handle, lost, lands, meanwhile
-
-    def create_write_transaction(self, **arguments: object) -> None:
-        lose, self._lost = self._lost > 0, self._lost - 1
-        if self._lands or not lose:
-            self._handle.create_write_transaction(**arguments)
-        if lose:
-            self._meanwhile()
-            raise DeltaError("connection reset by peer")
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._handle, name)
-
-
-def lose_answers(
-    found: Predictions, *, lost: int = 1, lands: bool, meanwhile: Callable[[], object] = lambda: None
-) -> None:
-    handle = DeltaTable(found._handle.table_uri, version=found.version)
-    found._handle = LosingHandle(handle, lost, lands, meanwhile)
-
-
-def maintain(out: str, column: str = "note") -> None:
-    """A commit by someone else that knows nothing of LakeLens."""
-    DeltaTable(f"{out}/{PREDICTIONS}").alter.add_columns([Field(column, "string")])
 
 
 def append_nothing(out: str) -> None:
@@ -202,57 +140,6 @@ def test_a_transaction_of_another_application_does_not_overtake(out: str) -> Non
     DeltaTable(f"{out}/{PREDICTIONS}").alter.add_columns([Field("note", "string")], commit_properties=properties)
     found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
     assert ids(out) == ["1"]
-
-
-def test_a_commit_whose_answer_was_lost_is_not_made_twice(out: str) -> None:
-    found, epoch = claimed(out)
-    fragment = write_fragment(out, "a", ["1"], epoch)
-    lose_answers(found, lands=True)
-    found.commit([fragment], "one", epoch)
-    assert ids(out) == ["1"]
-    assert opened(out).version == found.version == 2
-    found.commit([write_fragment(out, "a", ["2"], epoch)], "one", epoch)
-    assert ids(out) == ["1", "2"]
-
-
-@pytest.mark.parametrize("lands", [True, False])
-def test_a_commit_lands_once_if_maintenance_comes_while_its_answer_is_lost(out: str, lands: bool) -> None:
-    found, epoch = claimed(out)
-    lose_answers(found, lands=lands, meanwhile=lambda: maintain(out))
-    found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
-    assert ids(out) == ["1"]
-    assert set(commit_ids(out).values()) == {1}
-    found.commit([write_fragment(out, "a", ["2"], epoch)], "one", epoch)
-    assert ids(out) == ["1", "2"]
-
-
-def test_a_lost_commit_that_landed_counts_even_if_the_table_was_overtaken_since(out: str) -> None:
-    found, epoch = claimed(out)
-    lose_answers(found, lands=True, meanwhile=lambda: opened(out).claim("two", []))
-    found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
-    assert ids(out) == ["1"]
-    with pytest.raises(OvertakenError):
-        found.commit([write_fragment(out, "a", ["2"], epoch)], "one", epoch)
-
-
-def test_a_commit_that_did_not_land_is_tried_again(out: str) -> None:
-    found, epoch = claimed(out)
-    lose_answers(found, lost=table.COMMIT_ATTEMPTS - 1, lands=False)
-    found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
-    assert ids(out) == ["1"]
-
-
-def test_a_store_that_keeps_failing_is_one_sentence(out: str) -> None:
-    found, epoch = claimed(out)
-
-    def failing(version: int | None) -> DeltaTable:
-        raise OSError("gone")
-
-    lose_answers(found, lost=table.COMMIT_ATTEMPTS, lands=False)
-    found._reopened = failing  # type: ignore[method-assign]
-    with pytest.raises(TableError, match=rf"Cannot commit to .*: the store failed {table.COMMIT_ATTEMPTS} times"):
-        found.commit([write_fragment(out, "a", ["1"], epoch)], "one", epoch)
-    assert ids(out) == []
 
 
 def test_a_table_that_cannot_be_read_is_one_sentence(out: str) -> None:

@@ -1,10 +1,7 @@
 """A folder of images becomes a manifest."""
 
-import io
 import os
-import tarfile
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -19,30 +16,11 @@ from pipeline.planning.listing import EVERY_SUFFIX, write_listing
 from pipeline.planning.listing_report import Listing
 from pipeline.schema import ORDINAL, PROBLEM
 from tests.images.test_fetch import fetch
+from tests.support.listings import deny, listed, listing, shard
 from tests.support.making import STORAGE, save_images
 from tests.support.manifests import refusal
 
 NAMES = ["top.jpg", "a/one.png", "a/deep/two.JPEG", "b c/three.webp"]
-
-
-def deny(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Folders of that name may not be read, even by root."""
-    scandir = os.scandir
-
-    def denied(path: str) -> Any:
-        if Path(path).name == name:
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", denied)
-
-
-def listing(folder: Path, out: Path, **options: Any) -> dict[str, dict[str, Any]]:
-    """The rows of a listing, by the relative name of the image."""
-    found = write_listing(str(folder), str(out), STORAGE, **{"dataset": "images", **options})
-    rows = pq.read_table(out).to_pylist()
-    assert len(rows) == found.rows
-    return {row["uri"].removeprefix(f"{folder}/"): row for row in rows}
 
 
 def test_every_image_below_a_folder_is_listed_once_with_its_absolute_path(tmp_path: Path) -> None:
@@ -152,63 +130,6 @@ def test_a_listing_that_fails_leaves_the_manifest_that_was_there(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lake", "m.parquet"]
 
 
-def shard(path: Path, members: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as file:
-        for name, data in members.items():
-            header = tarfile.TarInfo(name)
-            header.size = len(data)
-            file.addfile(header, io.BytesIO(data))
-    return path
-
-
-def test_the_images_of_a_tar_shard_are_listed_by_their_bytes(tmp_path: Path) -> None:
-    members = {
-        "a/1.jpg": b"first",
-        "a/1.json": b"{}",
-        "2.PNG": b"second one",
-        "empty.jpg": b"",
-        "n" * 150 + ".jpg": b"x",
-    }
-    path = shard(tmp_path / "lake" / "train" / "000.tar", members)
-    (tmp_path / "lake" / "train" / "alone.jpg").write_bytes(b"alone")
-    out = tmp_path / "m.parquet"
-    assert write_listing(str(tmp_path / "lake"), str(out), STORAGE, dataset="-", dataset_from=0) == Listing(
-        5, {".json": 1}
-    )
-    rows = {row["image_id"]: row for row in pq.read_table(out).to_pylist()}
-    data = path.read_bytes()
-    for name in ("a/1.jpg", "2.PNG", "empty.jpg", "n" * 150 + ".jpg"):
-        row = rows[f"{path}/{name}"]
-        assert (row["uri"], row["dataset"]) == (str(path), "train")
-        assert data[row["offset"] : row["offset"] + row["length"]] == members[name]
-    alone = rows[str(path.with_name("alone.jpg"))]
-    assert (alone["offset"], alone["length"]) == (None, None)
-
-
-def test_a_shard_can_be_listed_alone_and_read_as_a_manifest(tmp_path: Path) -> None:
-    path = shard(tmp_path / "one.tar", {f"{i}.jpg": bytes([i]) * (i + 1) for i in range(5)})
-    out = tmp_path / "m.parquet"
-    assert write_listing(str(path), str(out), STORAGE, dataset="shards") == Listing(5)
-    rows = pq.read_table(out).to_pylist()
-    requests = [Request(row["uri"], row["offset"], row["length"]) for row in rows]
-    assert fetch(requests, STORAGE, max_bytes=100) == [bytes([i]) * (i + 1) for i in range(5)]
-
-
-def test_where_nothing_can_be_listed_a_damaged_shard_is_the_reason(tmp_path: Path) -> None:
-    (tmp_path / "bad.tar").write_bytes(b"this is no tar file" * 100)
-    with pytest.raises(ManifestError, match=r"^The shard .*bad\.tar is damaged: .*\. There are no other images"):
-        write_listing(str(tmp_path), str(tmp_path / "m.parquet"), STORAGE, dataset="images")
-
-
-def listed(folder: Path, **options: Any) -> tuple[list[str], Listing]:
-    """The listed image_ids, without the folder, and what the listing says."""
-    out = folder.parent / "listed.parquet"
-    found = write_listing(str(folder), str(out), STORAGE, **{"dataset": "images", **options})
-    ids = pq.read_table(out).column("image_id").to_pylist()
-    return [image_id.removeprefix(f"{folder}/") for image_id in ids], found
-
-
 def test_what_is_not_listed_is_counted_by_its_ending_in_files_and_in_shards(tmp_path: Path) -> None:
     lake = tmp_path / "lake"
     save_images(lake, ["a.jpg", "b.SVG", "c.svg", "notes.txt", "LICENSE", "trailing.", "x/._a.jpg", ".env"])
@@ -229,11 +150,6 @@ def test_all_files_are_listed_if_asked_for_but_for_hidden_ones(tmp_path: Path) -
     assert found.left_out == {"hidden": 2}
 
 
-def test_a_shard_can_be_asked_for_as_a_file(tmp_path: Path) -> None:
-    shard(tmp_path / "lake" / "s.tar", {"1.jpg": b"1"})
-    assert listed(tmp_path / "lake", suffixes=[".tar"])[0] == ["s.tar"]
-
-
 def test_a_name_that_is_not_utf_8_is_named_and_costs_no_other_image(tmp_path: Path) -> None:
     lake = tmp_path / "lake"
     save_images(lake, ["good.jpg", os.fsdecode(b"caf\xe9.jpg"), os.fsdecode(b"no image\xe9.txt")])
@@ -241,75 +157,6 @@ def test_a_name_that_is_not_utf_8_is_named_and_costs_no_other_image(tmp_path: Pa
     assert names == ["good.jpg"]
     assert found.left_out == {".txt": 1}
     assert found.unlisted == (f"{lake}/caf\\xe9.jpg is not listed: its name is not UTF-8; rename it.",)
-
-
-def test_bad_shards_are_named_and_the_others_are_listed(tmp_path: Path) -> None:
-    lake = tmp_path / "lake"
-    lake.mkdir()
-    (lake / "0.tar").touch()
-    whole = shard(lake / "1.tar", {"a.jpg": b"a", "b.jpg": b"b"}).read_bytes()
-    (lake / "2.tar").write_bytes(whole[:1200])
-    shard(lake / "3.tar", {"c.jpg": b"c"})
-    (lake / "4.tar").symlink_to("nowhere")
-    names, found = listed(lake)
-    assert names == ["1.tar/a.jpg", "1.tar/b.jpg", "2.tar/a.jpg", "3.tar/c.jpg"]
-    assert found.unlisted == (
-        f"The shard {lake}/0.tar is damaged: it is empty.",
-        f"The shard {lake}/2.tar is damaged: it ends inside the header at byte 1,024. "
-        "The images before that are listed: 1.",
-        f"Cannot open {lake}/4.tar: no such file or directory.",
-    )
-
-
-@pytest.mark.parametrize("name", ["s.tar.gz", "s.TGZ", "s.tar.zst", "s.tar.bz2", "s.tar.xz"])
-def test_a_compressed_shard_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
-    save_images(tmp_path / "lake", ["a.jpg", name])
-    names, found = listed(tmp_path / "lake")
-    assert names == ["a.jpg"]
-    assert len(found.unlisted) == 1
-    assert name in found.unlisted[0]
-    assert "unpack it" in found.unlisted[0]
-    with pytest.raises(ManifestError, match=f"{name} is a compressed archive: .* unpack it"):
-        listed(tmp_path / "lake" / name)
-
-
-def test_members_that_a_later_one_replaces_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "lake").mkdir()
-    with tarfile.open(tmp_path / "lake" / "s.tar", "w") as file:
-        for name, data in (
-            ("a.jpg", b"old"),
-            ("._a.jpg", b""),
-            ("b.jpg", b"b"),
-            ("a.jpg", b"new"),
-            ("._a.jpg", b""),
-        ):
-            header = tarfile.TarInfo(name)
-            header.size = len(data)
-            file.addfile(header, io.BytesIO(data))
-    names, found = listed(tmp_path / "lake")
-    assert names == ["s.tar/b.jpg", "s.tar/a.jpg"]
-    assert found.superseded == 1
-    assert found.left_out_line == "left out: 2 hidden; superseded in their shards: 1"
-
-
-def test_a_link_in_a_shard_that_leads_nowhere_is_named_if_it_is_an_images(tmp_path: Path) -> None:
-    (tmp_path / "lake").mkdir()
-    with tarfile.open(tmp_path / "lake" / "s.tar", "w") as file:
-        for name in ("a.jpg", "a.txt"):
-            header = tarfile.TarInfo(name)
-            header.type, header.linkname = tarfile.SYMTYPE, "../outside.jpg"
-            file.addfile(header)
-        file.addfile(tarfile.TarInfo("b.jpg"))
-        fifo = tarfile.TarInfo("pipe.jpg")
-        fifo.type = tarfile.FIFOTYPE
-        file.addfile(fifo)
-    names, found = listed(tmp_path / "lake")
-    assert names == ["s.tar/b.jpg"]
-    assert found.left_out == {".txt": 1, "neither file nor folder": 1}
-    assert found.unlisted == (
-        f"a.jpg in the shard {tmp_path}/lake/s.tar is not listed: it is a link to ../outside.jpg, "
-        "which is not a file in the shard.",
-    )
 
 
 def test_several_folders_are_listed_into_one_manifest(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from pipeline.planning import walk
 from pipeline.planning.listing_report import Listing, Tally
 from pipeline.storage.filesystems import Storage
 from tests.images.test_fetch import fetch
-from tests.planning.test_listing import deny
 from tests.support import web
+from tests.support.listings import deny
 from tests.support.making import STORAGE, save_images
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from botocore.credentials import ReadOnlyCredentials
 
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, RowError
@@ -17,9 +16,8 @@ from pipeline.storage.filesystems import Storage
 from pipeline.storage.s3_objects import PROBES, Objects, is_plain
 from tests.support import faults, seaweed, web
 from tests.support.faults import Fault, Proxy, Weather
+from tests.support.objects import BUCKET, DATA, asked, never, proved, uri
 
-BUCKET = "objects"
-DATA = bytes(range(256)) * 4
 ODD = [f"odd/a{character}b" for character in (*string.punctuation, " ", "é", "図", "𝕏", "%20", "%", "..", "::")]
 SHIFTY = ["/leading", "trailing/", "a//b", "./a", "a/../b", "a/.", "tab\tname"]
 
@@ -37,31 +35,6 @@ def _bucket(s3_server: seaweed.S3Server) -> None:
 def proxy(s3_server: seaweed.S3Server) -> Iterator[Proxy]:
     with faults.proxy(s3_server.endpoint_url) as running:
         yield running
-
-
-def uri(key: str) -> str:
-    return f"s3://{BUCKET}/{key}"
-
-
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The keys that obstore is asked for from now on."""
-    keys: list[str] = []
-    get = objects_module.obstore.get
-    monkeypatch.setattr(
-        objects_module.obstore, "get", lambda store, key, **how: keys.append(key) or get(store, key, **how)
-    )
-    return keys
-
-
-def never() -> bytes:
-    raise AssertionError("this is for obstore to read")
-
-
-def proved(storage: Storage | None = None) -> Objects:
-    """One that has read from the bucket."""
-    found = Objects((storage or Storage()).config)
-    assert found.read(uri("there"), 0, 9999, never) == DATA
-    return found
 
 
 def through(proxy: Proxy) -> Storage:
@@ -148,15 +121,6 @@ def test_an_answer_that_only_obstore_does_not_take_is_for_s3fs_to_read(key: str)
         found._bucket(bucket)._proved = True
         found._bucket(bucket)._store = objects_module._opened(bucket, found._config)
         assert found.read(f"s3://{bucket}/{key}", 0, 9, lambda: b"by s3fs") == b"by s3fs"
-
-
-def test_credentials_that_cannot_be_renewed_are_for_s3fs_to_complain_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    credentials = Renewed()
-    monkeypatch.setattr(aws, "credentials", lambda config: credentials)
-    monkeypatch.setattr(objects_module, "CREDENTIALS_LAST", objects_module.timedelta(0))
-    found = proved()
-    monkeypatch.setattr(Renewed, "get_frozen_credentials", lambda self: 1 / 0)
-    assert found.read(uri("there"), 0, 9, lambda: b"by s3fs") == b"by s3fs"
 
 
 @pytest.mark.parametrize("key", [*SHIFTY, "there?versionId=1"])
@@ -269,47 +233,6 @@ def test_until_it_has_worked_one_request_at_a_time_probes(proxy: Proxy) -> None:
     assert time.monotonic() - started < objects_module.PATIENCE_S + 1
     probing.join()
     assert read == [b"first"]
-
-
-class Renewed:
-    """Credentials like botocore's that renew themselves: each is good for one time."""
-
-    def __init__(self) -> None:
-        self.given = 0
-
-    def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        self.given += 1
-        key = seaweed.ACCESS_KEY if self.given != 2 else "expired"
-        return ReadOnlyCredentials(key, seaweed.SECRET_KEY, None)
-
-
-def test_credentials_are_asked_for_again_when_they_may_have_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    credentials = Renewed()
-    monkeypatch.setattr(aws, "credentials", lambda config: credentials)
-    monkeypatch.setattr(objects_module, "CREDENTIALS_LAST", objects_module.timedelta(0))
-    found = proved()
-    with pytest.raises(RefusedError, match="InvalidAccessKeyId"):
-        found.read(uri("there"), 0, 9999, never)
-    assert found.read(uri("there"), 0, 9999, never) == DATA
-    assert credentials.given >= 3
-
-
-def test_without_credentials_nobody_else_is_asked_for_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    """obstore would look for a machine's role, and wait."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    keys = asked(monkeypatch)
-    assert Objects(StorageConfig()).read(uri("there"), 0, 9999, lambda: b"by s3fs") == b"by s3fs"
-    assert keys == []
-
-
-def test_nothing_is_signed_for_a_store_that_is_read_anonymously() -> None:
-    with web.serving() as server:
-        public = Storage(StorageConfig(endpoint_url=server.url, anonymous=True))
-        assert Objects(public.config).read("s3://ranges/x", 5, 9, never) == web.BODY[5:9]
-        assert server.signed == 0
-        assert Objects(StorageConfig(endpoint_url=server.url)).read("s3://ranges/x", 0, 1, never)
-        assert server.signed == 1
 
 
 def test_many_objects_are_read_at_once_without_s3fs(monkeypatch: pytest.MonkeyPatch) -> None:
