@@ -101,19 +101,23 @@ class IsolatedDecoder:
             while call.sent:
                 self._receive(call)
         except BaseException:
-            self._drop_worker()  # its answers for this call must not be taken for those of the next one
+            self._end_processes()  # their answers for this call must not be taken for those of the next one
             raise
         return call.dense()
 
     def close(self) -> None:
         """End the child process and free the shared memory."""
+        self._end_processes()
+        while self._memory:
+            os.close(self._memory.pop())
+
+    def _end_processes(self) -> None:
+        """End the server, which kills its worker, whatever that is doing."""
         if self._worker is not None:
             self._worker.connection.close()
         if self._server is not None:
             self._server.close()
         self._worker = self._server = None
-        while self._memory:
-            os.close(self._memory.pop())
 
     def __del__(self) -> None:
         self.close()

@@ -185,6 +185,23 @@ def test_answers_for_a_call_that_failed_are_not_taken_for_those_of_the_next(deco
     np.testing.assert_array_equal(pixels, EXPECTED[4:8])
 
 
+def test_an_interrupted_call_does_not_wait_for_a_file_that_hangs() -> None:
+    def files() -> Iterator[bytes]:
+        yield hostile("sleep")
+        raise KeyboardInterrupt
+
+    decoder = IsolatedDecoder(STEPS, decode_options(timeout_s=20.0))
+    run(decoder, GOOD[:1])
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        decoder.decode(files(), 2)
+    assert time.monotonic() - started < 10
+    reports, pixels = run(decoder, GOOD[:2])
+    assert codes(reports) == [None, None]
+    np.testing.assert_array_equal(pixels, EXPECTED[:2])
+    decoder.close()
+
+
 def test_a_slot_is_written_and_read_whole_though_the_system_stops_after_two_gib(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
