@@ -1,7 +1,7 @@
 """Map the exceptions of stores to the codes of row errors. It opens no store.
 
-Local disk, S3 (botocore, s3fs), HTTP (aiohttp) and fsspec's other stores raise different exceptions. Each of them
-gets a code from the closed list.
+Local disks, S3 (botocore, s3fs), HTTP (aiohttp) and the other stores of fsspec raise different exceptions. Each
+exception gets a code from the closed list.
 """
 
 import errno
@@ -41,20 +41,20 @@ def known(error: BaseException) -> ErrorCode | None:
     """Like `classify`, but return None for unknown exceptions."""
     found = answer(error)
     if found is not None:
-        return _NAMES.get(found[1]) or _of_status(found[0])
-    # Importing aiohttp would delay every worker, and its exceptions only exist where it was imported already.
+        return _S3_CODES.get(found[1]) or _of_status(found[0])
+    # Importing aiohttp would delay every worker. A process that has not imported it cannot raise its exceptions.
     if "aiohttp" in sys.modules and (code := _of_http(error)):
         return code
-    for kinds, code in _KINDS:
-        if isinstance(error, kinds):
+    for exceptions, code in _EXCEPTIONS:
+        if isinstance(error, exceptions):
             return code
     if isinstance(error, OSError):
         return _ERRNOS.get(error.errno or 0, ErrorCode.UNAVAILABLE)
-    return ErrorCode.BAD_URI if isinstance(error, _FSSPEC_ASTRAY) else None
+    return ErrorCode.BAD_URI if isinstance(error, _BAD_URI_ERRORS) else None
 
 
 class RefusedError(Exception):
-    """An S3 store refused a request: its HTTP status, and its error code, "" if it gave none."""
+    """An S3 store refused a request with this HTTP status and this error code, "" if it gave none."""
 
     def __init__(self, status: int, code: str) -> None:
         super().__init__(f"{status} {code}".strip())
@@ -62,7 +62,7 @@ class RefusedError(Exception):
 
 
 def answer(error: BaseException) -> tuple[int, str] | None:
-    """Return HTTP status and S3 error code behind an exception; None if no S3 store answered."""
+    """Return the HTTP status and the S3 error code of an exception; None if no S3 store answered."""
     for cause in (error, error.__cause__):
         if isinstance(cause, RefusedError):
             return cause.status, cause.code
@@ -82,14 +82,14 @@ class Throttle:
 
 def throttle(error: BaseException) -> Throttle | None:
     """Return the throttling that an exception reports; None if it reports anything else."""
-    status, code, after = _said(error)
+    status, code, after = _refusal(error)
     if status == _TOO_MANY or code in _SLOW_DOWN or (status == _UNAVAILABLE and after is not None):
         return Throttle(_seconds(after))
     return None
 
 
-def _said(error: BaseException) -> tuple[int, str, str | None]:
-    """Return HTTP status, error code and Retry-After behind an exception: 0, "" and None where absent."""
+def _refusal(error: BaseException) -> tuple[int, str, str | None]:
+    """Return the HTTP status, the error code and Retry-After of an exception; 0, "" and None if it lacks them."""
     found = answer(error)
     if found is not None:
         return *found, _retry_after(error)
@@ -102,7 +102,7 @@ def _said(error: BaseException) -> tuple[int, str, str | None]:
 
 
 def _retry_after(error: BaseException) -> str | None:
-    """Return the Retry-After header of a botocore error."""
+    """Return the Retry-After header of a botocore error; None if there is none."""
     for cause in (error, error.__cause__):
         if isinstance(cause, boto.ClientError):
             metadata = getattr(cause, "response", {}).get("ResponseMetadata", {})
@@ -130,25 +130,36 @@ def _until(date: str) -> float:
 
 _TOO_MANY, _UNAVAILABLE = 429, 503
 _SLOW_DOWN = frozenset(
-    (
-        # S3 and those that speak its language, AWS's other names for the same, and Azure's.
-        *("SlowDown", "SlowDownRead", "SlowDownWrite", "RequestLimitExceeded", "BandwidthLimitExceeded"),
-        *("Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "TooManyRequests"),
-        *("RequestThrottledException", "TooManyRequestsException", "ServerBusy"),
-    )
+    {
+        "BandwidthLimitExceeded",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "ServerBusy",
+        "SlowDown",
+        "SlowDownRead",
+        "SlowDownWrite",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+        "TooManyRequestsException",
+    }
 )
+"""Error codes of throttling stores: S3 and compatible stores, other services of AWS, and Azure."""
 
 
 def _of_http(error: BaseException) -> ErrorCode | None:
+    """Return the code of an exception of aiohttp; None for any other."""
     import aiohttp
 
     if isinstance(error, aiohttp.TooManyRedirects):
         return ErrorCode.BAD_URI
     if isinstance(error, aiohttp.ClientResponseError):
-        made_up = isinstance(error.__cause__, aiohttp.http_exceptions.HttpProcessingError)  # it was no HTTP
-        if made_up:
+        # The server did not answer in HTTP: the status comes from aiohttp.
+        if isinstance(error.__cause__, aiohttp.http_exceptions.HttpProcessingError):
             return ErrorCode.UNAVAILABLE
-        return _NAMES.get(getattr(error, "message", "")) or _of_status(getattr(error, "status", 0))
+        return _S3_CODES.get(getattr(error, "message", "")) or _of_status(getattr(error, "status", 0))
     if isinstance(error, aiohttp.ServerTimeoutError):
         return ErrorCode.TIMEOUT
     if isinstance(error, aiohttp.ClientSSLError):  # some are ValueErrors, too
@@ -159,73 +170,113 @@ def _of_http(error: BaseException) -> ErrorCode | None:
 
 
 def _of_status(status: int) -> ErrorCode:
-    """RFC 9110, section 15."""
+    """Return the code for an HTTP status (RFC 9110, section 15)."""
     if status in _STATUSES:
         return _STATUSES[status]
     return ErrorCode.BAD_URI if 400 <= status < 500 else ErrorCode.UNAVAILABLE
 
 
 _STATUSES = {
-    **dict.fromkeys((404, 410), ErrorCode.NOT_FOUND),
-    **dict.fromkeys((401, 402, 403, 407, 451), ErrorCode.ACCESS_DENIED),
+    401: ErrorCode.ACCESS_DENIED,
+    402: ErrorCode.ACCESS_DENIED,
+    403: ErrorCode.ACCESS_DENIED,
+    404: ErrorCode.NOT_FOUND,
+    407: ErrorCode.ACCESS_DENIED,
     408: ErrorCode.TIMEOUT,
+    409: ErrorCode.UNAVAILABLE,
+    410: ErrorCode.NOT_FOUND,
     416: ErrorCode.EMPTY,
-    **dict.fromkeys((409, 421, 423, 425, 429), ErrorCode.UNAVAILABLE),
+    421: ErrorCode.UNAVAILABLE,
+    423: ErrorCode.UNAVAILABLE,
+    425: ErrorCode.UNAVAILABLE,
+    429: ErrorCode.UNAVAILABLE,
+    451: ErrorCode.ACCESS_DENIED,
 }
-_NAMES = {
-    # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html; what is left out goes by its status.
-    **dict.fromkeys(("NoSuchKey", "NoSuchVersion"), ErrorCode.NOT_FOUND),
-    "NoSuchBucket": ErrorCode.NO_SUCH_BUCKET,
-    **dict.fromkeys(
-        (
-            *("AccessDenied", "AccountProblem", "AllAccessDisabled", "AuthorizationHeaderMalformed"),
-            *(
-                "ExpiredToken",
-                "InvalidAccessKeyId",
-                "InvalidObjectState",
-                "InvalidPayer",
-                "InvalidSecurity",
-                "InvalidToken",
-            ),
-            *("NotSignedUp", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired"),
-        ),
-        ErrorCode.ACCESS_DENIED,
-    ),
-    "RequestTimeout": ErrorCode.TIMEOUT,
+_S3_CODES = {
+    "AccessDenied": ErrorCode.ACCESS_DENIED,
+    "AccountProblem": ErrorCode.ACCESS_DENIED,
+    "AllAccessDisabled": ErrorCode.ACCESS_DENIED,
+    "AuthorizationHeaderMalformed": ErrorCode.ACCESS_DENIED,
+    "ExpiredToken": ErrorCode.ACCESS_DENIED,
+    "InternalError": ErrorCode.UNAVAILABLE,
+    "InvalidAccessKeyId": ErrorCode.ACCESS_DENIED,
+    "InvalidObjectState": ErrorCode.ACCESS_DENIED,
+    "InvalidPayer": ErrorCode.ACCESS_DENIED,
     "InvalidRange": ErrorCode.EMPTY,
-    **dict.fromkeys((*_SLOW_DOWN, "InternalError"), ErrorCode.UNAVAILABLE),
-}
-_KINDS: tuple[tuple[tuple[type[BaseException], ...], ErrorCode], ...] = (
+    "InvalidSecurity": ErrorCode.ACCESS_DENIED,
+    "InvalidToken": ErrorCode.ACCESS_DENIED,
+    "NoSuchBucket": ErrorCode.NO_SUCH_BUCKET,
+    "NoSuchKey": ErrorCode.NOT_FOUND,
+    "NoSuchVersion": ErrorCode.NOT_FOUND,
+    "NotSignedUp": ErrorCode.ACCESS_DENIED,
+    "RequestTimeTooSkewed": ErrorCode.ACCESS_DENIED,
+    "RequestTimeout": ErrorCode.TIMEOUT,
+    "SignatureDoesNotMatch": ErrorCode.ACCESS_DENIED,
+    "TokenRefreshRequired": ErrorCode.ACCESS_DENIED,
+} | dict.fromkeys(_SLOW_DOWN, ErrorCode.UNAVAILABLE)
+"""Error codes of S3. The HTTP status decides for all others.
+
+https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+"""
+_BOTO_CREDENTIALS = (
+    boto.ConfigNotFound,
+    boto.ConfigParseError,
+    boto.CredentialRetrievalError,
+    boto.InfiniteLoopConfigError,
+    boto.InvalidConfigError,
+    boto.LoginError,
+    boto.MetadataRetrievalError,
+    boto.NoAuthTokenError,
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.ProfileNotFound,
+    boto.RefreshWithMFAUnsupportedError,
+    boto.SSOError,
+    boto.TokenRetrievalError,
+    boto.UnauthorizedSSOTokenError,
+    boto.UnknownCredentialError,
+    boto.UnsupportedSignatureVersionError,
+)
+_EXCEPTIONS: tuple[tuple[tuple[type[BaseException], ...], ErrorCode], ...] = (
     ((MemoryError,), ErrorCode.OUT_OF_MEMORY),
     ((FileNotFoundError, NotADirectoryError), ErrorCode.NOT_FOUND),
     ((PermissionError,), ErrorCode.ACCESS_DENIED),
     ((IsADirectoryError,), ErrorCode.BAD_URI),
-    (
-        (
-            *(boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError),
-            *(boto.MetadataRetrievalError, boto.ProfileNotFound, boto.ConfigNotFound, boto.ConfigParseError),
-            *(boto.InvalidConfigError, boto.InfiniteLoopConfigError, boto.RefreshWithMFAUnsupportedError),
-            *(boto.UnauthorizedSSOTokenError, boto.SSOError, boto.UnsupportedSignatureVersionError),
-            *(boto.NoAuthTokenError, boto.TokenRetrievalError, boto.UnknownCredentialError, boto.LoginError),
-        ),
-        ErrorCode.ACCESS_DENIED,
-    ),
+    (_BOTO_CREDENTIALS, ErrorCode.ACCESS_DENIED),
     ((TimeoutError, boto.ConnectTimeoutError, boto.ReadTimeoutError), ErrorCode.TIMEOUT),
     ((boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError), ErrorCode.UNAVAILABLE),
     ((boto.BotoCoreError,), ErrorCode.BAD_URI),
 )
+"""Exception types and their codes. The first match counts."""
 _ERRNOS = {
-    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO), ErrorCode.NOT_FOUND),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), ErrorCode.ACCESS_DENIED),
-    **dict.fromkeys((errno.ETIMEDOUT,), ErrorCode.TIMEOUT),
-    **dict.fromkeys((errno.EFBIG, errno.EOVERFLOW), ErrorCode.TOO_LARGE),
-    **dict.fromkeys(
-        (errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSYS, errno.ENOTSUP, errno.ESPIPE),
-        ErrorCode.BAD_URI,
-    ),
+    errno.EACCES: ErrorCode.ACCESS_DENIED,
+    errno.EFBIG: ErrorCode.TOO_LARGE,
+    errno.EINVAL: ErrorCode.BAD_URI,
+    errno.EISDIR: ErrorCode.BAD_URI,
+    errno.ELOOP: ErrorCode.BAD_URI,
+    errno.ENAMETOOLONG: ErrorCode.BAD_URI,
+    errno.ENODEV: ErrorCode.NOT_FOUND,
+    errno.ENOENT: ErrorCode.NOT_FOUND,
+    errno.ENOSYS: ErrorCode.BAD_URI,
+    errno.ENOTDIR: ErrorCode.NOT_FOUND,
+    errno.ENOTSUP: ErrorCode.BAD_URI,
+    errno.ENXIO: ErrorCode.NOT_FOUND,
+    errno.EOVERFLOW: ErrorCode.TOO_LARGE,
+    errno.EPERM: ErrorCode.ACCESS_DENIED,
+    errno.EROFS: ErrorCode.ACCESS_DENIED,
+    errno.ESPIPE: ErrorCode.BAD_URI,
+    errno.ETIMEDOUT: ErrorCode.TIMEOUT,
 }
-_FSSPEC_ASTRAY = (
-    # What fsspec's stores raise of a URI that they did not expect.
-    *(ValueError, TypeError, AttributeError, NotImplementedError, LookupError, ImportError, RecursionError),
-    *(ArithmeticError, AssertionError, zipfile.BadZipFile),
+_BAD_URI_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
 )
+"""Exceptions that fsspec's stores raise for a URI that they did not expect."""
