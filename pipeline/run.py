@@ -45,7 +45,7 @@ def run(
     stop: threading.Event | None = None,
     on_start: Callable[[str], None] = lambda run_id: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-    say: claim.Say = lambda sentence: None,
+    say: claim.Reporter = lambda sentence: None,
     stages: Stages = STAGES,
 ) -> Summary:
     """Label and embed the selected images of the manifest; by default those that the output does not hold yet.

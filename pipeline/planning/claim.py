@@ -31,7 +31,8 @@ from pipeline.storage.uris import absolute, without_query
 CLAIM_ATTEMPTS = 5
 """Plans to make before giving up, if other commits land between planning and claiming."""
 
-Say = Callable[[str], None]
+Reporter = Callable[[str], None]
+"""Receives a sentence about each thing that the run waits for or adds."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def plan_and_claim(
     selection: Selection = NEW_AND_CHANGED,
     *,
     take_over: bool = False,
-    say: Say = lambda sentence: None,
+    say: Reporter = lambda sentence: None,
 ) -> Assignment | NothingPending:
     """Plan, and claim the output's next epoch for the pending rows. Plan again if the table moved meanwhile.
 
@@ -128,7 +129,7 @@ def plan_and_claim(
     raise TableError(f"Other runs keep writing to {where.output}. Try again when they have ended.")
 
 
-def _is_left_uncleared(where: Target, say: Say) -> bool:
+def _is_left_uncleared(where: Target, say: Reporter) -> bool:
     """Tell whether the run that owns the output has ended, or was killed, before it had cleared up."""
     folder = _owner(where)
     if folder is None or not handover.is_uncleared(folder, where.storage):
@@ -136,7 +137,7 @@ def _is_left_uncleared(where: Target, say: Say) -> bool:
     return not _is_alive(folder, where, say)
 
 
-def _previous(where: Target, say: Say, *, take_over: bool) -> Handover:
+def _previous(where: Target, say: Reporter, *, take_over: bool) -> Handover:
     """Read what the run that owns the output leaves for the next one.
 
     Raises: BusyError if that run still works and may not be taken over.
@@ -159,7 +160,7 @@ def _owner(where: Target) -> str | None:
     return None if owner is None else Layout(where.output).run(owner).uri
 
 
-def _is_alive(folder: str, where: Target, say: Say) -> bool:
+def _is_alive(folder: str, where: Target, say: Reporter) -> bool:
     def waiting(seen: HeartbeatRecord) -> None:
         say(f"waiting up to {heartbeat.SILENCE_S:.0f} s to see whether the run {seen.described} still works")
 
@@ -167,7 +168,13 @@ def _is_alive(folder: str, where: Target, say: Say) -> bool:
 
 
 def _claimed(
-    config: RunConfig, run_id: str, selection: Selection, where: Target, found: Plan, previous: Handover, say: Say
+    config: RunConfig,
+    run_id: str,
+    selection: Selection,
+    where: Target,
+    found: Plan,
+    previous: Handover,
+    say: Reporter,
 ) -> Assignment | None:
     """Make the plan this run's own, and write it down. Return None if the table has moved since it was planned."""
     files = Layout(where.output).run(run_id)
@@ -198,7 +205,7 @@ def _claimed(
     )
 
 
-def _claimed_table(where: Target, run_id: str, found: Plan, say: Say) -> tuple[Predictions, int] | None:
+def _claimed_table(where: Target, run_id: str, found: Plan, say: Reporter) -> tuple[Predictions, int] | None:
     """Return the table and this run's epoch; None if another run was faster."""
     table, missing = where.table, pa.schema([])
     if table is not None:
