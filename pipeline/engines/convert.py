@@ -8,7 +8,7 @@ import torch
 
 from pipeline.engines.network import Embedder, Network
 from pipeline.models.model import Model
-from pipeline.storage.caches import made_at_once
+from pipeline.storage.caches import atomic_folder
 
 
 def convert(model: Model, pooling: str, target: Path) -> None:
@@ -29,5 +29,5 @@ def convert(model: Model, pooling: str, target: Path) -> None:
     names = ("logits", "embedding") if model.labels else ("embedding",)
     for output, name in zip(graph.outputs, names, strict=True):
         output.get_tensor().set_names({name})
-    with made_at_once(target) as scratch:
+    with atomic_folder(target) as scratch:
         openvino.save_model(graph, scratch / "graph.xml", compress_to_fp16=False)

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from pipeline.errors import ModelError
 from pipeline.models.comparison import Agreement
-from pipeline.storage.caches import cache_folder, made_at_once
+from pipeline.storage.caches import atomic_folder, cache_folder
 from pipeline.storage.filesystems import Storage
 from pipeline.storage.uris import join
 
@@ -77,7 +77,7 @@ def fetch(folder: str, storage: Storage) -> Path:
     target = cache_folder() / "openvino" / f"int8-{known.sha256[:16]}"
     if target.exists():
         return target / GRAPH_FILES[0]
-    with made_at_once(target) as scratch:
+    with atomic_folder(target) as scratch:
         for file in GRAPH_FILES:
             data = storage.read(join(folder, known.id, file))
             if data is None:

@@ -14,7 +14,7 @@ from pipeline.errors import ErrorCode, ModelError
 from pipeline.models import hub
 from pipeline.models.processor import OWN, SHARED
 from pipeline.models.text_tower import TOKENIZER_FILES
-from pipeline.storage.caches import cache_folder, made_at_once, set_environment
+from pipeline.storage.caches import atomic_folder, cache_folder, set_environment
 from pipeline.storage.error_codes import classify
 from pipeline.storage.filesystems import Storage, failure
 from pipeline.storage.uris import expanded, is_local, join
@@ -107,7 +107,7 @@ def _download(uri: str, storage: Storage) -> Path:
     target = cache_folder() / "models" / key
     if not target.exists():
         try:
-            with made_at_once(target) as scratch:
+            with atomic_folder(target) as scratch:
                 for info in wanted:
                     fs.get_file(info["name"], str(scratch / Path(info["name"]).name))
         except Exception as error:

@@ -30,7 +30,7 @@ _FINDING = threading.Lock()
 """Lets one thread of a fetcher look up the settings; the others then use its result."""
 
 
-def place(config: StorageConfig) -> tuple[str, str]:
+def endpoint_and_region(config: StorageConfig) -> tuple[str, str]:
     """Return endpoint and region: the config's, otherwise those that botocore finds. Raises: StorageError."""
     environment = tuple((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
     with _FINDING, _settings_named():
@@ -51,7 +51,7 @@ def s3fs_options(config: StorageConfig, *, patient: bool) -> dict[str, Any]:
     """Return options for `s3fs.S3FileSystem`, which finds the credentials itself. Raises: StorageError."""
     return {
         "anon": config.anonymous,
-        "endpoint_url": _unusual(*place(config)),
+        "endpoint_url": _unusual(*endpoint_and_region(config)),
         "client_kwargs": {"region_name": config.region} if config.region else {},
         "config_kwargs": {
             "retries": RETRIES if patient else ONCE,
@@ -66,7 +66,7 @@ def s3fs_options(config: StorageConfig, *, patient: bool) -> dict[str, Any]:
 def delta_options(config: StorageConfig) -> dict[str, str]:
     """Return options for delta-rs, with the current credentials. Raises: StorageError."""
     certificates.trust(_bundle())
-    endpoint, region = place(config)
+    endpoint, region = endpoint_and_region(config)
     found = credentials(config)
     with _settings_named():
         frozen = found.get_frozen_credentials() if found else None
@@ -87,7 +87,7 @@ def obstore_options(config: StorageConfig) -> dict[str, str]:
     Defaults are written out: otherwise obstore takes them from variables that mean nothing to botocore.
     """
     certificates.trust(_bundle())
-    endpoint, region = place(config)
+    endpoint, region = endpoint_and_region(config)
     return {
         **_endpoints(endpoint),
         "AWS_REGION": region,

@@ -1,6 +1,6 @@
-"""Where files are kept that can be made again: below the user's home, or among the temporary files without one.
+"""Folders for files that can be made again: below the user's home or, without one, among the temporary files.
 
-Containers often run as a user whose home folder is read-only or not there. It does not know what the files are.
+Containers often run as a user whose home folder is read-only or missing. It does not know what the files are.
 """
 
 import os
@@ -13,13 +13,17 @@ from pathlib import Path
 from pipeline.errors import StorageError
 
 VARIABLE = "LAKELENS_CACHE"
-_OF_OTHERS = {"HF_HOME": "huggingface", "TRITON_CACHE_DIR": "triton"}
+"""The environment variable that names the cache folder."""
+_LIBRARY_CACHES = {"HF_HOME": "huggingface", "TRITON_CACHE_DIR": "triton"}
 """Caches of libraries that do not work without a home folder, and their folders below `~/.cache`."""
 
 
 def cache_folder() -> Path:
-    """Where downloaded and converted models are kept: $LAKELENS_CACHE, else below the user's cache folder, else,
-    where that cannot be written, among the user's temporary files."""
+    """Return the folder for downloaded and converted models.
+
+    It is $LAKELENS_CACHE, otherwise a folder below the user's cache folder. If that is not writable, it is one of
+    the user's temporary files.
+    """
     given = os.environ.get(VARIABLE)
     if given:
         return Path(given)
@@ -29,15 +33,15 @@ def cache_folder() -> Path:
 
 
 def set_environment() -> None:
-    """Give libraries a folder for their caches if the user's home has none, and a user without a home one.
+    """Set variables for the caches of libraries if the user's home cannot hold them, and $HOME if it is missing.
 
-    Call it before they are imported. A folder that is there already is left to them, even a read-only one: an
-    image may bring models in it.
+    Call it before these libraries are imported. It does not replace a cache folder that exists, even a read-only
+    one: a container image may ship models in it.
     """
     if home() is None:
         os.environ["HOME"] = str(temporary("home"))
     usual = _user_cache()
-    for variable, name in _OF_OTHERS.items():
+    for variable, name in _LIBRARY_CACHES.items():
         if os.environ.get(variable):
             continue
         theirs = usual / name if usual else None
@@ -46,7 +50,7 @@ def set_environment() -> None:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, which is made if it is not there."""
+    """Create a folder if it does not exist, and tell whether files can be created in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -56,7 +60,7 @@ def is_writable(folder: Path) -> bool:
 
 
 def home() -> Path | None:
-    """The user's home folder; None for a user who has none."""
+    """Return the user's home folder; None for a user without one."""
     try:
         found = Path.home()
     except RuntimeError:  # neither $HOME nor an entry in the list of users
@@ -65,40 +69,50 @@ def home() -> Path | None:
 
 
 def temporary_files() -> Path:
-    """The folder of temporary files: $TMPDIR, else one of the system's. Raises: StorageError if there is none."""
+    """Return the folder of temporary files: $TMPDIR, otherwise one of the system's.
+
+    Raises: StorageError if there is none.
+    """
     try:
         return Path(tempfile.gettempdir())
     except FileNotFoundError as error:
-        raise StorageError("No folder for temporary files can be written; set TMPDIR to one that can.") from error
+        raise StorageError(
+            "No folder for temporary files is writable. Set TMPDIR to a writable folder."
+        ) from error
 
 
 def temporary(name: str, parent: Path | None = None) -> Path:
-    """This user's folder among the temporary files, the same for every process. Raises: OSError, StorageError."""
+    """Return this user's folder among the temporary files, the same for every process.
+
+    Raises: OSError, StorageError.
+    """
     folder = (parent or temporary_files()) / f"lakelens-{name}-{os.getuid()}"
     with suppress(FileExistsError):  # a file, or a link to nothing
         folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if folder.is_dir() and found.st_uid == os.getuid() and not folder.is_symlink():
         return folder
-    return Path(
-        tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent)
-    )  # the name was taken by another user
+    # Another user has taken the name.
+    return Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
 
 
 @contextmanager
-def made_at_once(target: Path) -> Iterator[Path]:
-    """A folder to fill, which then takes the name `target`, unless another process was first; others see all of it
-    or nothing. Raises: StorageError if it cannot be made."""
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder, and rename it to `target` at the end, unless another process was faster.
+
+    Other processes see the complete folder or none. Raises: StorageError if it cannot be created.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=target.parent))
     except OSError as error:
         raise StorageError(
-            f"Cannot write to the cache folder {target.parent}: {error.strerror}; set {VARIABLE} to another one."
+            f"Cannot write to the cache folder {target.parent}: {error.strerror}. Set {VARIABLE} to another "
+            "folder."
         ) from error
     try:
         yield scratch
-        scratch.chmod(0o755)  # mkdtemp makes it private
+        scratch.chmod(0o755)  # mkdtemp gives access to this user only
         try:
             scratch.rename(target)
         except OSError:
@@ -109,7 +123,7 @@ def made_at_once(target: Path) -> Iterator[Path]:
 
 
 def _user_cache() -> Path | None:
-    """By the XDG specification, which has relative paths ignored."""
+    """Return the user's cache folder. The XDG specification says to ignore a relative path."""
     given, at_home = os.environ.get("XDG_CACHE_HOME", ""), home()
     if Path(given).is_absolute():
         return Path(given)

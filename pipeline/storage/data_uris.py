@@ -1,6 +1,6 @@
-"""`data:` URIs (RFC 2397): the image itself, written as text. It opens nothing.
+"""`data:` URIs (RFC 2397), which hold the image itself as text. It opens nothing.
 
-Outputs and messages never show the text, which is as long as the image: a hash stands for it.
+Outputs and messages never show this text, which is as long as the image. They show its hash instead.
 """
 
 import base64
@@ -10,14 +10,14 @@ from urllib.parse import unquote_to_bytes
 
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}", re.ASCII)
 HASHED = r"data:[^,;]+;sha256=[0-9a-f]{64}"
-"""A regular expression of the texts that stand for `data:` URIs."""
+"""A regular expression for the texts that replace `data:` URIs in outputs and messages."""
 _BASE64 = re.compile(r";[ ]*base64[ ]*$", re.IGNORECASE)
 DEFAULT_TYPE = "text/plain"
 """The media type of a URI that names none."""
 
 
 def content(uri: str) -> bytes:
-    """The bytes that a `data:` URI holds. Raises: ValueError for a malformed one."""
+    """Return the bytes in a `data:` URI. Raises: ValueError for a malformed one."""
     head, comma, text = uri[5:].partition(",")
     if not comma:
         raise ValueError("a data: URI needs a comma before its data")
@@ -25,12 +25,15 @@ def content(uri: str) -> bytes:
     if not _BASE64.search(head):
         return data
     data = b"".join(data.split())
-    # Padding may be missing, as browsers allow; the URL-safe alphabet is another encoding.
+    # Like browsers, accept missing padding. The URL-safe alphabet is another encoding, so it is refused.
     return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
 
 
 def hashed(uri: str) -> str:
-    """`data:<media type>;sha256=<of the whole URI's UTF-8 text>`; of such a text, itself."""
+    """Return `data:<media type>;sha256=<hash>`, with the hash of the whole URI as UTF-8.
+
+    Return a text that already has this form unchanged.
+    """
     if re.fullmatch(HASHED, uri):
         return uri
     named = uri[5:].partition(",")[0].partition(";")[0].strip()

@@ -81,7 +81,7 @@ class _Bucket:
             return otherwise()
         try:
             return self._get(key, start, end)
-        except _Unfit:
+        except _UnreadableError:
             return otherwise()
 
     @property
@@ -109,16 +109,16 @@ class _Bucket:
         return found
 
     def _get(self, key: str, start: int, end: int) -> bytes:
-        """Raises: _Unfit where s3fs may know more, RefusedError, TimeoutError, ConnectionError."""
+        """Raises: _UnreadableError where s3fs may know more, RefusedError, TimeoutError, ConnectionError."""
         assert self._store is not None
         try:
             with _no_panic():
                 return bytes(obstore.get(self._store, key, options={"range": (start, end)}).bytes())
         except Exception as error:
-            raise _told(str(error), key) from None
+            raise _translated(str(error), key) from None
 
 
-class _Unfit(Exception):  # noqa: N818 - nobody sees it
+class _UnreadableError(Exception):
     """obstore cannot read this object; s3fs may."""
 
 
@@ -133,22 +133,22 @@ def is_plain(key: str) -> bool:
 
 @contextmanager
 def _no_panic() -> Iterator[None]:
-    """Turn a Rust panic, a BaseException that would end the actor, into _Unfit."""
+    """Turn a Rust panic, a BaseException that would end the actor, into _UnreadableError."""
     try:
         yield
     except BaseException as error:
         if type(error).__name__ == "PanicException":
-            raise _Unfit from None
+            raise _UnreadableError from None
         raise
 
 
-def _told(text: str, key: str) -> Exception:
+def _translated(text: str, key: str) -> Exception:
     """Translate an error of obstore, which reports errors only as text. The text contains the key."""
     found = re.match(_ANSWERED.format(key=re.escape(key)), text.partition("\n\nDebug source:")[0], re.DOTALL)
     if found:
         return RefusedError(int(found[1]), found[2] or "")
     if _CONNECTION not in text:
-        return _Unfit()
+        return _UnreadableError()
     return TimeoutError() if _TIMED_OUT in text else ConnectionError()
 
 
@@ -156,7 +156,7 @@ def _opened(bucket: str, config: StorageConfig) -> S3Store:
     """Open a client that does not retry."""
     credentials = aws.credentials(config)
     if credentials is None and not config.anonymous:
-        raise _Unfit  # obstore would look for credentials itself
+        raise _UnreadableError  # obstore would look for credentials itself
 
     def current() -> Any:
         assert credentials is not None

@@ -1,4 +1,4 @@
-"""What DuckDB is given: values as parts of an SQL statement, and stores to read from."""
+"""Values and stores for DuckDB: values quoted for SQL statements, stores registered as filesystems."""
 
 import re
 from collections.abc import Iterable
@@ -10,27 +10,27 @@ from pipeline.storage.uris import is_local, scheme
 
 
 def literal(value: str) -> str:
-    """A string as an SQL literal."""
+    """Quote a string as an SQL literal."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def literals(values: Iterable[str]) -> str:
-    """Strings as an SQL list."""
+    """Quote strings as an SQL list."""
     return "[" + ", ".join(map(literal, values)) + "]"
 
 
 def quoted(column: str) -> str:
-    """A column name as an SQL identifier."""
+    """Quote a column name as an SQL identifier."""
     return '"' + column.replace('"', '""') + '"'
 
 
 def files(uris: Iterable[str]) -> str:
-    """Files as the SQL list that DuckDB's readers take. They would take a name with brackets for a pattern."""
+    """Quote files as an SQL list for DuckDB's readers, which would read `*`, `?` and `[` as a pattern."""
     return literals(re.sub(r"[*?\[]", r"[\g<0>]", uri) for uri in uris)
 
 
 def register_stores(connection: duckdb.DuckDBPyConnection, uris: Iterable[str], storage: Storage) -> None:
-    """Let DuckDB read these URIs through the same fsspec filesystems as everything else."""
+    """Let DuckDB read these URIs with the same fsspec filesystems that LakeLens uses."""
     for uri in {scheme(uri): uri for uri in uris if not is_local(uri)}.values():
         fs, _ = storage.filesystem(uri)
         names = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol

@@ -1,4 +1,4 @@
-"""Folders for temporary files; what a killed process leaves behind, the next one that wants a folder deletes.
+"""Temporary folders. If a process is killed, the next process that needs a folder deletes those of the killed one.
 
 A plan of a large lake can spill many gigabytes there. It does not know what the files are.
 """
@@ -17,19 +17,20 @@ from pipeline.errors import StorageError
 from pipeline.storage import caches
 
 PREFIX = f"lakelens-scratch-{quote(platform.node(), safe='')}-"
-"""With the machine's name: some file systems that machines share have locks on each of them alone."""
+"""The start of a folder's name. It has the machine's name: on some shared file systems, a lock is seen only on the
+machine that holds it."""
 
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """An empty folder among the system's temporary files, deleted at the end. Raises: StorageError."""
+    """Yield an empty folder among the system's temporary files, and delete it at the end. Raises: StorageError."""
     parent = caches.temporary_files()
-    _sweep(parent)
+    _delete_abandoned(parent)
     try:
         path, lock = _locked()
     except OSError as error:
         raise StorageError(
-            f"Cannot make a temporary folder in {parent}: {error.strerror}; set TMPDIR to another one."
+            f"Cannot make a temporary folder in {parent}: {error.strerror}. Set TMPDIR to another folder."
         ) from error
     try:
         yield path
@@ -39,22 +40,22 @@ def folder() -> Iterator[Path]:
 
 
 def _locked() -> tuple[Path, int]:
-    """A new folder, and the descriptor by which this process has it locked for as long as it lives."""
+    """Return a new folder, and the descriptor with which this process locks it until it ends."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX))
         try:
             lock = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             continue
-        with suppress(OSError):  # a file system without locks: nobody can take the folder for abandoned there
+        with suppress(OSError):  # no locks on this file system: then no process deletes the folder
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists():  # nobody swept it away before it was locked
+        if path.exists():  # no other process deleted it before it was locked
             return path, lock
         os.close(lock)
 
 
-def _sweep(parent: Path) -> None:
-    """Delete the folders of this user that no process has locked: theirs was killed."""
+def _delete_abandoned(parent: Path) -> None:
+    """Delete this user's folders that no process has locked: their processes were killed."""
     for path in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -129,7 +129,7 @@ def test_a_redirects_target_is_sent_as_it_is_written(web: Web) -> None:
 
 
 def test_a_host_that_is_not_ascii_is_asked_for_by_its_ascii_name() -> None:
-    assert str(http.exactly("http://bücher.example/é")) == "http://xn--bcher-kva.example/%C3%A9"
+    assert str(http.exact_url("http://bücher.example/é")) == "http://xn--bcher-kva.example/%C3%A9"
 
 
 def test_a_request_sends_the_user_agent(web: Web) -> None:

@@ -90,7 +90,7 @@ def test_a_name_that_another_user_took_first_is_not_used(
 def test_a_cache_folder_that_is_given_and_cannot_be_written_is_one_sentence() -> None:
     with (
         pytest.raises(StorageError, match=r"^Cannot write to the cache folder /dev/null/cache: .*LAKELENS_CACHE"),
-        caches.made_at_once(Path("/dev/null/cache/model")),
+        caches.atomic_folder(Path("/dev/null/cache/model")),
     ):
         raise AssertionError
 
