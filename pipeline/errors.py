@@ -1,22 +1,23 @@
-"""Every way LakeLens says no.
+"""Every error that LakeLens raises.
 
-Three kinds, by what they cost:
+There are three kinds: an error ends a run, shrinks a batch, or fails a row.
 
-    LakeLensError        a run's: one sentence for the person, and an exit code
-    ├── ConfigError          a key, a value, an override
-    ├── ManifestError        no manifest, no such column, an unreadable file
-    ├── StorageError         a store that is not there or says no
-    ├── ModelError           a model that cannot be resolved or is not supported
-    ├── EngineError          an engine that is not installed, a device that is not there
+    LakeLensError        a run's: one sentence for the user, and an exit code
+    ├── ConfigError          a wrong key, value or override
+    ├── ManifestError        a missing or unreadable manifest, a missing column
+    ├── StorageError         a store that is missing, fails or refuses
+    ├── ModelError           a model that is missing, unreadable or not supported
+    ├── EngineError          an engine that is not installed, a missing device
     ├── SpaceError           the output belongs to another embedding space
-    ├── TableError           a commit that cannot be made
+    ├── TableError           a table that cannot be read or committed to
     │   ├── OvertakenError       a newer run owns the output
-    │   ├── BusyError            another run is at work on the output
-    │   └── MovedError           maintenance has put other files in the place of some: look again
-    ├── ClusterError         Ray cannot be reached or lost the work
-    ├── FailureRateError     too many images fail for it to be the images' fault
-    └── AccountError         rows in and rows out do not balance
-    OutOfMemory          a batch's: halve it and try again
+    │   ├── BusyError            another run is writing to the output
+    │   └── MovedError           maintenance has deleted or replaced files: read the table again
+    ├── ClusterError         Ray cannot be reached, or has lost work
+    ├── FailureRateError     so many images fail that the images are not the cause
+    ├── AccountError         rows in and rows out do not balance
+    └── AgreementError       predictions differ too much from those of plain transformers
+    OutOfMemory          a batch's: the engine's caller halves the batch and tries again
     RowError             a row's: becomes a failed row with a stage and a code
 """
 
@@ -24,14 +25,14 @@ import re
 from enum import StrEnum
 
 UNLISTED = 6
-"""Exit code of a command that is done, but something below its folder or prefix could not be listed."""
+"""Exit code of a command that finished, but could not list everything below its folder or prefix."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a library's error for use in a sentence: without terminal colours and final period.
+    """Return the first line of a library's error, without terminal colours and the final period.
 
-    Return the name of the error's type where it has no text.
+    Return the name of the error's type if it has no text.
     """
     text = _COLOUR.sub("", str(error)).strip()
     first = text.splitlines()[0].rstrip(" .") if text else ""
@@ -39,7 +40,7 @@ def first_line(error: BaseException) -> str:
 
 
 class LakeLensError(Exception):
-    """A run cannot start or go on. `str()` is one sentence that says what to do about it."""
+    """A run cannot start or continue. `str()` is one sentence that says what happened and what to do."""
 
     exit_code = 2
 
@@ -57,11 +58,11 @@ class StorageError(LakeLensError):
 
 
 class ModelError(LakeLensError):
-    """The model cannot be found, read or supported."""
+    """The model is missing, unreadable or not supported."""
 
 
 class EngineError(LakeLensError):
-    """The engine that was asked for cannot run here."""
+    """The engine that the config names cannot run here."""
 
 
 class SpaceError(LakeLensError):
@@ -79,31 +80,31 @@ class OvertakenError(TableError):
 
 
 class BusyError(TableError):
-    """Another run is at work on the output, and may not be taken over from without a word."""
+    """Another run is writing to the output, and `take_over` is not set."""
 
     exit_code = 3
 
 
 class MovedError(TableError):
-    """Files of the table are gone or have others in their place, by maintenance: look again."""
+    """Maintenance has deleted or replaced files of the table. Read the table again."""
 
 
 class ClusterError(LakeLensError):
-    """The Ray cluster cannot be reached, or lost work that it could not redo."""
+    """The Ray cluster cannot be reached, or has lost work that it cannot repeat."""
 
 
 class FailureRateError(LakeLensError):
-    """More rows fail than `failures.max_rate` allows: something is wrong with all of them."""
+    """More rows fail than `failures.max_rate` allows, so the cause is probably not in the images."""
 
 
 class AccountError(LakeLensError):
-    """Rows in and rows out do not balance: a defect, never a bad input."""
+    """Rows in and rows out do not balance. This is a defect of LakeLens, never bad input."""
 
     exit_code = 4
 
 
 class AgreementError(LakeLensError):
-    """An output, or a quantised model, is too far from what plain transformers gives."""
+    """The predictions of an output or of a quantised model differ too much from those of plain transformers."""
 
     exit_code = 5
 
@@ -121,7 +122,7 @@ class Stage(StrEnum):
 
 
 class ErrorCode(StrEnum):
-    """Why a row failed: a closed list, so that failures can be counted and selected."""
+    """Why a row failed. The list is closed, so people can count and select failures by code."""
 
     NOT_FOUND = "not_found"
     NO_SUCH_BUCKET = "no_such_bucket"
@@ -144,13 +145,13 @@ class ErrorCode(StrEnum):
 STORE_CODES = frozenset(
     {ErrorCode.ACCESS_DENIED, ErrorCode.NO_SUCH_BUCKET, ErrorCode.TIMEOUT, ErrorCode.UNAVAILABLE}
 )
-"""What speaks of the store and not of the image: if every row fails so, something else is wrong."""
+"""Codes that blame the store, not the image. If every row fails with them, the store or the settings are wrong."""
 
 
 class RowError(Exception):
     """One image could not be fetched, decoded or predicted.
 
-    `message` is stable text: the same failure gives the same message in every run.
+    The same failure has the same `message` in every run.
     """
 
     def __init__(self, stage: Stage, code: ErrorCode, message: str) -> None:

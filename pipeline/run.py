@@ -50,10 +50,10 @@ def run(
 ) -> Summary:
     """Label and embed the selected images of the manifest; by default those that the output does not hold yet.
 
-    Set `stop` to end the run early: it commits what is predicted, and the rest is `left`. With `take_over`, a run
-    that works on the output is stopped at its next commit. `on_start` gets the run's id, if there is anything to
-    do. `say` gets a sentence about everything that the run waits for. Raises: LakeLensError, one subclass for each
-    reason why a run cannot start or go on.
+    Set `stop` to end the run early: it commits the rows that are predicted, and the others count as `left`. With
+    `take_over`, another run that writes to the output stops at its next commit. `on_start` receives the run's id
+    if there is anything to do. `say` receives a sentence about everything that the run waits for.
+    Raises: LakeLensError, one subclass for each reason why a run cannot start or continue.
     """
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:6]}"
     planned = claim.plan_and_claim(config, run_id, selection, take_over=take_over, say=say)
@@ -76,7 +76,7 @@ class _Run:
         stop: threading.Event,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        # Every machine uses the model that was planned with.
+        # Every machine uses the model that the plan was made with.
         pinned = assignment.target.model.pinned(config.model)
         self._config = config.model_copy(update={"model": pinned})
         self._assignment, self._stop = assignment, stop
@@ -110,14 +110,14 @@ class _Run:
         return summary
 
     def only_clear_up(self) -> Summary:
-        """Delete what the run before this one left; no row is pending."""
+        """Delete what the previous run left; no row is pending."""
         self._clear_up()
         account = self._assignment.account
         account.check()
         return Summary(self._assignment.target.output, account, listing=self._assignment.listing)
 
     def _setup(self) -> Setup:
-        """Choose the engine, the pools and the size of blocks by what the nodes have now."""
+        """Choose the engine, the pools and the size of blocks for the resources that the nodes have now."""
         config, assignment, now = self._config, self._assignment, node_resources.live()
         gpus, tpus = pools.uses(config.workers, now, "GPU"), pools.uses(config.workers, now, "TPU")
         engine = self._ledger.engine = choice.choose(config.model, gpus=gpus, tpus=tpus)
@@ -160,16 +160,16 @@ class _Run:
         self._work.cancel_tasks()
 
     def _may_clear_up(self, error: BaseException) -> bool:
-        """Tell whether no commit of this run can land any more.
+        """Tell whether no more commit of this run can land.
 
-        Where the last commit may have landed unseen, the next run, which reads the log, clears up.
+        If the last commit may have landed without an answer, the next run clears up, since it reads the log.
         """
         if isinstance(error, OvertakenError):
             return True
         return not isinstance(error, TableError) and (self._committer is None or self._committer.ended)
 
     def _clear_up(self) -> None:
-        """Delete what this run wrote and did not commit. If the store does not answer, the next run does it."""
+        """Delete what this run has written and not committed. If the store fails, the next run does it."""
         with suppress(LakeLensError):
             orphans.delete(self._assignment.table, range(self._assignment.epoch + 1))
             self._handover.note_cleared_up()

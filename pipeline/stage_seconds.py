@@ -1,6 +1,6 @@
 """Where the time of a run goes: the seconds that workers spend on each block, and the stage that others wait for.
 
-The seconds of a block are in the metadata of its Arrow schema, so that they count exactly once, with its rows.
+The metadata of a block's Arrow schema has its seconds. So they count exactly once, together with its rows.
 """
 
 import dataclasses

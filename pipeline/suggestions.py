@@ -1,4 +1,4 @@
-"""What is wrong with a config, as one sentence that names the key, and the one that was meant."""
+"""Turn a validation error of a config into one sentence that names the key, and the key that may be meant."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -8,11 +8,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 ALTERNATIVES = ("auto", "pool")
-"""Tags of the kinds of value that a key may have: pydantic names them in its paths, and no user wrote them."""
+"""Tags of the kinds of value that a key may have. They are in pydantic's paths, but not in the user's file."""
 
 
 def sentence(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem of a validation."""
+    """Return the first problem of a validation as a sentence."""
     first = error.errors(include_url=False)[0]
     where = [str(part) for part in first["loc"] if part not in ALTERNATIVES]
     key = ".".join(where)
@@ -25,7 +25,7 @@ def sentence(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def fields(model: type[BaseModel], parents: Iterable[str]) -> Mapping[str, FieldInfo]:
-    """The keys of the section that this path leads to; none if it leads to no section."""
+    """Return the keys of the section at this path; none if there is no such section."""
     for parent in parents:
         found = _section_of(model.model_fields[parent].annotation) if parent in model.model_fields else None
         if found is None:
@@ -46,7 +46,7 @@ def _unknown_key(model: type[BaseModel], where: list[str]) -> str:
 
 
 def _section_of(annotation: object) -> type[BaseModel] | None:
-    """The section among an annotation's alternatives, if there is one."""
+    """Return the section among an annotation's alternatives; None if there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_section_of, get_args(annotation))), None)

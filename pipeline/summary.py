@@ -68,11 +68,11 @@ def read(folder: str, storage: Storage) -> SummaryRecord | None:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did. `run_id` is None if nothing was pending: then no row was written.
+    """What a run did. `run_id` is None if no row was pending; then no row was written.
 
-    `status` is finished, stopped, limited (rows beyond `--limit` are left) or incomplete. `device` is GPU, TPU or
-    CPU: where the predictors ran. `worker_seconds` is the time that the workers spent in each stage. `listing`
-    describes what was listed if the manifest is a folder.
+    `status` is finished, stopped, limited (rows beyond `--limit` are left) or incomplete. `device` is the device
+    of the predictors: GPU, TPU or CPU. `worker_seconds` is the time that the workers spent in each stage.
+    `listing` describes what was listed if the manifest is a folder.
     """
 
     output: str
@@ -87,7 +87,7 @@ class Summary:
 
     @property
     def stopped(self) -> bool:
-        """Whether the run was asked to stop, and left rows because of that."""
+        """Whether the run was asked to stop before it had processed all rows."""
         return self.status == "stopped"
 
     @property
@@ -98,12 +98,12 @@ class Summary:
 
     @property
     def advice(self) -> str | None:
-        """One sentence on the bottleneck and what would help; None if the bottleneck is not known."""
+        """The bottleneck and what would remove it, as one sentence; None if no bottleneck is known."""
         return self.worker_seconds.advice(self.device) if self.device else None
 
     @property
     def lines(self) -> list[str]:
-        """The result of the run, as lines for people."""
+        """The result of the run, as lines of text."""
         where = f"output: {self.output}"
         if self.run_id is None:
             return [where]

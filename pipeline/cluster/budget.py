@@ -1,4 +1,4 @@
-"""When a run has too many failures to go on. Pure: it does not know how rows are counted or committed."""
+"""Decides when a run has too many failures to continue. It does not know how rows are counted or committed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ REFUSED_ROWS = 10
 class FailureBudget:
     """How many rows may fail.
 
-    A run that tries failed rows `again` may exceed the rate, since those rows may fail again. It stops nonetheless
-    if the store refuses every row, so that no row is written off for a store that is down.
+    A run that tries failed rows `again` may exceed the rate, since those rows may fail again. But it also stops if
+    the store refuses every row: a store that is down says nothing about the rows.
     """
 
     limits: FailuresConfig

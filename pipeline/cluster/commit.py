@@ -1,8 +1,8 @@
 """Write tasks -> commits, by reference: no row passes through the driver.
 
-`Committer` keeps a few writes in flight and commits what is written, on a thread of its own. With `gather` it
-bounds what a killed run loses: a row waits at most GATHER_SHARE of the commit interval to be written, and then the
-rest of it to be committed.
+`Committer` keeps a few writes in flight, and commits what they have written on a thread of its own. `gather` and
+`Committer` limit what a killed run loses: a row waits at most GATHER_SHARE of the commit interval for its write,
+and at most the rest of the interval for its commit.
 """
 
 import math
@@ -24,29 +24,33 @@ from pipeline.output.table import Predictions
 WRITES_IN_FLIGHT = 4
 """Fragment writes at once: enough to hide an object store's latency, few enough to bound memory."""
 STOP_S = 45.0
-"""Seconds that a run that was asked to stop waits for files that are being written: a job has a minute in all."""
+"""Seconds that a stopping run waits for writes in flight. A job has a minute in all."""
 MOVES = 5
-"""How often in a row maintenance may get ahead of one commit that replaces rows."""
+"""Attempts of a commit that replaces rows. Maintenance may move these rows before each attempt."""
 
 Newer = dict[str, list[str]]
-"""For each file that may hold older rows, the files with the rows that replace them, as paths below the table.
-The ids are in these files, and do not pass through the driver."""
+"""For each file that may hold older rows, the files with newer rows, as paths below the table.
+
+The ids of the rows are in these files, and do not pass through the driver."""
 
 
 class Replacements:
-    """Which rows of the table's files this run replaces, and the files that keep the rows beside them."""
+    """Finds the files whose rows this run replaces, and writes their other rows to new files."""
 
     def __init__(
         self, holders: Callable[[str], list[str]], rewrite: Callable[[Newer], Mapping[str, RemainingRows]]
     ) -> None:
-        """`holders` gives the files in which the rows of a planned file are now; `rewrite` writes files without
-        the rows whose ids are in newer ones."""
+        """Take two functions.
+
+        `holders` returns the files that now hold the rows of a planned file. `rewrite` writes files again without
+        the rows whose ids are in newer files.
+        """
         self._holders, self._rewrite = holders, rewrite
 
     def of(self, results: Iterable[WriteResult]) -> dict[str, Fragment | None]:
-        """The files that a commit of these results takes away, each with the one that keeps its other rows.
+        """Return the files that a commit of these results removes, each with the file that keeps its other rows.
 
-        Raises: MovedError if one of them is gone.
+        Raises: MovedError if one of the removed files no longer exists.
         """
         replaced: Newer = {}
         for result in results:
@@ -57,7 +61,7 @@ class Replacements:
 
 
 class Committer:
-    """Commits written fragments, on a thread, no more often than it must."""
+    """Commits written fragments on a thread, with a least time between two commits."""
 
     def __init__(
         self,
@@ -68,7 +72,7 @@ class Committer:
         ledger: Ledger,
         replacements: Replacements,
     ) -> None:
-        """The commit thread asks the ledger whether to hold a commit back, and tells it what was committed."""
+        """Start the commit thread. It asks the ledger whether to hold a commit back, and reports commits to it."""
         self._table, self._run_id, self._epoch = table, run_id, epoch
         self._spacing_s = (1 - GATHER_SHARE) * interval_s
         self._ledger, self._replacements = ledger, replacements
@@ -79,9 +83,9 @@ class Committer:
         self._thread.start()
 
     def commit_all(self, writes: Generator[ObjectRef, None, None], stopped: Callable[[], bool]) -> None:
-        """Take the write tasks as they are started, and commit what they write.
+        """Take write tasks as they start, and commit what they write.
 
-        Once `stopped` says so, it waits only STOP_S more. Raises: what `add`, `close` and `writes` raise.
+        Once `stopped` returns True, wait at most STOP_S more. Raises: what `add`, `close` and `writes` raise.
         """
         try:
             with closing(writes):
@@ -91,25 +95,25 @@ class Committer:
             self.close(stopped)
 
     def add(self, write: ObjectRef) -> None:
-        """Take a running write task; waits while too many are in flight.
+        """Take a running write task. Wait while WRITES_IN_FLIGHT tasks are running.
 
-        Raises: whatever made an earlier write or commit fail.
+        Raises: the error of an earlier write or commit.
         """
         self._slots.acquire()
         try:
             self._raise()
             future = write.future()
         except BaseException:
-            self._slots.release()  # or close() would wait for it for ever
+            self._slots.release()  # otherwise close() would wait for it forever
             raise
         future.add_done_callback(self._finished)
 
     def failed(self) -> bool:
-        """Whether a write or a commit has failed; `add` and `close` raise the reason."""
+        """Tell whether a write or a commit has failed. `add` and `close` raise the error."""
         return self._error is not None
 
     def close(self, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Wait for the writes in flight, and commit them; once `stopped` says so, only for STOP_S more.
+        """Wait for the writes in flight, and commit them. Once `stopped` returns True, wait at most STOP_S more.
 
         Raises: like `add`; StorageError if a write does not end in time.
         """
@@ -125,11 +129,11 @@ class Committer:
 
     @property
     def ended(self) -> bool:
-        """Whether no commit is under way, and none follows."""
+        """Whether the commit thread has ended: no commit is running, and none follows."""
         return not self._thread.is_alive()
 
     def _drained(self, stopped: Callable[[], bool]) -> bool:
-        """Wait until every slot is free; False if the time ran out."""
+        """Wait until every slot is free. Return False if the time ran out."""
         deadline, free = math.inf, 0
         while free < WRITES_IN_FLIGHT and time.monotonic() < deadline:
             free += self._slots.acquire(timeout=POLL_S)
@@ -148,7 +152,7 @@ class Committer:
     def _work(self) -> None:
         try:
             self._commit_until_closed()
-        except BaseException as error:  # it is raised where the driver waits
+        except BaseException as error:  # `add` and `close` raise it in the main thread
             self._error = error
             for _ in range(2 * WRITES_IN_FLIGHT):
                 self._slots.release()
@@ -171,11 +175,11 @@ class Committer:
                 self._commit(ready)
                 self._ledger.committed(ready)
                 ready = []
-        if failed is not None:  # what was written beside it is committed
+        if failed is not None:  # only now: the other writes are committed
             raise failed
 
     def _commit(self, ready: list[WriteResult]) -> None:
-        """One commit; once more if maintenance has moved the rows that it replaces."""
+        """Commit, and try again if maintenance has moved the rows to replace."""
         for left in reversed(range(MOVES)):
             try:
                 fragments = [result.fragment for result in ready]
@@ -187,7 +191,7 @@ class Committer:
                 self._table.catch_up(self._epoch)
 
     def _take(self, timeout_s: float | None) -> "list[Future[list[WriteResult]] | None]":
-        """The writes that have finished by now, at least one unless the time runs out; None stands for the end."""
+        """Return the writes that have finished: at least one, unless the time runs out. None marks the end."""
         taken: list[Future[list[WriteResult]] | None] = []
         try:
             taken.append(self._written.get(timeout=timeout_s))

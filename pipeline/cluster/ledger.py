@@ -1,7 +1,7 @@
-"""The account of a run while it goes on, and everybody who hears of it: progress, metrics, the next run.
+"""The account of a running run. It is reported to the progress line, to the metrics and to the next run.
 
-The driver's main thread counts finished blocks; the commit thread counts what it has committed. It decides nothing
-but what the failure budget says.
+The driver's main thread counts finished blocks; the commit thread counts what it has committed. The failure budget
+decides whether too many rows fail.
 """
 
 import threading
@@ -19,7 +19,7 @@ from pipeline.schema import FAILED, OK
 from pipeline.stage_seconds import Seconds
 
 RATE_S = 5.0
-"""Seconds that predictors must have worked before their rate means anything."""
+"""Seconds that predictors must have worked before their rate is kept for the next run."""
 
 
 class Ledger:

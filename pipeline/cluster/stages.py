@@ -19,7 +19,7 @@ from pipeline.planning.claim import Assignment
 
 @dataclass(frozen=True)
 class Setup:
-    """What the stages of one run are made with. `engine` is its name; a block has up to `block_rows` rows."""
+    """What the stages of one run need. `engine` is the engine's name; a block has up to `block_rows` rows."""
 
     config: RunConfig
     assignment: Assignment
@@ -29,10 +29,13 @@ class Setup:
 
 
 def rows(setup: Setup) -> Dataset:
-    """Read the plan: image_id, uri, dataset, version, offset, length, where its bytes and its old row are, and the
-    kept columns."""
+    """Read the pending rows.
+
+    Their columns are image_id, uri, dataset, version, offset, length, where the manifest has the bytes, which file
+    has the old row, and the kept columns.
+    """
     assignment = setup.assignment
-    # `from_arrow` would start a task for each file, which waits for a CPU.
+    # `from_arrow` would start one task a file, and each of them would wait for a CPU.
     named = [{schema.URI: uri} for uri in assignment.files]
     files = ray.data.from_items(named, override_num_blocks=len(named))
     reading = pools.reader_options(len(assignment.files))

@@ -1,4 +1,4 @@
-"""The tasks that write the files of one run. It does not know when they are committed."""
+"""The tasks that write the files of one run. It does not know when the files are committed."""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -22,14 +22,14 @@ rewrite_task = ray.remote(**_OPTIONS)(write_remaining_rows)
 
 
 class Writers:
-    """Starts write tasks, which end with the run."""
+    """Starts write tasks. The end of the run ends them."""
 
     def __init__(self, work: RunWork, *, output: str, storage: Storage, epoch: int) -> None:
         self._work = work
         self._place: dict[str, Any] = {"output": output, "storage": storage, "epoch": epoch}
 
     def written(self, groups: Groups) -> Generator[ObjectRef, None, None]:
-        """Start a task for each group of blocks, which writes its rows as files. Closes `groups` at the end."""
+        """Start a task for each group of blocks that writes its rows to files. Close `groups` at the end."""
         with closing(groups):
             for group in groups:
                 yield self._write(group)
@@ -38,7 +38,7 @@ class Writers:
         return self._work.task(write_task.remote(*(ref for ref, _ in group), **self._place))
 
     def rewrite(self, replaced: Newer) -> dict[str, RemainingRows]:
-        """Write each file again without the rows that newer files replace, and wait for all of them."""
+        """Write each file again without the rows that newer files replace. Wait for all of them."""
         refs = [
             self._work.task(rewrite_task.remote(path, newer, **self._place)) for path, newer in replaced.items()
         ]

@@ -1,4 +1,4 @@
-"""What a run leaves for the next one: `runs/<run_id>/handover.json`. It does not know who owns the output."""
+"""Facts for the next run, in `runs/<run_id>/handover.json`. It does not know who owns the output."""
 
 from contextlib import suppress
 
@@ -9,14 +9,14 @@ from pipeline.output.layout import RunFolder
 from pipeline.storage.filesystems import Storage
 
 CHANGE = 0.1
-"""Relative change of the rate below which it is not written again: blocks are a power of two of it in size."""
+"""A smaller relative change of the rate is not written: it hardly changes the size of blocks, a power of two."""
 
 
 class Handover(Document):
-    """What the next run uses of the one before it.
+    """What a run uses from the previous run.
 
-    `images_per_s` is the rate of one predictor with `engine`. `cleared_up` means that the run left no file that no
-    reader sees.
+    `images_per_s` is the rate of one predictor with `engine`. `cleared_up` means that the run has deleted all its
+    uncommitted files.
     """
 
     engine: str | None = None
@@ -29,7 +29,7 @@ class Handover(Document):
 
 
 def read(folder: str, storage: Storage) -> Handover:
-    """Read the handover in a run's folder. An empty one stands for a run that left none.
+    """Read the handover in a run's folder. Return an empty one if the run left none.
 
     LakeLens 0.1 kept the same facts in the heartbeat. Raises: StorageError, also for a damaged file.
     """
@@ -42,7 +42,7 @@ def read(folder: str, storage: Storage) -> Handover:
 
 
 def is_uncleared(folder: str, storage: Storage) -> bool:
-    """Tell whether the run with this folder may have left files to delete: it has begun, and has not cleared up.
+    """Tell whether the run with this folder may have left files to delete: it started, and did not clear up.
 
     Raises: StorageError.
     """
@@ -53,14 +53,14 @@ class HandoverFile:
     """The handover of this run, written again whenever it changes."""
 
     def __init__(self, folder: str, storage: Storage, previous: Handover) -> None:
-        """Pass on the rate of the run before, until this one has measured its own."""
+        """Keep the rate of the previous run until this one has measured its own."""
         self._uri, self._storage = RunFolder(folder).handover, storage
         self._facts = Handover(engine=previous.engine, images_per_s=previous.images_per_s)
         if self._facts.images_per_s is not None:
             self._write()
 
     def note_rate(self, engine: str, images_per_s: float) -> None:
-        """Keep the rate of one predictor, in images/s, unless it is close to the one that is kept."""
+        """Keep the rate of one predictor, in images/s, unless it is close to the rate that is kept."""
         held = self._facts.rate_of(engine)
         if held is None or abs(images_per_s - held) > CHANGE * held:
             self._facts = self._facts.model_copy(update={"engine": engine, "images_per_s": round(images_per_s, 3)})
@@ -72,6 +72,6 @@ class HandoverFile:
         self._write()
 
     def _write(self) -> None:
-        """A store that fails here costs the next run a few seconds, so it does not end this one."""
+        """Write the file. A store that fails costs the next run a few seconds, so it does not end this one."""
         with suppress(LakeLensError):
             self._storage.write_json(self._uri, self._facts.model_dump())

@@ -1,6 +1,6 @@
 """From a config to a claimed assignment: the model, its space, the pending rows, the output's next epoch.
 
-This module does not know how the pending rows are found, nor what happens to them afterwards.
+This module does not know how the pending rows are found, or what happens to them afterwards.
 """
 
 import socket
@@ -60,8 +60,8 @@ def resolve_target(config: RunConfig) -> Target:
     table = Predictions.open(output, storage)
     if table is not None and held is None:
         raise SpaceError(
-            f"{output} holds predictions but no {SPACE}, which says by which model they were made. Restore that "
-            "file, or choose another output.path."
+            f"{output} holds predictions but no {SPACE}, which names their model. Restore that file, or "
+            "choose another output.path."
         )
     return Target(storage, model, description, output, table, held.format if held else space.FORMAT)
 
@@ -79,8 +79,7 @@ class NothingPending:
 class Assignment:
     """A plan that this run owns: its epoch, and `pending` rows of `account` as files below `folder`.
 
-    `pending` is 0 where there is only something to clear up after the run before. `previous` is what that run left
-    for this one.
+    `pending` is 0 if this run only has to clear up after the previous one. `previous` is the handover of that run.
     """
 
     target: Target
@@ -107,7 +106,7 @@ def plan_and_claim(
 ) -> Assignment | NothingPending:
     """Plan, and claim the output's next epoch for the pending rows. Plan again if the table moved meanwhile.
 
-    Raises: what `resolve_target` and `open_plan` raise; BusyError while another run works, unless `take_over`;
+    Raises: what `resolve_target` and `open_plan` raise; BusyError while another run is alive, unless `take_over`;
     TableError if the table keeps moving.
     """
     for _ in range(CLAIM_ATTEMPTS):
@@ -130,7 +129,7 @@ def plan_and_claim(
 
 
 def _is_left_uncleared(where: Target, say: Reporter) -> bool:
-    """Tell whether the run that owns the output has ended, or was killed, before it had cleared up."""
+    """Tell whether the run that owns the output has ended or was killed without clearing up."""
     folder = _owner(where)
     if folder is None or not handover.is_uncleared(folder, where.storage):
         return False
@@ -138,9 +137,9 @@ def _is_left_uncleared(where: Target, say: Reporter) -> bool:
 
 
 def _previous(where: Target, say: Reporter, *, take_over: bool) -> Handover:
-    """Read what the run that owns the output leaves for the next one.
+    """Read the handover of the run that owns the output.
 
-    Raises: BusyError if that run still works and may not be taken over.
+    Raises: BusyError if that run is still alive, unless `take_over`.
     """
     folder = _owner(where)
     if folder is None:
@@ -176,9 +175,9 @@ def _claimed(
     previous: Handover,
     say: Reporter,
 ) -> Assignment | None:
-    """Make the plan this run's own, and write it down. Return None if the table has moved since it was planned."""
+    """Claim the plan for this run, and write it down. Return None if the table has moved since the plan."""
     files = Layout(where.output).run(run_id)
-    # Before the claim: a run that loses the race for the epoch must see this heartbeat.
+    # Start it before the claim: a run that loses the race for the epoch must see this heartbeat.
     beating = Heartbeat(files.uri, run_id, where.storage)
     try:
         claimed = _claimed_table(where, run_id, found, say)
@@ -211,11 +210,11 @@ def _claimed_table(where: Target, run_id: str, found: Plan, say: Reporter) -> tu
     if table is not None:
         missing = schema.columns_to_add(table.columns(), found.kept, table.uri)
     elif space.claim(where.output, where.description, where.storage).format != where.format:
-        return None  # a run of an older version made the space: its default ids follow other rules
+        return None  # an older LakeLens has made the space, and its default ids follow other rules
     else:
         table = Predictions.create(where.output, where.storage, found.kept)
         if table.version > 0:
-            return None  # another run made the table, and may have committed rows
+            return None  # another run has made the table, and may have committed rows
     facts = {"fingerprint": where.description["fingerprint"], "host": socket.gethostname()}
     epoch = table.claim(run_id, found.kept, facts)
     if epoch is None:
@@ -234,6 +233,6 @@ def _written_down(config: RunConfig, files: RunFolder, where: Target, found: Pla
 
 
 def _without_signatures(config: RunConfig) -> RunConfig:
-    """Return the config as others may read it: the query of a manifest's URL may be a signature."""
+    """Return the config without the queries of manifest URLs, which may be signatures: others read this file."""
     paths = tuple(without_query(path) for path in config.manifest.path)
     return config.model_copy(update={"manifest": config.manifest.model_copy(update={"path": paths})})
