@@ -132,7 +132,11 @@ class _Run:
     def _commit_all(self, stages: Stages, setup: Setup) -> None:
         assignment, output = self._assignment, self._config.output
         target = assignment.target
+        rows = stages.rows(setup)
+        images = stages.images(rows, setup)
+        scored = stages.scored(images, setup)
         writers = Writers(self._work, output=target.output, storage=target.storage, epoch=assignment.epoch)
+        # Last: its thread ends only in `commit_all`.
         committer = self._committer = Committer(
             assignment.table,
             assignment.run_id,
@@ -141,9 +145,6 @@ class _Run:
             self._ledger,
             Replacements(assignment.table.holders, writers.rewrite),
         )
-        rows = stages.rows(setup)
-        images = stages.images(rows, setup)
-        scored = stages.scored(images, setup)
         groups = gather(
             self._ledger.counted(self._work.blocks(scored)),
             rows=output.rows_per_file,

@@ -10,9 +10,11 @@ import pytest
 import torch
 from deltalake import DeltaTable
 from PIL import Image
+from ray.data import Dataset
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from pipeline import schema
+from pipeline.cluster.stages import Setup, Stages
 from pipeline.errors import EngineError, FailureRateError, SpaceError
 from pipeline.planning import claim
 from pipeline.planning.account import Progress
@@ -216,6 +218,21 @@ def test_a_run_that_fails_wholesale_is_stopped_and_commits_nothing(model: Path, 
     assert list((tmp_path / "out" / "predictions").glob("*/*/*.parquet")) == []
     with open_plan(settings.manifest, Storage(), claim.resolve_target(settings).table) as found:
         assert found.pending == 500
+
+
+def test_a_run_whose_stages_cannot_be_built_clears_up_and_ends_its_commit_thread(
+    model: Path, tmp_path: Path
+) -> None:
+    lakes.folder_of_images(tmp_path / "images", 1)
+
+    def broken(images: Dataset, setup: Setup) -> Dataset:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(lakes.settings(tmp_path / "images", model, tmp_path / "out"), stages=Stages(scored=broken))
+    (handover,) = tmp_path.glob("out/runs/*/handover.json")
+    assert json.loads(handover.read_text())["cleared_up"]
+    assert "commit" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_few_failures_at_the_start_are_committed_once_they_are_few_in_all(model: Path, tmp_path: Path) -> None:
