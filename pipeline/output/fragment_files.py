@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -33,7 +34,7 @@ def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int
     rows = pa.concat_tables(blocks, promote_options="default").replace_schema_metadata(None)
 
     def write(indices: pa.Array) -> WriteResult:
-        group = rows.take(indices)
+        group = rows.filter(_mask(indices, rows.num_rows))  # `take` would copy all rows for each group
         dataset, outcome = (group[name][0].as_py() for name in schema.PARTITIONS)
         data = parquet_bytes(group.select(schema.fragment(group.schema).names))
         path = fragment_path(dataset, outcome, epoch)
@@ -76,6 +77,12 @@ def _groups(rows: pa.Table) -> list[pa.Array]:
     sizes = grouped["count_all"].to_pylist()
     order = pc.sort_indices(rows.select(names), ordering)  # a stable sort
     return [order.slice(end - size, size) for size, end in zip(sizes, accumulate(sizes), strict=True)]
+
+
+def _mask(indices: pa.Array, rows: int) -> pa.Array:
+    mask = np.zeros(rows, np.bool_)
+    mask[indices] = True
+    return pa.array(mask)
 
 
 def _ids(uri: str, storage: Storage) -> pa.Array:

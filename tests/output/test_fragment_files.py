@@ -28,6 +28,21 @@ def test_rows_of_many_datasets_keep_their_order_in_each_file(tmp_path: Path) -> 
         assert found == ours
 
 
+def test_writing_many_datasets_does_not_copy_all_rows_for_each_of_them(tmp_path: Path) -> None:
+    same = {"uri": "u", "outcome": "ok", "run_id": "run", "finished_at": datetime.now(UTC)}
+    rows = [{"image_id": f"{n}", "dataset": f"d{n}", "embedding": [0.5] * 768, **same} for n in range(32)]
+    block = pa.Table.from_pylist(rows, schema=schema.scored([]))
+    usual = pa.default_memory_pool()
+    counted = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(counted)
+    try:
+        results = write_fragments(*[block] * 128, output=str(tmp_path), storage=Storage(), epoch=1)
+    finally:
+        pa.set_memory_pool(usual)
+    assert sum(one.fragment.rows for one in results) == 32 * 128
+    assert counted.max_memory() < 2 * 128 * block.nbytes  # eight datasets are written at once
+
+
 def test_a_file_is_written_without_the_rows_whose_ids_newer_files_hold(tmp_path: Path) -> None:
     def remaining(path: str, *newer: str) -> RemainingRows:
         return write_remaining_rows(path, list(newer), output=str(tmp_path), storage=Storage(), epoch=2)
