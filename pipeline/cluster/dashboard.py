@@ -3,6 +3,7 @@
 Ray itself authenticates, with its own variables.
 """
 
+import errno
 import json
 import os
 import ssl
@@ -16,12 +17,15 @@ from ray.job_submission import JobSubmissionClient
 
 from pipeline.cluster import connection, handshake, ray_internals
 from pipeline.errors import BusyError, ClusterError, ConfigError, first_line
+from pipeline.storage import caches, temporary_folders
 from pipeline.storage.uris import redacted
 
 HEADERS = "RAY_JOB_HEADERS"
 """Ray's own variable for headers of every request, as a JSON object."""
 CA_FILES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Variables that name the certificates to trust. Ray's requests read the first two, its log client the last."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of this machine's disk: Ray's client packs a job into a temporary file, and sends that."""
 
 
 def client(address: str, ca_file: str | None = None) -> JobSubmissionClient:
@@ -47,7 +51,7 @@ def client(address: str, ca_file: str | None = None) -> JobSubmissionClient:
 
 @contextmanager
 def translated_errors(address: str, job_id: str | None = None) -> Iterator[None]:
-    """Replace what the client raises by our errors."""
+    """Replace what the client raises with our errors. Raises: BusyError, ClusterError, StorageError."""
     address = redacted(address)
     try:
         yield
@@ -55,6 +59,8 @@ def translated_errors(address: str, job_id: str | None = None) -> Iterator[None]
         required = handshake.token_required(f"the Ray dashboard at {address}")
         raise ClusterError(f"{required} Set {HEADERS} for headers that a proxy needs.") from error
     except (RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise temporary_folders.write_error(caches.temporary_files(), error) from error
         raise _translated(error, address, job_id) from error
 
 

@@ -6,7 +6,6 @@ This module knows configs and jobs, but not what a run does.
 import asyncio
 import hashlib
 import json
-import re
 import shlex
 import shutil
 import time
@@ -25,7 +24,7 @@ from pipeline import __version__
 from pipeline.cluster import dashboard
 from pipeline.cluster.runtime_environment import STOP_S, STOP_VARIABLE
 from pipeline.config import RunConfig
-from pipeline.errors import BusyError, ConfigError, StorageError
+from pipeline.errors import BusyError, ConfigError
 from pipeline.storage import temporary_folders
 from pipeline.storage.uris import is_relative
 
@@ -178,15 +177,7 @@ def _pack(folder: Path, config: str) -> None:
         for package in SHIPPED:
             shutil.copytree(Path(__file__).parents[2] / package, folder / package, ignore=_LEFT_OUT)
     except OSError as error:
-        raise StorageError(
-            f"Cannot write to the temporary folder {folder}: {_reason(error)}. Free space there, or set TMPDIR."
-        ) from error
-
-
-def _reason(error: OSError) -> str:
-    """Return the reason of an error, without paths. `copytree` collects errors as (source, target, text)."""
-    text = error.args[0][0][2] if isinstance(error, shutil.Error) else str(error)
-    return re.sub(r"^\[Errno \d+\] |: '.*", "", text)
+        raise temporary_folders.write_error(folder, error) from error
 
 
 def _entrypoint(python: str | None, options: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ A plan of a large lake can spill many gigabytes there. It does not know what the
 import fcntl
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -37,6 +38,16 @@ def folder() -> Iterator[Path]:
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(lock)
+
+
+def write_error(folder: Path, error: OSError) -> StorageError:
+    """Return the error about a folder that cannot be written, with the reason but without paths of files in it."""
+    # `shutil.copytree` collects its errors as (source, target, text).
+    text = error.args[0][0][2] if isinstance(error, shutil.Error) else str(error)
+    reason = re.sub(r"^\[Errno \d+\] |: '.*", "", text)
+    return StorageError(
+        f"Cannot write to the temporary folder {folder}: {reason}. Free space there, or set TMPDIR."
+    )
 
 
 def _locked() -> tuple[Path, int]:

@@ -21,8 +21,8 @@ class Dashboard(BaseHTTPRequestHandler):
     """A dashboard of a cluster without jobs."""
 
     def do_GET(self) -> None:
-        body = json.dumps(ANSWERS[self.path]).encode()
-        self.send_response(200)
+        body = json.dumps(ANSWERS.get(self.path)).encode()
+        self.send_response(200 if self.path in ANSWERS else 404)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -38,11 +38,11 @@ def address() -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file can grow beyond 8 KiB, as on a nearly full disk: the config fits, and some modules do not."""
+@pytest.fixture(params=[8, 64], ids=["a module does not fit", "the archive of all modules does not fit"])
+def small_files(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No file can grow beyond this many KiB, as on a nearly full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (request.param << 10, hard))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
