@@ -91,9 +91,7 @@ class Submissions:
                     "for it, or stop it: `lakelens stop`."
                 )
         with temporary_folders.folder() as folder:
-            _pack(
-                folder, text
-            )  # not in `_translated_errors`: a full disk of this machine is not the cluster's error
+            _pack(folder, text)  # not in `_translated_errors`: a full disk is this machine's error
             with self._translated_errors():
                 return self._submitted(
                     submission_id=f"{digest}-{len(before)}",  # if two ask at once, Ray refuses one

@@ -21,8 +21,8 @@ _LIBRARY_CACHES = {"HF_HOME": "huggingface", "TRITON_CACHE_DIR": "triton"}
 def cache_folder() -> Path:
     """Return the folder for downloaded and converted models.
 
-    It is $LAKELENS_CACHE, otherwise a folder below the user's cache folder. If that is not writable, it is one of
-    the user's temporary files.
+    It is $LAKELENS_CACHE, otherwise a folder below the user's cache folder. If that is not writable, it is
+    a folder among the user's temporary files.
     """
     given = os.environ.get(VARIABLE)
     if given:
