@@ -125,5 +125,5 @@ def test_of_two_runs_that_start_at_once_one_stops_with_a_sentence_that_names_the
     (owner,) = {commit.by for commit in maintenance.history(settings.output.path, Storage()) if commit.rows}
     refused = said[codes.index(3)].strip().splitlines()[-1]
     assert refused.startswith(f"error: The run {owner} (")
-    assert refused.endswith("wait for it, or take over from it with --take-over.")
+    assert refused.endswith("take over with --take-over.")
     check_at_rest(settings.output.path, lake)

@@ -250,5 +250,5 @@ def test_an_engine_that_cannot_run_is_one_sentence(model: Path, tmp_path: Path) 
     lakes.folder_of_images(tmp_path / "images", 2)
     overrides = ("model.engine=torch", "model.precision=fp16")
     settings = lakes.settings(tmp_path / "images", model, tmp_path / "out", *overrides)
-    with pytest.raises(EngineError, match=r"^The torch engine has no fp16 on the CPU; .*\.$"):
+    with pytest.raises(EngineError, match=r"^The engine torch has no fp16 on CPUs; .*\.$"):
         run(settings)

@@ -197,7 +197,7 @@ def watched(patch: pytest.MonkeyPatch, steps: Steps) -> None:
         (DeltaTable, "load_as_version"),
         (Predictions, "claim"),
         (delta_log, "read"),
-        (orphans, "unnamed"),
+        (orphans, "unreferenced_files"),
         (Storage, "write"),
         (Storage, "create"),
         (Storage, "filesystem"),

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HANGING = """
 import ctypes, subprocess, time
-from tests import orphans
+from tests.support import orphans
 
 def test_before(): pass
 def test_sleeping(): time.sleep(1000)
