@@ -1,6 +1,6 @@
 """The account of a running run. It is reported to the progress line, to the metrics and to the next run.
 
-The driver's main thread counts finished blocks; the commit thread counts what it has committed. The failure budget
+The thread `gather` counts finished blocks; the thread `commit` counts what it has committed. The failure budget
 decides whether too many rows fail.
 """
 
