@@ -43,11 +43,11 @@ class ManifestColumns(_Section):
     """Names of the manifest's columns."""
 
     image_id: str | None = Field(default=column_names.IMAGE_ID, description="Column of the key.")
-    uri: str | None = Field(default=column_names.URI, description="Column of the image's address.")
-    dataset: str | None = Field(default=column_names.DATASET, description="Column of the dataset's name.")
+    uri: str | None = Field(default=column_names.URI, description="Column of the image's path or URI.")
+    dataset: str | None = Field(default=column_names.DATASET, description="Column of the dataset name.")
     version: str | None = Field(
         default=column_names.VERSION,
-        description="Column of an etag or a modification time. A change makes the image due.",
+        description="Column of an etag or a modification time. If it changes, the image is processed again.",
     )
     offset: str | None = Field(default=column_names.OFFSET, description="Column of a byte range's first byte.")
     length: str | None = Field(default=column_names.LENGTH, description="Column of a byte range's length.")
@@ -57,19 +57,19 @@ class ManifestColumns(_Section):
 
 
 class ManifestConfig(_Section):
-    """Which images there are."""
+    """The images to process. In `manifest.columns`, null switches a column off."""
 
     path: Annotated[tuple[str, ...], BeforeValidator(_as_strings)] = Field(
         min_length=1, description="A manifest file, a glob, a folder of images, or a list of them."
     )
     columns: ManifestColumns = Field(
         default=ManifestColumns(),
-        description="Names of the manifest's columns. Null ignores a column of that name.",
+        description="Names of the manifest's columns. Null switches a column off.",
     )
     keep: Annotated[tuple[str, ...], BeforeValidator(_as_strings)] = Field(
         default=(), description="Manifest columns to carry into the output."
     )
-    dataset: str = Field(default="images", min_length=1, description="Dataset of the rows that name none.")
+    dataset: str = Field(default="images", min_length=1, description="Dataset of rows without a dataset.")
 
     @model_validator(mode="after")
     def _kept_columns_have_room(self) -> Self:
@@ -83,43 +83,43 @@ class ManifestConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """Which model, and how it is computed."""
+    """The model, and how it is computed."""
 
     name: str = Field(
         default="google/vit-base-patch16-224",
         description="A Hugging Face id, a local folder, or a folder on any fsspec store.",
     )
     revision: str = Field(
-        default="main", description="Branch, tag or commit on the hub. A commit needs no request."
+        default="main", description="Branch, tag or commit on the hub. A cached commit needs no request."
     )
     engine: Literal["auto", "openvino", "torch", "xla"] = Field(
         default="auto", description="`auto` is xla on TPUs, torch on GPUs and openvino on CPUs."
     )
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
-        default="auto", description="`auto` is bf16 where the device has it, fp16 on older GPUs, otherwise fp32."
+        default="auto", description="`auto` is bf16 if the device supports it, fp16 on older GPUs, otherwise fp32."
     )
     compile: bool = Field(
         default=False,
-        description="Use torch.compile: minutes of start-up, then faster. Needs engine torch and a C++ compiler.",
+        description="torch.compile: minutes of start-up, then faster. Needs engine torch and a C++ compiler.",
     )
 
 
 class LabelsConfig(_Section):
-    """Which class scores are kept."""
+    """The labels of an image."""
 
-    top_k: int = Field(default=5, ge=1, description="How many labels of each image are kept, best first.")
+    top_k: int = Field(default=5, ge=1, description="Number of labels kept for each image, best first.")
 
 
 class EmbeddingConfig(_Section):
-    """Which vector is the embedding."""
+    """The embedding of an image."""
 
     pooling: Literal["auto", "cls", "mean", "pooled"] = Field(
         default="auto",
-        description="The CLS vector of the last hidden state, the mean of its patch vectors, or the encoder's own "
-        "pooled output, projected for CLIP. `auto` takes what people search with: see docs/models.md.",
+        description="`cls`: the CLS vector of the last hidden state. `mean`: the mean of its patch vectors. "
+        "`pooled`: the encoder's own output. `auto`: the model's usual search vector, see docs/models.md.",
     )
     normalize: bool = Field(
-        default=True, description="Scale vectors to length 1; `embedding_norm` keeps the length."
+        default=True, description="Scale vectors to length 1; `embedding_norm` keeps the original length."
     )
 
 
@@ -130,43 +130,43 @@ class FetchConfig(_Section):
         default=60.0,
         ge=0,
         allow_inf_nan=False,
-        description="Give up on a store that throttles once it has served no request for this many seconds.",
+        description="Give up on a throttling store if it serves no request for this many seconds.",
     )
 
 
 class DecodeConfig(_Section):
-    """Limits for image files."""
+    """Decoding, and limits for image files."""
 
     fast: bool = Field(
         default=False,
-        description="Let libjpeg decode large JPEGs at a smaller scale. It is another embedding space.",
+        description="Decode large JPEGs at a smaller scale: faster, but another embedding space.",
     )
-    max_pixels: int = Field(default=100_000_000, ge=1, description="An image with more pixels fails.")
-    max_side: int = Field(default=65_535, ge=1, description="An image with a longer side, in pixels, fails.")
-    max_bytes: int = Field(default=50_000_000, ge=1, description="A larger file fails.")
+    max_pixels: int = Field(default=100_000_000, ge=1, description="Maximum pixels; a larger image fails.")
+    max_side: int = Field(default=65_535, ge=1, description="Longest side in pixels; a larger image fails.")
+    max_bytes: int = Field(default=50_000_000, ge=1, description="Maximum size of a file; a larger one fails.")
     timeout_s: Seconds = Field(
-        default=30.0, description="Seconds of wall time for one image, after which it fails."
+        default=30.0, description="Maximum wall time in seconds for one image; a slower one fails."
     )
     truncated: Literal["error", "pad"] = Field(
-        default="error", description="A file that ends early fails, or `pad` fills up its missing pixels."
+        default="error", description="`error`: a file that ends early fails. `pad`: its missing pixels are filled."
     )
 
 
 class BatchingConfig(_Section):
-    """Bounds of the adaptive batch size."""
+    """Limits of the adaptive batch size. A block is the rows that an actor gets at once."""
 
     max_batch_size: int = Field(
         default=512,
         ge=1,
-        description="Most images in a forward pass. The size adapts, and never exceeds a block (8 to 512 rows).",
+        description="Maximum images in a forward pass. A block, 8 to 512 rows, is another upper limit.",
     )
 
 
 class PoolConfig(_Section):
     """Sizes of `workers.decoders` or of `workers.predictors`."""
 
-    min_size: int = Field(default=1, ge=1, description="Fewest actors.")
-    max_size: int = Field(ge=1, description="Most actors.")
+    min_size: int = Field(default=1, ge=1, description="Minimum number of actors.")
+    max_size: int = Field(ge=1, description="Maximum number of actors.")
     initial_size: int | None = Field(default=None, ge=1, description="Actors at the start. Default: `min_size`.")
 
     @model_validator(mode="after")
@@ -183,59 +183,59 @@ Pool = Annotated[
 
 
 class WorkersConfig(_Section):
-    """Actors and their devices."""
+    """Actors: decoders and predictors."""
 
-    decoders: Pool = Field(default="auto", description="Actors that fetch and decode; `auto` is one for each CPU.")
+    decoders: Pool = Field(default="auto", description="Fetch and decode; `auto`: one for each CPU, at least two.")
     predictors: Pool = Field(
         default="auto",
-        description="Actors that run the model; `auto` is one for each GPU or TPU chip, otherwise one a node.",
+        description="Run the model; `auto`: one for each GPU or TPU chip, otherwise one for each node.",
     )
     device: Literal["auto", "cpu", "gpu", "tpu"] = Field(
         default="auto",
-        description="What predictors run on; `auto` is the best that a node has when the run starts.",
+        description="Device of the predictors; `auto` is the best one that any node has when the run starts.",
     )
     gpus_per_predictor: float = Field(
         default=1.0, ge=0.01, le=1, description="With 0.5, two predictors share a GPU."
     )
     wait_s: Seconds = Field(
         default=600.0,
-        description="End a run that finishes no row for this many seconds while actors wait for resources.",
+        description="End the run if it finishes no row for this many seconds while actors wait for resources.",
     )
 
 
 class PlanningConfig(_Section):
-    """How pending rows are found."""
+    """The plan: which rows of the manifest to process."""
 
     memory_gb: float = Field(
         default=1.0,
         ge=0.1,
         allow_inf_nan=False,
-        description="Memory for finding the pending rows. Beyond it, DuckDB spills to the temporary folder.",
+        description="Memory limit of planning, in GB. Beyond it, DuckDB spills to the temporary folder.",
     )
 
 
 class FailuresConfig(_Section):
-    """When to stop a run that fails wholesale."""
+    """When to stop a run because too many images fail."""
 
-    max_rate: float = Field(default=0.5, ge=0, le=1, description="Stop if a larger share of the rows fails.")
-    min_rows: int = Field(default=1000, ge=1, description="Rows after which `max_rate` is judged.")
+    max_rate: float = Field(default=0.5, ge=0, le=1, description="Maximum share of images that may fail.")
+    min_rows: int = Field(default=1000, ge=1, description="Apply `max_rate` after this many images.")
 
 
 class OutputConfig(_Section):
-    """Where the output goes."""
+    """The output."""
 
     path: str = Field(min_length=1, description="Folder of the output. `{space}` becomes `<model>-<fingerprint>`.")
-    rows_per_file: int = Field(default=32_768, ge=1, description="Most rows in one Parquet file.")
+    rows_per_file: int = Field(default=32_768, ge=1, description="Maximum rows in one Parquet file.")
     commit_interval_s: Seconds = Field(
         default=30.0, description="Seconds between commits. A killed run loses at most this much work."
     )
 
 
 class StorageConfig(_Section):
-    """How stores are reached. Credentials come from the environment only."""
+    """Access to stores. Credentials come from the environment only."""
 
-    endpoint_url: str | None = Field(default=None, description="Endpoint of an S3-compatible store.")
-    region: str | None = Field(default=None, description="Region of the S3 buckets. Default: `AWS_REGION`.")
+    endpoint_url: str | None = Field(default=None, description="S3 endpoint. Default: that of the AWS settings.")
+    region: str | None = Field(default=None, description="S3 region. Default: AWS settings, then us-east-1.")
     anonymous: bool = Field(default=False, description="Read public buckets without credentials.")
     user_agent: str | None = Field(
         default=None, description="User-Agent of HTTP requests. Default: `LakeLens/<version>`."
