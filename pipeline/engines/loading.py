@@ -72,6 +72,7 @@ def write_int8(model: Model, pooling: str, images: NDArray[np.uint8], target: Pa
 
 def _converted(model: Model, pooling: str) -> Path:
     """Return the path of a model's OpenVINO graph, from the cache or converted now."""
+    pooling = model.pooling(pooling)  # `auto` and what it stands for are one graph
     decisive = [
         GRAPH_VERSION,
         model.weights_sha256,
