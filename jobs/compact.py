@@ -22,7 +22,10 @@ def main(
         ),
     ] = None,
     keep_replaced: Annotated[
-        bool, typer.Option("--keep-replaced", help="Keep the replaced files for readers, until `lakelens vacuum`.")
+        bool,
+        typer.Option(
+            "--keep-replaced", help="Keep the replaced files for readers, until the next run or a vacuum."
+        ),
     ] = False,
     endpoint_url: EndpointUrl = None,
     region: Region = None,

@@ -1,5 +1,7 @@
 """A model as transformers loads it, and how its embedding is made of what it computes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,15 +36,16 @@ def load_class(model: Model, name: str, config: Any, unused: tuple[str, ...] = (
     Raises: ModelError.
     """
     try:
-        network, report = getattr(transformers, name).from_pretrained(
-            model.folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with _silent():
+            network, report = getattr(transformers, name).from_pretrained(
+                model.folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise ModelError(f"The weights of {model.name} cannot be loaded: {first_line(error)}.") from error
     wanted = {*map(str, report["missing_keys"]), *map(str, report["mismatched_keys"])}
@@ -53,6 +56,21 @@ def load_class(model: Model, name: str, config: Any, unused: tuple[str, ...] = (
             f"The weights of {model.name} lack {missing[0]}{more}, which {name} needs; choose a trained model."
         )
     return network.eval()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Load without transformers' progress bar and its table of unused weights. What matters is raised."""
+    log = transformers.utils.logging
+    level, bar = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bar:
+            log.enable_progress_bar()
 
 
 def _is_unused(weight: str, unused: tuple[str, ...]) -> bool:

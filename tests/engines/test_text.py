@@ -86,3 +86,13 @@ def test_a_model_without_a_tokenizer_or_a_text_encoder_says_so(tmp_path: Path) -
         assert model.text is None
         with pytest.raises(ModelError, match="has no text encoder, or no tokenizer"):
             loading.load_text_encoder(model)
+
+
+def test_loading_prints_nothing_and_leaves_the_log_of_transformers_as_it_was(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = transformers.utils.logging
+    before = (log.get_verbosity(), log.is_progress_bar_enabled())
+    loading.load_text_encoder(resolved(folder))
+    assert capfd.readouterr() == ("", "")
+    assert (log.get_verbosity(), log.is_progress_bar_enabled()) == before
