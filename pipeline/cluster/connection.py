@@ -47,7 +47,8 @@ def connected(address: str | None) -> Iterator[None]:
         raise handshake.refusal(error, where) from error
     try:
         ray_internals.silence_data()  # its bars would overwrite our progress line; its errors are raised anyway
-        yield
+        with ray_internals.silenced_retries():
+            yield
     finally:
         ray.shutdown()
 

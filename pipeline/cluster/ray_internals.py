@@ -6,7 +6,8 @@ what breaks if another Ray behaves differently. This module knows only Ray: no r
 
 import logging
 import threading
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import ray
 from ray import ActorID, ObjectRef
 from ray._common.usage import usage_lib
 from ray._common.utils import get_default_ray_temp_dir
-from ray._private import ray_constants
+from ray._private import ray_constants, worker as ray_worker
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._private.state import state
 from ray._private.utils import check_version_info
@@ -122,6 +123,25 @@ def silence_data() -> None:
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.CRITICAL + 1)
+
+
+@contextmanager
+def silenced_retries() -> Iterator[None]:
+    """Drop what Ray prints on stdout about each task that it starts again; everything else is printed.
+
+    Ray says so also of tasks that a run has ended itself. `log_to_driver=False` has no effect on it.
+    """
+    printed = ray_worker.print_to_stdstream
+
+    def print_others(data: dict[str, Any], ignore_prefix: bool) -> None:
+        if not any("retries remaining, so the task will be retried" in line for line in data["lines"]):
+            printed(data, ignore_prefix)
+
+    ray_worker.print_to_stdstream = print_others
+    try:
+        yield
+    finally:
+        ray_worker.print_to_stdstream = printed
 
 
 def silence_jobs() -> None:

@@ -39,6 +39,7 @@ BREAKS = {
     "ray._private.worker.global_worker": "actors that hang outlive their run",
     "ray.autoscaler.v2.sdk.get_cluster_status": "a run whose actors find no place waits for ever",
     "ray.data._internal.execution.execution_callback.ExecutionCallback": "a failed run waits for calls that hang",
+    "ray._private.worker.print_to_stdstream": "messages about tasks that Ray starts again are printed among ours",
     "ray.data.DataContext": "progress bars of Ray Data drown the progress line",
 }
 """What `ray_internals` imports, and what breaks without it."""
@@ -259,3 +260,19 @@ def fails_or_sleeps(batch: dict[str, Any]) -> dict[str, Any]:
         time.sleep(hanging.HOUR_S)
     time.sleep(1)
     raise ValueError("the first one")
+
+
+def test_messages_about_tasks_that_ray_starts_again_are_dropped_and_no_others(
+    ray_internals: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = importlib.import_module("ray._private.worker")
+    assert "print_to_stdstream(" in inspect.getsource(worker.listen_error_messages)  # what prints them
+    before = worker.print_to_stdstream
+    again = "Task f failed. There are infinite retries remaining, so the task will be retried. Error: killed"
+    with ray_internals.silenced_retries():
+        for line in (again, "the disk is full"):
+            worker.print_to_stdstream({"lines": [line], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    said = capsys.readouterr().out
+    assert "the disk is full" in said
+    assert "retries" not in said
+    assert worker.print_to_stdstream is before
