@@ -6,7 +6,7 @@ This module imports no model code: `engines` builds what a record describes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -95,6 +95,28 @@ SIGLIP_TEXT = TextTower(
     bias="logit_bias",
 )
 
+_CLIP_VISION = Family(
+    ("clip_vision_model",),
+    processor="CLIP",
+    encoder="CLIPVisionModelWithProjection",
+    poolings=("pooled",),
+    pooled_output="image_embeds",
+    has_heads=False,
+    dim=Setting("projection_dim", 512),
+    required=("visual_projection.weight",),
+    unused=(),
+)
+_SIGLIP_VISION = Family(
+    ("siglip_vision_model",),
+    processor="Siglip",
+    encoder="SiglipVisionModel",
+    poolings=("pooled", "mean"),
+    has_heads=False,
+    dim=Setting("hidden_size", 768),
+    required=("head.probe",),
+    unused=(),
+)
+
 FAMILIES = (
     Family(("vit", "vit_msn"), head_tokens=1),
     Family(("deit",), processor="DeiT", head_tokens=2),  # CLS and the distillation token
@@ -110,51 +132,20 @@ FAMILIES = (
         unused=(),
     ),
     Family(("swin", "swinv2"), poolings=("pooled",), unused=()),
-    Family(
-        ("clip",),
-        processor="CLIP",
-        encoder="CLIPVisionModelWithProjection",
-        poolings=("pooled",),
-        pooled_output="image_embeds",
-        has_heads=False,
-        dim=Setting("projection_dim", 512),
+    _CLIP_VISION,
+    replace(
+        _CLIP_VISION,
+        model_types=("clip",),
         image_size=Setting("vision_config.image_size", 224),
-        required=("visual_projection.weight",),
-        unused=(),
         text=CLIP_TEXT,
     ),
-    Family(
-        ("clip_vision_model",),
-        processor="CLIP",
-        encoder="CLIPVisionModelWithProjection",
-        poolings=("pooled",),
-        pooled_output="image_embeds",
-        has_heads=False,
-        dim=Setting("projection_dim", 512),
-        required=("visual_projection.weight",),
-        unused=(),
-    ),
-    Family(
-        ("siglip",),
-        processor="Siglip",
-        encoder="SiglipVisionModel",
-        poolings=("pooled", "mean"),
-        has_heads=False,
+    _SIGLIP_VISION,
+    replace(
+        _SIGLIP_VISION,
+        model_types=("siglip",),
         dim=Setting("vision_config.hidden_size", 768),
         image_size=Setting("vision_config.image_size", 224),
-        required=("head.probe",),
-        unused=(),
         text=SIGLIP_TEXT,
-    ),
-    Family(
-        ("siglip_vision_model",),
-        processor="Siglip",
-        encoder="SiglipVisionModel",
-        poolings=("pooled", "mean"),
-        has_heads=False,
-        dim=Setting("hidden_size", 768),
-        required=("head.probe",),
-        unused=(),
     ),
 )
 FAMILY_OF = {model_type: family for family in FAMILIES for model_type in family.model_types}

@@ -24,6 +24,14 @@ _SHORTEST = ("Bit", "CLIP", "ConvNext")
 """Processors for which a size that is one number is that of the shorter side."""
 _WHOLE = 384
 """Shorter side from which on ConvNeXt's processor resizes to a square and cuts nothing off, in pixels."""
+_CROPPED: dict[str, Any] = {
+    "size": {"shortest_edge": 224},
+    "resample": 3,
+    "image_mean": _CLIP_MEAN,
+    "image_std": _CLIP_STD,
+    "do_center_crop": True,
+    "crop_size": 224,
+}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "ViT": {"size": 224, "resample": 2, "image_mean": _HALF, "image_std": _HALF},
     "DeiT": {
@@ -42,22 +50,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "do_center_crop": False,
         "crop_size": 224,
     },
-    "Bit": {
-        "size": {"shortest_edge": 224},
-        "resample": 3,
-        "image_mean": _CLIP_MEAN,
-        "image_std": _CLIP_STD,
-        "do_center_crop": True,
-        "crop_size": 224,
-    },
-    "CLIP": {
-        "size": {"shortest_edge": 224},
-        "resample": 3,
-        "image_mean": _CLIP_MEAN,
-        "image_std": _CLIP_STD,
-        "do_center_crop": True,
-        "crop_size": 224,
-    },
+    "Bit": _CROPPED,
+    "CLIP": _CROPPED,
     "Siglip": {"size": 224, "resample": 3, "image_mean": _HALF, "image_std": _HALF},
     "DINOv3ViT": {
         "size": 224,
