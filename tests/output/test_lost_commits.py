@@ -1,7 +1,6 @@
 """Commits whose answer is lost, on a real Delta log: each lands once."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
@@ -17,11 +16,6 @@ from tests.support.tables import claimed, commit_ids, ids, maintain, opened
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table.time, "sleep", lambda seconds: None)
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> str:
-    return str(tmp_path / "out")
 
 
 class LosingHandle:

@@ -20,11 +20,6 @@ DATASETS = ("007", "a b%/=ü", "c")
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> str:
-    return str(tmp_path / "out")
-
-
-@pytest.fixture
 def running(out: str) -> Predictions:
     """A table with four commits of one file for each dataset, by a run of epoch 1."""
     table = Predictions.create(out, STORAGE, [])

@@ -3,32 +3,13 @@
 from pathlib import Path
 
 import pytest
-from deltalake import DeltaTable
 
 from pipeline.errors import TableError
 from pipeline.output import orphans
 from pipeline.output.layout import PREDICTIONS
 from pipeline.output.table import Predictions
 from tests.support.making import STORAGE, write_fragment
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> str:
-    return str(tmp_path / "out")
-
-
-def claimed(out: str, run_id: str = "one") -> tuple[Predictions, int]:
-    """A table that this run has claimed."""
-    found = Predictions.create(out, STORAGE, [])
-    epoch = found.claim(run_id, [])
-    assert epoch is not None
-    return found, epoch
-
-
-def ids(out: str) -> list[str]:
-    """What any reader sees, sorted."""
-    delta = DeltaTable(f"{out}/{PREDICTIONS}")
-    return sorted(delta.to_pyarrow_table(columns=["image_id"]).column("image_id").to_pylist())
+from tests.support.tables import claimed, ids
 
 
 def test_orphans_are_deleted_and_everything_else_is_kept(out: str) -> None:

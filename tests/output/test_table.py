@@ -22,11 +22,6 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table.time, "sleep", lambda seconds: None)
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> str:
-    return str(tmp_path / "out")
-
-
 def append_nothing(out: str) -> None:
     """A commit by someone else that conflicts with none."""
     delta = DeltaTable(f"{out}/{PREDICTIONS}")

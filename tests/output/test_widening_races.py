@@ -27,11 +27,6 @@ from tests.support.rated import fragment, made, named, on_disk, rows_of
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> str:
-    return str(tmp_path / "out")
-
-
-@pytest.fixture
 def running(out: str) -> Predictions:
     return made(out, pa.array([3, None, 2**53]))
 
