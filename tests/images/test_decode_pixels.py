@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import AutoImageProcessor
 
 from pipeline.images.decode import decode
+from pipeline.images.rgb import to_rgb
 from pipeline.models.processor import read_preprocessing
 from tests.support.making import decode_options, encoded, photo
+from tests.support.odd import everything
 
 PROCESSORS: dict[str, dict[str, Any]] = {
     "vit": {"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "width": 224}},
@@ -39,13 +42,21 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "convnext-crop": {"image_processor_type": "ConvNextImageProcessor", "size": 57, "crop_pct": 0.95},
     "convnext-whole": {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}},
 }
-SIZES = [(300, 200), (200, 300), (97, 101), (64, 64), (33, 150), (7, 5), (1, 1)]
+SIZES = [(300, 200), (200, 300), (97, 101), (64, 64), (33, 150), (7, 5), (1, 1), (1, 90), (900, 4), (640, 400)]
+
+
+def saved(raw: dict[str, Any], folder: Path) -> Any:
+    """Hugging Face's Pillow processor with these settings."""
+    (folder / "preprocessor_config.json").write_text(json.dumps(raw))
+    return AutoImageProcessor.from_pretrained(folder, backend="pil")
 
 
 def hugging_face(image: Image.Image, raw: dict[str, Any], folder: Path, **options: Any) -> NDArray[Any]:
     """What Hugging Face's Pillow processor makes of an image, (height, width, 3)."""
-    (folder / "preprocessor_config.json").write_text(json.dumps(raw))
-    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    return processed(saved(raw, folder), image, **options)
+
+
+def processed(processor: Any, image: Image.Image, **options: Any) -> NDArray[Any]:
     return np.moveaxis(np.asarray(processor(images=image, **options)["pixel_values"][0]), 0, -1)
 
 
@@ -59,6 +70,34 @@ def test_size_filter_and_crop_are_those_of_hugging_face(tmp_path: Path, name: st
     assert ours.pixels.shape == theirs.shape
     assert np.abs(ours.pixels.astype(int) - theirs.astype(int)).max() <= 1
     assert (ours.width, ours.height, ours.notes) == (*size, ())
+
+
+@pytest.fixture(scope="module")
+def odd_files() -> list[tuple[str, bytes, Image.Image]]:
+    """The files of the corpus that Pillow opens, with the upright RGB image that a person sees."""
+    found = []
+    for odd in everything():
+        with suppress(OSError, SyntaxError, ValueError):
+            if odd.code is None:
+                upright = ImageOps.exif_transpose(Image.open(io.BytesIO(odd.data)))
+                found.append((odd.name, odd.data, to_rgb(upright, [])))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow says what is odd about them
+@pytest.mark.parametrize("name", ["vit-oblong", "deit-odd", "beit", "dinov2", "clip", "siglip", "convnext"])
+def test_odd_files_are_resized_and_cropped_as_hugging_face_does_it(
+    tmp_path: Path, name: str, odd_files: list[tuple[str, bytes, Image.Image]]
+) -> None:
+    steps, processor = read_preprocessing(PROCESSORS[name], name), saved(PROCESSORS[name], tmp_path)
+    wrong = []
+    for file, data, image in odd_files:
+        if min(image.size) * 1000 > max(image.size):  # a thinner one is refused where it would grow too large
+            ours = decode(data, steps, decode_options()).pixels.astype(int)
+            theirs = processed(processor, image, do_rescale=False, do_normalize=False)
+            wrong += [file] if np.abs(ours - theirs).max() > 1 else []
+    assert len(odd_files) > 140
+    assert wrong == []
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
