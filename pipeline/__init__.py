@@ -14,8 +14,9 @@ Every name is imported when it is first used: worker processes import this packa
 The library is made of rooms (packages) and single modules. Imports go down this list only:
 
 - `demo`: a generated lake and its model. `face`: the Python API.
-- `run`: the data path, from start to finish. `verify`: a sample of the output, computed again. `text_queries`:
-  texts as queries to an output.
+- `run`: the data path, from start to finish. `verify`: a sample of the output, computed again. `search`: the
+  images nearest to a query.
+- `space_model`: the model of an output.
 - `calibration`: the int8 model of a space. `run_configs`: the configs of earlier runs. `summary`: what a run did.
 - `cluster`: everything on Ray.
 - `planning`: manifests, and the rows to process. `engines`: pixels to labels and embeddings.

@@ -4,26 +4,23 @@ Verification reads committed rows only, writes nothing, and needs no cluster.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import run_configs, schema
+from pipeline import schema
 from pipeline.config import RunConfig
 from pipeline.engines import loading
 from pipeline.engines.base import Engine
-from pipeline.errors import SpaceError, TableError
+from pipeline.errors import TableError
 from pipeline.images.reader import ImageReader
-from pipeline.models import comparison, int8
+from pipeline.models import comparison
 from pipeline.models.comparison import Agreement, ModelOutputs
-from pipeline.models.model import resolve
-from pipeline.output import space
-from pipeline.output.layout import SPACE
 from pipeline.output.reader import PredictionsReader
 from pipeline.planning import manifest, relation
+from pipeline.space_model import open_model
 from pipeline.storage import data_uris, sql, temporary_folders
 from pipeline.storage.filesystems import Storage
 from pipeline.storage.uris import absolute
@@ -58,11 +55,9 @@ def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verd
     """
     output = absolute(output)
     rows, written_out = _sampled(output, storage, sample, seed)
-    settings = run_configs.read(output, storage, max(rows["run_id"].to_pylist()))
-    model = resolve(settings.model, Storage(settings.storage))
-    recipe = int8.recipe(settings.model.precision)
-    id_format = _format_of(output, storage, model.space(settings.embedding, settings.decode, recipe))
-    located = _located(rows, settings, id_format)
+    made = open_model(output, storage, max(rows["run_id"].to_pylist()))
+    settings, model = made.config, made.model
+    located = _located(rows, settings, made.description.format)
     engine = loading.load_reference(model, settings.embedding, comparison.TOP_LABELS)
     with ImageReader(settings, model.preprocessing) as reader:
         batches = [
@@ -95,18 +90,6 @@ def _sampled(output: str, storage: Storage, sample: int, seed: int) -> tuple[pa.
             f"All {total} labelled rows of {output} come from data: URIs, which the output does not keep."
         )
     return labelled.sample(sample, seed, COMPARED, where=f"NOT {hashed}"), written_out
-
-
-def _format_of(output: str, storage: Storage, description: dict[str, Any]) -> int:
-    """Return the format of an output. Raises: SpaceError if another model made it."""
-    found = space.read(output, storage)
-    held = found.fingerprint if found else None
-    if found is None or held != description["fingerprint"]:
-        raise SpaceError(
-            f"The model {description['model']} did not make {output}: its fingerprint is "
-            f"{description['fingerprint']}, but {SPACE} has {held}."
-        )
-    return found.format
 
 
 def _located(rows: pa.Table, settings: RunConfig, id_format: int) -> pa.Table:

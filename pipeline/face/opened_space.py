@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import ray.data
     from numpy.typing import NDArray
 
-    from pipeline.text_queries import TextQueries
+    from pipeline.search.texts import TextQueries
     from pipeline.verify import Verdict
 
 TASK_BYTES = 256 * 1024**2
@@ -179,12 +179,13 @@ class Space:
 
     @cached_property
     def _text_queries(self) -> "TextQueries":
-        from pipeline.text_queries import TextQueries  # torch: seconds that reading need not take
+        from pipeline.search.texts import TextQueries  # models: seconds that reading need not take
+        from pipeline.space_model import last_run
 
-        batch = next(self.iter_batches(["run_id"], batch_rows=1), None)
-        if batch is None:
+        run_id = last_run(self.reader)
+        if run_id is None:
             raise SpaceError(f"{self.path} has no labelled or embedded rows yet, so texts cannot query it.")
-        return TextQueries(self.path, self.description, batch["run_id"][0].as_py(), self.reader.storage)
+        return TextQueries(self.path, self.description, run_id, self.reader.storage)
 
     def verify(self, *, sample: int = VERIFIED, seed: int = 0) -> "Verdict":
         """Compute a sample of the ok rows again with plain transformers in float32, and compare.

@@ -1,17 +1,15 @@
-"""Texts as queries to an output whose model has a text encoder."""
+"""Texts as queries: texts -> vectors in the space of an output whose model has a text encoder."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import run_configs
 from pipeline.engines import loading
 from pipeline.errors import SpaceError
-from pipeline.models import int8
-from pipeline.models.model import resolve
 from pipeline.output.layout import Layout
 from pipeline.output.space import SpaceDescription
+from pipeline.space_model import open_model
 from pipeline.storage.filesystems import Storage
 
 
@@ -28,16 +26,14 @@ class TextQueries:
             raise SpaceError(
                 f"The model {description.model} of {output} has no text encoder, so texts cannot query it."
             )
-        settings = run_configs.read(output, storage, run_id)
-        model = resolve(settings.model, Storage(settings.storage))
-        now = model.space(settings.embedding, settings.decode, int8.recipe(settings.model.precision))
-        kept = description.text.get("sha256")
-        if now["fingerprint"] != description.fingerprint or model.text is None or model.text.sha256 != kept:
+        made = open_model(output, storage, run_id)
+        if made.model.text is None or made.model.text.sha256 != description.text.get("sha256"):
             raise SpaceError(
-                f"The text encoder of {model.name} is not the one that {Layout(output).space} describes. Restore "
-                "the model's weights and tokenizer."
+                f"The text encoder of {made.model.name} is not the one that {Layout(output).space} describes. "
+                "Restore the model's weights and tokenizer."
             )
-        self._encoder, self._normalize = loading.load_text_encoder(model), settings.embedding.normalize
+        self._encoder = loading.load_text_encoder(made.model)
+        self._normalize = made.config.embedding.normalize
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return float32 (N, D): one embedding for each text, normalised as the output's images are."""
