@@ -89,6 +89,10 @@ class MovedError(TableError):
     """Maintenance has deleted or replaced files of the table. Read the table again."""
 
 
+class VersionGoneError(TableError):
+    """The changes since a version of the table cannot be found any more. Make derived data again from nothing."""
+
+
 class ClusterError(LakeLensError):
     """The Ray cluster cannot be reached, or has lost work that it cannot repeat."""
 

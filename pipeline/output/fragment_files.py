@@ -59,7 +59,8 @@ def write_remaining_rows(
     if data is None:
         raise MovedError(f"{Layout(output).fragment(path)} is gone.")
     rows = pq.read_table(pa.BufferReader(data), partitioning=None)
-    others = rows.filter(pc.invert(pc.is_in(rows[schema.IMAGE_ID], ids)))
+    held = rows[schema.IMAGE_ID].cast(pa.string())  # delta-rs writes string_view, which `is_in` lacks
+    others = rows.filter(pc.invert(pc.is_in(held, ids)))
     removed = rows.num_rows - others.num_rows
     if not removed or not others.num_rows:
         return RemainingRows(removed, None)
@@ -91,7 +92,7 @@ def _ids(uri: str, storage: Storage) -> pa.Array:
     try:
         with fs.open(path, "rb") as file:
             rows = pq.read_table(file, columns=[schema.IMAGE_ID], partitioning=None)
-        return rows[schema.IMAGE_ID].combine_chunks()
+        return rows[schema.IMAGE_ID].combine_chunks().cast(pa.string())
     except FileNotFoundError as error:
         raise MovedError(f"{uri} is gone.") from error
     except Exception as error:

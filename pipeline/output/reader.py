@@ -26,6 +26,7 @@ VIEW = "predictions"
 """The name of the rows in SQL conditions, which seldom need it."""
 FILE = "_lakelens_file"
 """The column of a view with the position of a row's file in `PredictionsReader.files`, from 0."""
+_CHOSEN = "_lakelens_chosen"
 BATCH_ROWS = 8_192
 """Rows of one batch: 25 MB of 768-dimensional embeddings."""
 _QUERY_ERRORS = (duckdb.BinderException, duckdb.ParserException, duckdb.CatalogException)
@@ -56,12 +57,14 @@ class Failures:
 class PredictionsReader:
     """The rows of one version of the table. It can be pickled, so that tasks read some of its `files`.
 
-    `columns` are all columns of the table, and those of `schema.PREDICTIONS` if an older version made it. Rows
-    that are older than a column are null there. The files with ok rows come first.
+    `table_id` tells an output from one that was made again at its place. `columns` are all columns of the table,
+    and those of `schema.PREDICTIONS` if an older version made it. Rows older than a column are null there.
+    The files with ok rows come first.
     """
 
     output: str
     storage: Storage
+    table_id: str
     version: int
     columns: pa.Schema
     files: tuple[VisibleFile, ...]
@@ -79,7 +82,7 @@ class PredictionsReader:
         )
         held = table.columns()
         columns = pa.schema([*held, *(field.remove_metadata() for field in schema.absent_columns(held))])
-        return cls(table.output, table.storage, table.version, columns, tuple(files))
+        return cls(table.output, table.storage, table.table_id, table.version, columns, tuple(files))
 
     @property
     def datasets(self) -> list[str]:
@@ -162,18 +165,22 @@ class PredictionsReader:
         columns: Sequence[str] | None = None,
         *,
         where: str | None = None,
+        image_ids: pa.ChunkedArray | None = None,
         order_by: Sequence[str] = (),
         batch_rows: int = BATCH_ROWS,
     ) -> Iterator[pa.RecordBatch]:
         """Read the rows that meet an SQL condition, up to `batch_rows` at a time, with the fields of `schema`.
 
-        Raises: TableError for an unknown column or a file that cannot be read, ConfigError for a condition that
-        is not SQL, StorageError.
+        With `image_ids`, which are strings, only rows with these ids are read. Raises: TableError for an unknown
+        column or a file that cannot be read, ConfigError for a condition that is not SQL, StorageError.
         """
         fields = self.schema(columns)
         order = f"ORDER BY {', '.join(map(sql.quoted, order_by))}" if order_by else ""
-        query = f"SELECT {_list(fields.names)} FROM {VIEW} {_condition(where)} {order}"
+        chosen = VIEW if image_ids is None else f"{VIEW} SEMI JOIN {_CHOSEN} USING ({schema.IMAGE_ID})"
+        query = f"SELECT {_list(fields.names)} FROM {chosen} {_condition(where)} {order}"
         with self._connection(where) as connection:
+            if image_ids is not None:
+                connection.register(_CHOSEN, pa.table({schema.IMAGE_ID: image_ids}))
             for batch in connection.sql(query).to_arrow_reader(batch_rows):
                 yield batch.cast(fields)
 

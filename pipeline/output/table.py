@@ -86,6 +86,11 @@ class Predictions:
         return int(self._handle.version())
 
     @property
+    def table_id(self) -> str:
+        """The id that the table got when it was created: an output that was deleted and made again has another."""
+        return str(self._handle.metadata().id)
+
+    @property
     def epoch(self) -> int:
         """The epoch of the newest run that claimed the table; 0 before the first."""
         return self._handle.transaction_version(APPLICATION) or 0
@@ -113,10 +118,8 @@ class Predictions:
         """
         for version in range(self.version, -1, -1):
             entry = delta_log.read(self.layout, version, self.storage)
-            if entry is None:
-                return None
-            if entry.epoch is not None:
-                return str(entry.info["run_id"]) if "run_id" in entry.info else None
+            if entry is None or entry.epoch is not None:
+                return entry.run_id if entry else None
         return None
 
     def holders(self, path: str) -> list[str]:
@@ -128,10 +131,6 @@ class Predictions:
     def columns(self) -> pa.Schema:
         """Return all columns of the table at this version."""
         return pa.schema(self._handle.schema().to_arrow())
-
-    def kept_columns(self) -> list[pa.Field]:
-        """Return the columns that the table has beyond `schema.PREDICTIONS`."""
-        return schema.kept(self.columns())
 
     def claim(self, run_id: str, kept: Sequence[pa.Field], facts: Mapping[str, str] | None = None) -> int | None:
         """Claim the next epoch for this run, write `facts` to the log, and return the epoch.

@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import schema
 from pipeline.errors import BusyError, ConfigError, MovedError, OvertakenError, TableError, first_line
 from pipeline.output import column_types, handover, heartbeat, orphans, space
 from pipeline.output.column_types import Conversion
@@ -181,7 +182,7 @@ class _Widening:
 
 def _changes(table: Predictions, wanted: Mapping[str, str]) -> Changes:
     """Return the columns that do not have their new types yet. Raises: ConfigError, TableError."""
-    held = column_types.duckdb_types(table.kept_columns())
+    held = column_types.duckdb_types(schema.kept(table.columns()))
     changes = {}
     for name, type_ in wanted.items():
         kind, target = held.get(name), column_types.parse_type(type_)

@@ -216,5 +216,5 @@ def _fit_kept_columns(
     columns = connection.sql("SELECT * FROM input LIMIT 0").to_arrow_table().schema
     known = {*schema.PENDING.names, ORDINAL, PROBLEM, SELECTED}
     kept = [field for field in columns if field.name not in known]
-    held, output = (table.kept_columns(), table.output) if table else ([], "")
+    held, output = (schema.kept(table.columns()), table.output) if table else ([], "")
     return column_types.fit_kept_columns(connection, kept, held, output)

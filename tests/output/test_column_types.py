@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import schema
 from pipeline.config import ManifestConfig
 from pipeline.errors import ManifestError
 from pipeline.output import column_types
@@ -134,7 +135,7 @@ def test_a_value_that_does_not_fit_is_one_sentence_with_the_command_that_widens_
     with pytest.raises(ManifestError) as caught:
         planned(tmp_path, manifest(tmp_path, values), table)
     sentence, command = str(caught.value).split(". Widen the column with ")
-    spoken = column_types.type_name(column_types.duckdb_types(table.kept_columns())["rating"])
+    spoken = column_types.type_name(column_types.duckdb_types(schema.kept(table.columns()))["rating"])
     assert sentence.startswith(f"The kept column 'rating' is {spoken} in {table.output}, ")
     assert f"and {example}" in sentence
     assert shlex.split(command) == ["lakelens", "compact", table.output, "--widen", f"rating={wider}"]

@@ -38,7 +38,7 @@ def test_creating_twice_gives_the_same_table(out: str) -> None:
     second = Predictions.create(out, STORAGE, [CAPTION])
     assert (first.version, second.version) == (0, 0)
     assert (first.epoch, first.files()) == (0, [])
-    assert second.kept_columns() == [CAPTION]
+    assert schema.kept(second.columns()) == [CAPTION]
     assert len(list(Path(out, PREDICTIONS, "_delta_log").glob("*.json"))) == 1
 
 

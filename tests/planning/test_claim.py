@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import schema
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, ManifestError, SpaceError, StorageError
 from pipeline.output import maintenance, space, widening
@@ -126,7 +127,7 @@ def test_a_kept_value_that_does_not_fit_is_found_before_anything_is_claimed(tmp_
     assert sorted((tmp_path / "out").rglob("*")) == before
     assert widening.widen(first.target.output, STORAGE, {"rating": "double"}) == 0
     third = assigned(kept, "third")
-    assert [field.type for field in third.table.kept_columns()] == [pa.float64()]
+    assert [field.type for field in schema.kept(third.table.columns())] == [pa.float64()]
     third.heartbeat.stop()
 
 
