@@ -58,9 +58,8 @@ def write_remaining_rows(
     data = storage.read(Layout(output).fragment(path))
     if data is None:
         raise MovedError(f"{Layout(output).fragment(path)} is gone.")
-    rows = pq.read_table(pa.BufferReader(data), partitioning=None)
-    held = rows[schema.IMAGE_ID].cast(pa.string())  # delta-rs writes string_view, which `is_in` lacks
-    others = rows.filter(pc.invert(pc.is_in(held, ids)))
+    rows = _without_views(pq.read_table(pa.BufferReader(data), partitioning=None))
+    others = rows.filter(pc.invert(pc.is_in(rows[schema.IMAGE_ID], ids)))
     removed = rows.num_rows - others.num_rows
     if not removed or not others.num_rows:
         return RemainingRows(removed, None)
@@ -84,6 +83,19 @@ def _mask(indices: pa.Array, rows: int) -> pa.Array:
     mask = np.zeros(rows, np.bool_)
     mask[indices] = True
     return pa.array(mask)
+
+
+def _without_views(rows: pa.Table) -> pa.Table:
+    """Cast views to plain text and bytes. delta-rs writes views, which Arrow's kernels do not all take."""
+
+    def plain(kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_list(kind):
+            return pa.list_(kind.value_field.with_type(plain(kind.value_type)))
+        if pa.types.is_struct(kind):
+            return pa.struct([field.with_type(plain(field.type)) for field in kind])
+        return {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)
+
+    return rows.cast(pa.schema([field.with_type(plain(field.type)) for field in rows.schema]))
 
 
 def _ids(uri: str, storage: Storage) -> pa.Array:

@@ -12,6 +12,7 @@ from pipeline.errors import MovedError
 from pipeline.output.fragment import RemainingRows
 from pipeline.output.fragment_files import write_fragments, write_remaining_rows
 from pipeline.storage.filesystems import Storage
+from tests.support.histories import History
 from tests.support.making import write_fragment
 
 
@@ -60,3 +61,11 @@ def test_a_file_is_written_without_the_rows_whose_ids_newer_files_hold(tmp_path:
     for gone in ((old, "dataset=a/outcome=ok/2-gone.parquet"), ("dataset=a/outcome=ok/1-gone.parquet", first)):
         with pytest.raises(MovedError, match="gone"):
             remaining(*gone)
+
+
+def test_rows_that_another_program_has_rewritten_can_be_replaced(tmp_path: Path) -> None:
+    history = History(tmp_path / "out")
+    history.run(ok="abc")
+    history.delete_by_other_program("b")
+    history.run(ok="a")
+    assert sorted(history.reader().to_arrow(["image_id"])["image_id"].to_pylist()) == ["a", "c"]
