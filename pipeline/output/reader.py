@@ -181,6 +181,8 @@ class PredictionsReader:
         with self._connection(where) as connection:
             if image_ids is not None:
                 connection.register(_CHOSEN, pa.table({schema.IMAGE_ID: image_ids}))
+                # DuckDB takes the files for one row, and would hold all their rows to look up the ids.
+                connection.execute("SET disabled_optimizers = 'build_side_probe_side'")
             for batch in connection.sql(query).to_arrow_reader(batch_rows):
                 yield batch.cast(fields)
 
