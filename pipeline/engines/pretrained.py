@@ -60,7 +60,7 @@ def load_class(model: Model, name: str, config: Any, unused: tuple[str, ...] = (
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Load without transformers' progress bar and its table of unused weights. What matters is raised."""
+    """Load without transformers' warnings, progress bar and table of unused weights. What matters is raised."""
     log = transformers.utils.logging
     level, bar = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
@@ -81,9 +81,10 @@ def _is_unused(weight: str, unused: tuple[str, ...]) -> bool:
 def _encoder_config(model: Model, part: str) -> Any:
     """Return the config of one encoder: a part of the model's config where it describes two."""
     try:
-        config = transformers.AutoConfig.from_pretrained(
-            model.folder, trust_remote_code=False, local_files_only=True
-        )
+        with _silent():
+            config = transformers.AutoConfig.from_pretrained(
+                model.folder, trust_remote_code=False, local_files_only=True
+            )
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"The config of {model.name} cannot be loaded: {first_line(error)}.") from error
     encoder = getattr(config, part, config)

@@ -31,7 +31,12 @@ class TextEncoder:
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
                 model.folder, trust_remote_code=False, local_files_only=True
             )
-        except (OSError, ValueError, ImportError) as error:
+        except ImportError as error:
+            raise ModelError(
+                f"The tokenizer of {model.name} needs a package that is not installed; install it with "
+                "`pip install 'lakelens[text]'`."
+            ) from error
+        except (OSError, ValueError) as error:
             raise ModelError(f"The tokenizer of {model.name} cannot be loaded: {first_line(error)}.") from error
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]

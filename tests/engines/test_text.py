@@ -1,6 +1,7 @@
 """Text encoders against plain transformers, and their place in an output."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,26 @@ def test_a_model_without_a_tokenizer_or_a_text_encoder_says_so(tmp_path: Path) -
 
 
 def test_loading_prints_nothing_and_leaves_the_log_of_transformers_as_it_was(
-    folder: Path, capfd: pytest.CaptureFixture[str]
+    folder: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     log = transformers.utils.logging
     before = (log.get_verbosity(), log.is_progress_bar_enabled())
+    log.add_handler(caplog.handler)  # its own writes to the stderr of its import
+    log.warning_once.cache_clear()
     loading.load_text_encoder(resolved(folder))
-    assert capfd.readouterr() == ("", "")
+    log.remove_handler(caplog.handler)
+    assert (capfd.readouterr(), caplog.messages) == (("", ""), [])
     assert (log.get_verbosity(), log.is_progress_bar_enabled()) == before
+
+
+@pytest.mark.parametrize("folder", ["siglip"], indirect=True)
+def test_a_tokenizer_whose_package_is_not_installed_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    siglip = sys.modules["transformers.models.siglip"]
+    for name in ("SiglipTokenizer", "tokenization_siglip"):
+        monkeypatch.delattr(siglip, name, raising=False)
+    monkeypatch.delitem(sys.modules, f"{siglip.__name__}.tokenization_siglip", raising=False)
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(ModelError, match=r"is not installed; install it with `pip install 'lakelens\[text\]'`\.$"):
+        loading.load_text_encoder(resolved(folder))
