@@ -60,9 +60,9 @@ class Family:
     head. dim: the dimension of the embedding; of a list of dimensions, by layer, the last one. image_size: the
     only size of images that the encoder takes; None if it takes others. head_tokens: how many of the first
     tokens a ViT's head reads; None if it also reads patches, or if the last layer is not a plain ViT's.
-    required: the names of weights that make the embedding, and that a model of the family may lack. unused: the
-    start of the names of weights that no embedding needs: transformers may make them up. text: the text encoder,
-    if the family has one.
+    required: the ends of the names of weights of the image encoder that a folder of the family may lack. unused:
+    the start of the names of weights that no embedding needs: transformers may make them up. text: the text
+    encoder, if the family has one.
     """
 
     model_types: tuple[str, ...]
@@ -103,7 +103,7 @@ _CLIP_VISION = Family(
     pooled_output="image_embeds",
     has_heads=False,
     dim=Setting("projection_dim", 512),
-    required=("visual_projection.weight",),
+    required=("embeddings.patch_embedding.weight", "visual_projection.weight"),
     unused=(),
 )
 _SIGLIP_VISION = Family(
@@ -113,7 +113,7 @@ _SIGLIP_VISION = Family(
     poolings=("pooled", "mean"),
     has_heads=False,
     dim=Setting("hidden_size", 768),
-    required=("head.probe",),
+    required=("embeddings.patch_embedding.weight", "head.probe"),
     unused=(),
 )
 

@@ -35,10 +35,9 @@ _IRRELEVANT_KEYS = {
     "transformers_version",
 }
 """Keys of config.json that do not change a vector."""
-
-
-HEAD = "classifier.weight"
-"""The end of the name of a weight that every trained classification head has."""
+HEADS = {"classifier.weight", "cls_classifier.weight"}
+"""The names of weights of trained classification heads. Heads that segment images have other names."""
+_CHOOSE = f"choose a model of one of the types {', '.join(FAMILY_OF)}"
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class Model:
 def resolve(config: ModelConfig, storage: Storage) -> Model:
     """Find the model, fetch it if it is remote, and read its description.
 
-    Raises: StorageError, ModelError if it does not exist, is not a supported image classifier, or has no
+    Raises: StorageError, ModelError if it does not exist, is not a supported image encoder, or has no
     safetensors.
     """
     folder, revision = model_files.fetch(config, storage)
@@ -145,8 +144,7 @@ def resolve(config: ModelConfig, storage: Storage) -> Model:
     family = FAMILY_OF.get(model_type)
     if family is None:
         raise ModelError(
-            f"The model {config.name} is of type {model_type!r}, which LakeLens does not support; choose a model "
-            f"of one of the types {', '.join(FAMILY_OF)}."
+            f"The model {config.name} is of type {model_type!r}, which LakeLens does not support; {_CHOOSE}."
         )
     files = weights_of(folder, config.name)
     names = read_names(files, config.name)
@@ -180,13 +178,12 @@ def _require_encoder(names: frozenset[str], family: Family, model: str) -> None:
     missing = [wanted for wanted in family.required if not any(name.endswith(wanted) for name in names)]
     if missing:
         raise ModelError(
-            f"The model {model} has no weights for {missing[0]}, which makes its embedding; choose a model whose "
-            "weights hold the image encoder."
+            f"The weights of {model} lack {missing[0]}, a part of its image encoder; restore them, or {_CHOOSE}."
         )
 
 
 def _has_head(names: frozenset[str]) -> bool:
-    return any(name.endswith(HEAD) for name in names)
+    return not HEADS.isdisjoint(names)
 
 
 def _last(dims: Any) -> int:

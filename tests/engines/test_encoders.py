@@ -146,10 +146,16 @@ def test_auto_is_the_pooling_that_older_configs_meant(folders: dict[tuple[str, b
         assert resolved(folders[model_type, True]).pooling("auto") == "cls"
 
 
-def test_a_clip_folder_without_vision_weights_is_one_sentence(tmp_path: Path) -> None:
-    lakes.tiny_encoder(tmp_path, "clip")
+@pytest.mark.parametrize(
+    ("model_type", "lacking"),
+    [("clip", "vis"), ("clip", "vision_model."), ("clip", "visual_projection."), ("siglip", "vision_model.")],
+)
+def test_a_folder_without_weights_of_its_image_encoder_is_one_sentence_that_names_the_families(
+    model_type: str, lacking: str, tmp_path: Path
+) -> None:
+    lakes.tiny_encoder(tmp_path, model_type)
     weights = load_file(tmp_path / "model.safetensors")
-    text = {name: weight for name, weight in weights.items() if not name.startswith("vis")}
+    text = {name: weight for name, weight in weights.items() if not name.startswith(lacking)}
     save_file(text, tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match=r"has no weights for visual_projection\.weight"):
+    with pytest.raises(ModelError, match=rf"^The weights of \S+ lack \S+, .* {', '.join(FAMILY_OF)}\.$"):
         resolved(tmp_path)

@@ -105,10 +105,21 @@ def test_every_shard_of_the_weights_changes_the_fingerprint(original: Path, tmp_
     assert fingerprint(sharded) == before
 
 
-@pytest.mark.parametrize("model_type", ["bert", "detr", "siglip2", ...])
+@pytest.mark.parametrize(
+    "model_type", ["bert", "clip_text_model", "detr", "yolos", "siglip2", "timm_wrapper", "unheard-of", ...]
+)
 def test_another_type_of_model_is_refused_and_the_known_ones_are_named(folder: Path, model_type: Any) -> None:
     edit_json(folder / "config.json", model_type=model_type)
     assert ", ".join(FAMILY_OF) in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["decode_head.classifier.weight", "lm_head.weight", "qa_classifier.weight.x"])
+def test_a_head_of_another_task_gives_no_labels(folder: Path, name: str) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights[name] = weights.pop("classifier.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    found = resolve(folder)
+    assert (found.labels, len(found.notes)) == ((), 1)
 
 
 def nested(folder: Path, **values: Any) -> None:
