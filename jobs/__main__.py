@@ -28,6 +28,9 @@ COMMANDS = {
         "errors": "Count failed rows by dataset, stage and code; export them.",
         "history": "List the runs and commits that made an output.",
     },
+    "Use": {
+        "search": "Find the images nearest to an image, an id, a text or a vector.",
+    },
     "Keep": {
         "compact": "Merge small files into fewer large ones.",
         "vacuum": "Delete files that no reader sees.",

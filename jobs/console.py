@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 
 import typer
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress as ProgressBar, TextColumn
@@ -21,6 +22,10 @@ from pipeline.storage.uris import printable
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 100_000)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
 
+GAP = 2
+"""Blanks between two columns of a table."""
+LEAST = 12
+"""Cells that a shortened path keeps, however narrow the terminal is."""
 PLAIN_INTERVAL_S = 10.0
 """Time between progress lines where there is no terminal."""
 
@@ -67,14 +72,40 @@ def show_account(account: Account, *, always: Sequence[str] = ("input",), left: 
     show_table(header, cells, figures=header[1:])
 
 
-def show_table(header: Sequence[str], rows: Iterable[Sequence[str]], figures: Sequence[str]) -> None:
-    """Print a table without borders, with the columns `figures` aligned to the right."""
+def show_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], figures: Sequence[str], paths: Sequence[str] = ()
+) -> None:
+    """Print a table without borders, with the columns `figures` aligned to the right.
+
+    Cells of the columns `paths` are shortened in their middle until the table fits the terminal.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in header:
         table.add_column(name, justify="right" if name in figures else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(printable(cell)) for cell in row))
+    cells = [[printable(cell) for cell in row] for row in rows]
+    for row in shortened(header, cells, paths, out.width):
+        table.add_row(*map(escape, row))
     out.print(table)
+
+
+def shortened(header: Sequence[str], rows: list[list[str]], paths: Sequence[str], width: int) -> list[list[str]]:
+    """Return the rows of a table with the cells of `paths` shortened so that it is `width` cells wide."""
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(map(cell_len, column)) for column in columns]
+    places = sorted((at for at, name in enumerate(header) if name in paths), key=widths.__getitem__)
+    room = width - GAP * (len(header) - 1) - sum(have for at, have in enumerate(widths) if at not in places)
+    for left, at in zip(range(len(places), 0, -1), places, strict=True):  # the shortest first
+        widths[at] = min(widths[at], max(room // left, LEAST))
+        room -= widths[at]
+    return [[_shortened(cell, have) for cell, have in zip(row, widths, strict=True)] for row in rows]
+
+
+def _shortened(text: str, width: int) -> str:
+    """Return a text of at most `width` cells, with … for its middle; a path ends with the file's name."""
+    if cell_len(text) <= width:
+        return text
+    end = 2 * (width - 1) // 3
+    return f"{set_cell_size(text, width - 1 - end)}…{set_cell_size(text[::-1], end)[::-1]}"
 
 
 @contextmanager

@@ -82,6 +82,10 @@ Where = Annotated[
     str | None,
     typer.Option(metavar="SQL", help='Only rows whose manifest columns meet this condition, as in "year > 2020".'),
 ]
+RowsWhere = Annotated[
+    str | None,
+    typer.Option("--where", metavar="SQL", help='Only rows that meet this condition, as in "score > 0.5".'),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Process at most this many rows.")]
 
 

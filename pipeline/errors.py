@@ -13,6 +13,7 @@ There are three kinds: an error ends a run, shrinks a batch, or fails a row.
     │   ├── OvertakenError       a newer run owns the output
     │   ├── BusyError            another run is writing to the output
     │   └── MovedError           maintenance has deleted or replaced files: read the table again
+    ├── QueryError           a query of a search that gives no vector
     ├── ClusterError         Ray cannot be reached, or has lost work
     ├── FailureRateError     so many images fail that the images are not the cause
     ├── AccountError         rows in and rows out do not balance
@@ -91,6 +92,10 @@ class MovedError(TableError):
 
 class VersionGoneError(TableError):
     """The changes since a version of the table cannot be found any more. Make derived data again from nothing."""
+
+
+class QueryError(LakeLensError):
+    """The query of a search gives no vector of the space: its image, id, text or file does not serve."""
 
 
 class ClusterError(LakeLensError):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pipeline import run_configs, schema
 from pipeline.config import RunConfig
-from pipeline.errors import SpaceError
+from pipeline.errors import SpaceError, TableError
 from pipeline.models import int8
 from pipeline.models.model import Model, resolve
 from pipeline.output import space
@@ -41,14 +41,11 @@ def open_model(output: str, storage: Storage, run_id: str) -> SpaceModel:
     return SpaceModel(model, config, found)
 
 
-def last_run(reader: PredictionsReader) -> str | None:
-    """Return the id of the run that wrote the newest file of ok rows; None if there is no such row.
-
-    Raises: TableError, StorageError.
-    """
+def last_run(reader: PredictionsReader) -> str:
+    """Return the id of the run that wrote the newest file of ok rows. Raises: TableError if there is none."""
     ok = reader.only(outcome=schema.OK)
     if not ok.files:
-        return None
+        raise TableError(f"{reader.output} has no rows with a vector yet.")
     newest = max(range(len(ok.files)), key=lambda at: epoch_of(ok.files[at].path) or 0)
-    batch = next(ok.part(newest, newest + 1).batches(["run_id"], batch_rows=1), None)
-    return None if batch is None else str(batch["run_id"][0])
+    found: str = ok.part(newest, newest + 1).to_arrow(["run_id"])["run_id"][0].as_py()
+    return found

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     import ray.data
     from numpy.typing import NDArray
 
-    from pipeline.search.texts import TextQueries
+    from pipeline.search.hits import Hits
+    from pipeline.search.queries import Queries
     from pipeline.verify import Verdict
 
 TASK_BYTES = 256 * 1024**2
@@ -175,17 +176,39 @@ class Space:
         call, and runs on this machine's CPU. Raises: SpaceError if the model has none, or is not the one that made
         the output; ModelError, StorageError.
         """
-        return self._text_queries.encode(texts)
+        return self._queries.texts.encode(texts)
+
+    def search(
+        self,
+        image: str | None = None,
+        *,
+        image_id: str | None = None,
+        text: str | None = None,
+        vector: "Sequence[float] | NDArray[Any] | None" = None,
+        k: int = 10,
+        datasets: Sequence[str] = (),
+        where: str | None = None,
+        columns: Sequence[str] = (),
+    ) -> "Hits":
+        """Return the k ok rows whose embedding has the highest cosine with a query, nearest first.
+
+        Give one query: the path or URI of an `image`; the `image_id` of a row, which is not among its own hits; a
+        `text`, for models with a text encoder; or a `vector` of the space, float32 (D,). The model is loaded at
+        the first image or text, and runs on this machine's CPU. `columns` are added to those of every hit.
+        Raises: QueryError if the query gives no vector; SpaceError if the model is another one now, or has no text
+        encoder; ConfigError, ModelError, EngineError.
+        """
+        from pipeline.search import searching
+
+        searching.require_askable(self.reader, k, where, datasets, columns)
+        query = self._queries.only(image, image_id, text, vector)
+        return searching.search(self.reader, query, k, where=where, datasets=datasets, columns=columns)
 
     @cached_property
-    def _text_queries(self) -> "TextQueries":
-        from pipeline.search.texts import TextQueries  # models: seconds that reading need not take
-        from pipeline.space_model import last_run
+    def _queries(self) -> "Queries":
+        from pipeline.search.queries import Queries  # models: seconds that reading need not take
 
-        run_id = last_run(self.reader)
-        if run_id is None:
-            raise SpaceError(f"{self.path} has no labelled or embedded rows yet, so texts cannot query it.")
-        return TextQueries(self.path, self.description, run_id, self.reader.storage)
+        return Queries(self.reader, self.description)
 
     def verify(self, *, sample: int = VERIFIED, seed: int = 0) -> "Verdict":
         """Compute a sample of the ok rows again with plain transformers in float32, and compare.

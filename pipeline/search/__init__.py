@@ -2,5 +2,8 @@
 
 Read in this order:
 
-- `texts`: texts as queries.
+- `searching`: a query to its hits. `hits`: the rows that were found.
+- `queries`: an image, an id, a text or a vector to a query. `images`, `texts`, `vectors`: those that are no row of
+  the output. `places`: where an image is.
+- `exact`: the nearest rows, without an index.
 """

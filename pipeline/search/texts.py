@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.engines import loading
 from pipeline.errors import SpaceError
+from pipeline.models.families import FAMILIES
 from pipeline.output.layout import Layout
 from pipeline.output.space import SpaceDescription
 from pipeline.space_model import open_model
@@ -23,8 +24,10 @@ class TextQueries:
         TableError, ConfigError, ModelError, StorageError.
         """
         if description.text is None:
+            kinds = [kind for family in FAMILIES if family.text for kind in family.model_types]
             raise SpaceError(
-                f"The model {description.model} of {output} has no text encoder, so texts cannot query it."
+                f"The model {description.model} of {output} has no text encoder, so texts cannot query it. "
+                f"Models of the types {' and '.join(kinds)} have one."
             )
         made = open_model(output, storage, run_id)
         if made.model.text is None or made.model.text.sha256 != description.text.get("sha256"):

@@ -91,6 +91,19 @@ def write_output(path: Path, datasets: Sequence[str], uri: str = "u") -> Output:
     return Output(path, tuple(datasets), vectors)
 
 
+def write_headless(path: Path, vectors: dict[str, list[float]]) -> None:
+    """An output of these vectors, by `image_id`, of a model without a head."""
+    table = Predictions.create(str(path), STORAGE, [])
+    epoch = table.claim("run", [])
+    assert epoch is not None
+    rows = ok_rows(list(vectors), list(vectors.values()), {}, "u")
+    for name in ("label", "score", "labels"):
+        field = rows.schema.field(name)
+        rows = rows.set_column(rows.column_names.index(name), field, pa.nulls(rows.num_rows, field.type))
+    table.commit([_written(path, "images", rows, epoch)] if vectors else [], "run", epoch)
+    (path / "space.json").write_text(json.dumps({"format": 2, "fingerprint": "f00"}))
+
+
 def placed(output: Output, folder: Path) -> Output:
     """A copy of an output in another folder, which a test may damage."""
     shutil.copytree(output.path, folder)
