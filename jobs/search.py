@@ -17,15 +17,14 @@ HEADER = ("distance", "label", "score", "dataset", "image_id", "uri")
 def main(
     output: Output,
     image: Annotated[str | None, typer.Option(help="Query: the path or URI of an image.")] = None,
-    image_id: Annotated[
-        str | None, typer.Option("--id", help="Query: the image_id of a row, which is not a hit itself.")
-    ] = None,
+    image_id: Annotated[str | None, typer.Option("--id", help="Query: a row's image_id. It is no hit.")] = None,
     text: Annotated[str | None, typer.Option(help="Query: words, if the model has a text encoder.")] = None,
     vector: Annotated[str | None, typer.Option(help="Query: a vector, a .npy or JSON file; - is stdin.")] = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="Number of hits.")] = 10,
     where: RowsWhere = None,
     dataset: Datasets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list of the hits.")] = False,
+    html: Annotated[str | None, typer.Option(help="Write a page of the hits, with thumbnails.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Shorten no id or URI.")] = False,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
@@ -36,12 +35,14 @@ def main(
     An image goes through the model that made OUTPUT, on this machine's CPU. --id and --vector need no model.
     """
     storage = options.storage(endpoint_url, region, anonymous)
-    values = None if vector is None else vectors.read(vector, storage)
     space = open_space(output, storage.config)
+    values = None if vector is None else vectors.read(vector, storage)
     hits = space.search(
         image, image_id=image_id, text=text, vector=values, k=k, where=where, datasets=dataset or ()
     )
     console.note(hits.searched)
+    if html is not None:
+        storage.write(html, space.gallery(hits).encode())
     if as_json:
         console.say(json.dumps(hits.to_dicts(), indent=2, ensure_ascii=False))
     elif hits:

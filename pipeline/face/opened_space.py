@@ -204,6 +204,16 @@ class Space:
         query = self._queries.only(image, image_id, text, vector)
         return searching.search(self.reader, query, k, where=where, datasets=datasets, columns=columns)
 
+    def gallery(self, hits: "Hits") -> str:
+        """Return a page of hits with thumbnails, as HTML that needs no network.
+
+        The images are read again. Where that fails, the page says why. Raises: TableError, StorageError.
+        """
+        from pipeline.search import gallery, thumbnails
+
+        shown, query = thumbnails.of_hits(self.reader, hits)
+        return gallery.page(hits, shown, query, output=self.path, model=str(self.description.model))
+
     @cached_property
     def _queries(self) -> "Queries":
         from pipeline.search.queries import Queries  # models: seconds that reading need not take

@@ -1,13 +1,17 @@
-"""Places of images: URIs -> rows that `images.reader` can read. This module opens no image."""
+"""Places of images: URIs, and ids of the output -> rows that `images.reader` can read. It opens no image."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import duckdb
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.storage.uris import BYTES_MARK, ROW_MARK, absolute
+from pipeline.output.layout import Layout
+from pipeline.storage import sql
+from pipeline.storage.filesystems import Storage, failure
+from pipeline.storage.uris import BYTES_MARK, ROW_MARK, absolute, join
 
 _ROW = re.compile(rf"(.+){ROW_MARK}(\d+)", re.DOTALL)
 _RANGE = re.compile(rf"(.+){BYTES_MARK}(\d+)-(\d+)", re.DOTALL)
@@ -53,3 +57,30 @@ def rows_of(places: Sequence[Place]) -> pa.Table:
         for place in places
     ]
     return pa.Table.from_pylist(rows, schema=schema.PENDING)
+
+
+def planned(output: str, storage: Storage, run_id: str, image_ids: Sequence[str]) -> pa.Table:
+    """Return the rows of a run's plan that have these ids, with the columns of `schema.PENDING`.
+
+    Only a plan knows every byte range, and the whole text of a `data:` URI. The result is empty if the plan is
+    gone, as after a vacuum, or an older LakeLens made it. Raises: StorageError.
+    """
+    folder = Layout(output).run(run_id).pending
+    fs, root = storage.filesystem(folder)
+    try:
+        files = [join(folder, path.rsplit("/", 1)[-1]) for path in fs.glob(f"{root}/*.parquet")]
+        if files:
+            return _rows_with(files, storage, image_ids)
+    except duckdb.Error:
+        return schema.PENDING.empty_table()
+    except Exception as error:
+        raise failure(error, folder) from error
+    return schema.PENDING.empty_table()
+
+
+def _rows_with(files: Sequence[str], storage: Storage, image_ids: Sequence[str]) -> pa.Table:
+    columns, ids = ", ".join(map(sql.quoted, schema.PENDING.names)), ", ".join(map(sql.literal, image_ids))
+    with duckdb.connect() as connection:
+        sql.register_stores(connection, files, storage)
+        rows = connection.sql(f"SELECT {columns} FROM read_parquet({sql.files(files)}) WHERE image_id IN ({ids})")
+        return rows.to_arrow_table().cast(schema.PENDING)
