@@ -30,6 +30,8 @@ COMMANDS = {
     },
     "Use": {
         "search": "Find the images nearest to an image, an id, a text or a vector.",
+        "head": "Make a head: labels from stored embeddings.",
+        "relabel": "Label every embedded image with a head, without its pixels.",
     },
     "Keep": {
         "compact": "Merge small files into fewer large ones.",
@@ -67,8 +69,11 @@ def _app(named: str | None) -> typer.Typer:
     app.callback()(_options)
     for group, commands in COMMANDS.items():
         for name, summary in commands.items():
-            function = importlib.import_module(f"jobs.{name}").main if name == named else _listed_only
-            app.command(name, short_help=summary, rich_help_panel=group)(function)
+            command = importlib.import_module(f"jobs.{name}").main if name == named else _listed_only
+            if isinstance(command, typer.Typer):  # it has commands of its own
+                app.add_typer(command, name=name, short_help=summary, rich_help_panel=group)
+            else:
+                app.command(name, short_help=summary, rich_help_panel=group)(command)
     return app
 
 

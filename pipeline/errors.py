@@ -70,6 +70,10 @@ class SpaceError(LakeLensError):
     """The output holds another embedding space."""
 
 
+class HeadError(LakeLensError):
+    """A head is damaged, belongs to another space, or cannot be made."""
+
+
 class TableError(LakeLensError):
     """The predictions table cannot be read or committed to."""
 

@@ -60,9 +60,10 @@ class Family:
     head. dim: the dimension of the embedding; of a list of dimensions, by layer, the last one. image_size: the
     only size of images that the encoder takes; None if it takes others. head_tokens: how many of the first
     tokens a ViT's head reads; None if it also reads patches, or if the last layer is not a plain ViT's.
-    required: the ends of the names of weights of the image encoder that a folder of the family may lack. unused:
-    the start of the names of weights that no embedding needs: transformers may make them up. text: the text
-    encoder, if the family has one.
+    linear_head: the pooling whose embedding is all that a head reads, through one linear layer; "" if a head reads
+    more. required: the ends of the names of weights of the image encoder that a folder of the family may lack.
+    unused: the start of the names of weights that no embedding needs: transformers may make them up. text: the
+    text encoder, if the family has one.
     """
 
     model_types: tuple[str, ...]
@@ -74,6 +75,7 @@ class Family:
     dim: Setting = Setting("hidden_size")
     image_size: Setting | None = Setting("image_size", 224)
     head_tokens: int | None = None
+    linear_head: str = ""
     required: tuple[str, ...] = ()
     unused: tuple[str, ...] = ("pooler.",)
     text: TextTower | None = None
@@ -118,8 +120,8 @@ _SIGLIP_VISION = Family(
 )
 
 FAMILIES = (
-    Family(("vit", "vit_msn"), head_tokens=1),
-    Family(("deit",), processor="DeiT", head_tokens=2),  # CLS and the distillation token
+    Family(("vit", "vit_msn"), head_tokens=1, linear_head="cls"),
+    Family(("deit",), processor="DeiT", head_tokens=2, linear_head="cls"),  # CLS and the distillation token
     Family(("dinov2", "dinov2_with_registers"), processor="Bit", image_size=None),
     Family(("dinov3_vit",), processor="DINOv3ViT", has_heads=False, image_size=None, unused=()),
     Family(("beit", "data2vec-vision"), processor="Beit"),
@@ -129,9 +131,10 @@ FAMILIES = (
         poolings=("pooled",),
         dim=Setting("hidden_sizes"),
         image_size=None,
+        linear_head="pooled",
         unused=(),
     ),
-    Family(("swin", "swinv2"), poolings=("pooled",), unused=()),
+    Family(("swin", "swinv2"), poolings=("pooled",), linear_head="pooled", unused=()),
     _CLIP_VISION,
     replace(
         _CLIP_VISION,

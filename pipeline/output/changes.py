@@ -55,11 +55,15 @@ class Changes:
         Raises: TableError for an unknown column or a file that cannot be read, StorageError.
         """
         yield from _of(self._reader, self._files.new).batches(columns, batch_rows=batch_rows)
+        for file, ids in self.rewritten():
+            if len(ids):
+                yield from _of(self._reader, (file,)).batches(columns, image_ids=ids, batch_rows=batch_rows)
+
+    def rewritten(self) -> Iterator[tuple[VisibleFile, pa.ChunkedArray]]:
+        """Return the files that hold older rows, too, each with the ids of its changed rows, as strings."""
         for number, file in enumerate(self._files.rewritten):
-            among = self._connection.sql(f"SELECT image_id FROM upserted WHERE file = {number}").to_arrow_table()
-            if among.num_rows:
-                part = _of(self._reader, (file,))
-                yield from part.batches(columns, image_ids=among["image_id"], batch_rows=batch_rows)
+            found = self._connection.sql(f"SELECT image_id FROM upserted WHERE file = {number}")
+            yield file, found.to_arrow_table()["image_id"]
 
     def deletes(self, *, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """Read the ids that are gone, up to `batch_rows` at a time: one column `image_id`.

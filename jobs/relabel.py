@@ -1,0 +1,59 @@
+"""`lakelens relabel`: give every image that is embedded a label of a head, without its pixels."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from jobs import console, options
+from jobs.options import Address, Anonymous, Datasets, EndpointUrl, Output, Region
+from pipeline.labels import relabelling
+from pipeline.labels.relabelling import TOP_K, Relabelled
+
+
+def main(
+    output: Output,
+    head: Annotated[str, typer.Option(metavar="HEAD", help="Folder of the head; see `lakelens head`.")],
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the labels below OUTPUT/labels. Default: that of HEAD's folder."),
+    ] = None,
+    dataset: Datasets = None,
+    where: Annotated[
+        str | None,
+        typer.Option(help="Label only rows that meet this SQL condition; others keep their label."),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels kept for each image.")] = TOP_K,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    address: Address = None,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    anonymous: Anonymous = False,
+) -> None:
+    """Label the rows of OUTPUT from their stored embeddings. Rows that have a label of this head keep it."""
+    found = relabelling.relabel(
+        output,
+        head,
+        options.storage(endpoint_url, region, anonymous),
+        name=name,
+        datasets=dataset or (),
+        where=where,
+        top_k=top_k,
+        address=address,
+        on_progress=_show_progress,
+    )
+    console.say(json.dumps(asdict(found)) if as_json else _sentence(found))
+
+
+def _sentence(found: Relabelled) -> str:
+    done = f"{found.rows:,} rows have a label, {found.computed:,} of them a new one, in {found.seconds:.1f} s"
+    left = f"; {found.unlabelled:,} rows have none, because they do not meet the condition"
+    made_by = f"(version {found.version} of the predictions, head {found.head})"
+    return f"{found.name}: {done} {made_by}{left if found.unlabelled else ''}"
+
+
+def _show_progress(done: int, files: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done:,} of {files:,} files", end="" if done < files else "\n", file=sys.stderr, flush=True)
