@@ -10,7 +10,7 @@ Read in this order:
   `visible_files`: the files that the log names.
 - `reader`: the only SQL and Arrow over committed rows. `failed_rows`: the export of failed rows.
 - `changes`: the rows that came, changed or left between two versions. `changed_files`: the files that hold them.
-- `label_table`: the labels of one head, as a table of its own.
+- `label_table`: the labels of one head, a table of its own. `label_views`: labels as columns of the predictions.
 - `heartbeat`: tells whether the run that owns the output is alive. `handover`: what a run leaves for the next one.
 - `orphans`: files that no commit names. `maintenance`: compact, vacuum, history.
 - `column_types`, `widening`: schema evolution of kept columns.

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline import columns as column_names, schema
 from pipeline.errors import ConfigError, TableError, first_line
-from pipeline.output import column_types
+from pipeline.output import column_types, label_views
 from pipeline.output.layout import Layout
 from pipeline.output.table import Predictions
 from pipeline.output.visible_files import VisibleFile
@@ -26,6 +26,7 @@ VIEW = "predictions"
 """The name of the rows in SQL conditions, which seldom need it."""
 FILE = "_lakelens_file"
 """The column of a view with the position of a row's file in `PredictionsReader.files`, from 0."""
+_ROWS = "_lakelens_rows"
 _CHOSEN = "_lakelens_chosen"
 BATCH_ROWS = 8_192
 """Rows of one batch: 25 MB of 768-dimensional embeddings."""
@@ -122,14 +123,21 @@ class PredictionsReader:
         self.part(0, 0).count(where)
 
     def schema(self, columns: Sequence[str] | None = None) -> pa.Schema:
-        """Return the fields of these columns, by default of all. Raises: TableError for an unknown column."""
-        names = self.columns.names if columns is None else columns
-        for name in names:
-            if name not in self.columns.names:
+        """Return the fields of these columns, by default of all. `species.label` is the label of a head.
+
+        Raises: TableError for an unknown column.
+        """
+        fields = dict(zip(self.columns.names, self.columns, strict=True))
+        if columns is None:
+            return self.columns
+        for head in label_views.mentioned(columns, self.output, self.storage):
+            fields |= label_views.fields(head)
+        for name in columns:
+            if name not in fields:
                 near = column_names.near(name, self.columns.names)
-                hint = f"did you mean {near!r}?" if near else f"it has {', '.join(self.columns.names)}."
+                hint = f"did you mean {near!r}?" if near else f"it has {', '.join(fields)}."
                 raise TableError(f"The predictions of {self.output} have no column {name!r}; {hint}")
-        return pa.schema([self.columns.field(name) for name in names])
+        return pa.schema([fields[name] for name in columns])
 
     def counts(self) -> list[Count]:
         """Count the rows by dataset and outcome, and failed rows by error code. Raises: TableError, StorageError.
@@ -178,7 +186,7 @@ class PredictionsReader:
         order = f"ORDER BY {', '.join(map(sql.quoted, order_by))}" if order_by else ""
         chosen = VIEW if image_ids is None else f"{VIEW} SEMI JOIN {_CHOSEN} USING ({schema.IMAGE_ID})"
         query = f"SELECT {_list(fields.names)} FROM {chosen} {_condition(where)} {order}"
-        with self._connection(where) as connection:
+        with self._connection(where, fields.names) as connection:
             if image_ids is not None:
                 connection.register(_CHOSEN, pa.table({schema.IMAGE_ID: image_ids}))
                 # DuckDB takes the files for one row, and would hold all their rows to look up the ids.
@@ -203,7 +211,7 @@ class PredictionsReader:
             ) ORDER BY place, drawn LIMIT {rows}"""
         fields = self.schema(columns)
         query = f"SELECT {_list(fields.names)} FROM {VIEW} WHERE image_id IN ({chosen}) ORDER BY image_id"
-        with self._connection(where) as connection:
+        with self._connection(where, columns) as connection:
             return connection.sql(query).to_arrow_table().cast(fields)
 
     def create_view(self, connection: duckdb.DuckDBPyConnection, name: str = VIEW) -> None:
@@ -240,12 +248,20 @@ class PredictionsReader:
             return connection.execute(query).fetchall()
 
     @contextmanager
-    def _connection(self, where: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection with the view `VIEW`. Raises: ConfigError for a bad condition, otherwise TableError."""
+    def _connection(
+        self, where: str | None = None, columns: Sequence[str] = ()
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection with the view `VIEW`, which has the labels of the heads that are mentioned.
+
+        Raises: ConfigError for a bad condition, otherwise TableError.
+        """
         try:
             with duckdb.connect() as connection:
                 connection.execute("SET TimeZone = 'UTC'")
-                self.create_view(connection)
+                heads = label_views.mentioned([where or "", *columns], self.output, self.storage)
+                self.create_view(connection, _ROWS if heads else VIEW)
+                if heads:
+                    label_views.create_view(connection, VIEW, _ROWS, heads, self.output, self.storage)
                 yield connection
         except duckdb.Error as error:
             first = first_line(error)

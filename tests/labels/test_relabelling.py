@@ -236,3 +236,29 @@ def test_label_columns_have_the_types_of_the_predictions() -> None:
         scoring.score(head(), np.ones((2, DIM), np.float32), np.ones(2, np.float32), 9), pa.array("abc")
     )
     assert [len(top) for top in found["labels"].to_pylist()] == [3, 3]
+
+
+def test_conditions_and_columns_can_name_the_labels_of_a_head(history: History, saved: str) -> None:
+    relabelled(history, saved)
+    relabelled(history, saved, name="other-head")
+    history.run(ok="n")
+    true = {id_: row["label"] for id_, row in labels(history).items()}
+    reader = history.reader()
+    columns = ["image_id", "label", "species.label", "species.score", "other-head.label"]
+    rows = {row["image_id"]: row for row in reader.to_arrow(columns).to_pylist()}
+    assert {id_: row["species.label"] for id_, row in rows.items()} == {**true, "n": None, "x": None}
+    assert {row["other-head.label"] == row["species.label"] for row in rows.values()} == {True}
+    owls = [id_ for id_, label in true.items() if label == "owl"]
+    assert owls
+    for where in ("species.label = 'owl'", "\"other-head\".label = 'owl' AND species.score > 0"):
+        found = reader.to_arrow(["image_id", "label"], where=where)
+        assert sorted(found["image_id"].to_pylist()) == sorted(owls)
+        assert reader.count(where) == len(owls)
+        assert reader.sample(99, 0, ["image_id"], where=where).num_rows == len(owls)
+
+
+def test_a_head_without_labels_here_is_an_unknown_column(history: History) -> None:
+    with pytest.raises(TableError, match=r"no column 'species\.label'"):
+        history.reader().to_arrow(["species.label"])
+    with pytest.raises(ConfigError, match="species"):
+        history.reader().count("species.label = 'owl'")
