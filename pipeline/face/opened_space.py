@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, SpaceError
-from pipeline.output import space as spaces
+from pipeline.output import label_table, space as spaces
 from pipeline.output.failed_rows import EXAMPLES, EXPORTED
 from pipeline.output.layout import Layout
 from pipeline.output.reader import BATCH_ROWS, Count, Failures, PredictionsReader
@@ -168,6 +168,13 @@ class Space:
         spans = ray.data.from_items(_spans(chosen), override_num_blocks=len(_spans(chosen)))
         arguments = {"reader": chosen, "columns": names, "where": where}
         return spans.map_batches(_read, batch_size=None, batch_format="pyarrow", fn_kwargs=arguments)
+
+    def labels(self, head: str) -> pa.Table:
+        """Return the labels of a head, as `lakelens relabel` wrote them: `output.label_table.LABELS`.
+
+        Raises: TableError if the head has no labels here, StorageError.
+        """
+        return label_table.read(self.path, head, self.reader.storage)
 
     def encode_text(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """Return float32 (N, D): an embedding of each text in this space, for models with a text encoder.

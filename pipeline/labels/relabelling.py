@@ -110,7 +110,7 @@ def _written(
 def _on_ray(labeller: Labeller, tasks: list[LabelTask], address: str | None) -> Iterator[LabelResult]:
     with connection.connected(address), connection.translated_errors():
         numbers = ray.data.range(len(tasks), override_num_blocks=len(tasks))
-        written = numbers.map_batches(_write, batch_size=None, fn_args=(labeller, ray.put(tasks)))
+        written = numbers.map_batches(_write, batch_size=None, fn_args=(labeller, tasks))
         for row in written.iter_rows():
             yield row["result"]
 

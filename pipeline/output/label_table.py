@@ -188,9 +188,25 @@ class LabelTable:
         found = (path.removeprefix(root).strip("/") for path in fs.find(root))
         return [path for path in found if path.endswith(".parquet") and path not in named]
 
+    def rows(self) -> pa.Table:
+        """Return all rows, with the columns `LABELS`. Raises: TableError."""
+        try:
+            return self._handle.to_pyarrow_dataset().to_table(columns=LABELS.names).cast(LABELS)
+        except (DeltaError, OSError, pa.ArrowInvalid) as error:
+            raise _error(self.uri, error) from error
+
     def uris(self) -> list[str]:
         """Return the URIs of the visible files."""
         return [join(self.uri, file.path) for file in self.files()]
+
+
+def read(output: str, name: str, storage: Storage) -> pa.Table:
+    """Return all labels of a head, with the columns `LABELS`. Raises: TableError if it has none here."""
+    table = LabelTable.open(output, name, storage)
+    if table is None:
+        have = ", ".join(names(output, storage)) or "none"
+        raise TableError(f"{output} has no labels of a head {name!r}; it has {have}. Run `lakelens relabel`.")
+    return table.rows()
 
 
 def names(output: str, storage: Storage) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from pipeline.errors import ConfigError, HeadError, TableError
+from pipeline.face.opened_space import open_space
 from pipeline.labels import head as heads, scoring
 from pipeline.labels.head import Head
 from pipeline.labels.label_files import Labeller
@@ -20,6 +22,7 @@ from pipeline.labels.relabelling import Relabelled, relabel
 from pipeline.output.label_table import LabelTable
 from tests.labels.conftest import head
 from tests.output.test_changes import STEPS, Step, play
+from tests.support import commands
 from tests.support.histories import DIM, History, vector
 from tests.support.making import STORAGE
 
@@ -262,3 +265,33 @@ def test_a_head_without_labels_here_is_an_unknown_column(history: History) -> No
         history.reader().to_arrow(["species.label"])
     with pytest.raises(ConfigError, match="species"):
         history.reader().count("species.label = 'owl'")
+
+
+def test_a_space_gives_the_labels_of_a_head_and_names_those_it_has(history: History, saved: str) -> None:
+    relabelled(history, saved)
+    space = open_space(str(history.path))
+    assert {row["image_id"]: row for row in space.labels("species").to_pylist()} == labels(history)
+    with pytest.raises(TableError, match=r"'birds'; it has species\."):
+        space.labels("birds")
+
+
+def test_the_commands_make_measure_compare_and_use_heads(
+    history: History, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakelens = partial(commands.lakelens, monkeypatch=monkeypatch)
+    out, truth, fitted = str(history.path), tmp_path / "truth.csv", str(tmp_path / "fitted")
+    classes = {id_: "cat" if id_ < "g" else "dog" for id_ in "abcdefghijkl"}
+    truth.write_text("image_id,label\n" + "".join(f"{id_},{label}\n" for id_, label in classes.items()))
+    assert lakelens("head", "fit", out, "--truth", str(truth), "--out", fitted) == 0
+    assert "accuracy" in capsys.readouterr().out
+    assert lakelens("relabel", out, "--head", fitted, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 12
+    assert lakelens("head", "measure", out, "--head", fitted, "--truth", str(truth)) == 0
+    assert "12 images" in capsys.readouterr().out
+    heads.save(head(), str(tmp_path / "third"), STORAGE)
+    export = str(tmp_path / "margins.csv")
+    assert lakelens("head", "compare", out, fitted, str(tmp_path / "third"), "--export", export) == 0
+    assert "of 12 images have different labels" in capsys.readouterr().out
+    assert Path(export).read_text().startswith('"image_id"')
+    assert lakelens("head", "words", out, "--classes", "cat,dog", "--out", fitted) == 2
+    assert "no text encoder" in capsys.readouterr().err

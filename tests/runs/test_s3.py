@@ -12,7 +12,9 @@ import s3fs
 from pipeline import config
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, FailureRateError, RowError, StorageError
+from pipeline.face.opened_space import open_space
 from pipeline.images.fetch import Fetcher, Request
+from pipeline.labels import head as heads, own_head, relabelling
 from pipeline.output import orphans
 from pipeline.output.fragment import Fragment
 from pipeline.output.layout import fragment_path
@@ -21,6 +23,7 @@ from pipeline.planning import claim, listing, manifest
 from pipeline.planning.listing_report import Listing
 from pipeline.planning.plan import open_plan
 from pipeline.run import run
+from pipeline.space_model import last_run, open_model
 from pipeline.storage import sql
 from pipeline.storage.filesystems import Storage
 from tests.images.test_fetch import fetch
@@ -100,6 +103,21 @@ def test_a_new_object_is_found_by_the_next_run(
         assert (found.account.total.already_done, found.pending) == (62, 1)
     assert run(settings).account.total.ok == 1
     assert len(rows_of(finished)) == 63
+
+
+def test_the_models_own_head_gives_the_labels_of_the_run_in_ray_tasks(
+    finished: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = open_space(finished)
+    run_id = last_run(space.reader)
+    assert run_id is not None
+    heads.save(own_head.make(open_model(finished, Storage(), run_id), finished), f"{finished}-own", Storage())
+    monkeypatch.setattr(relabelling, "ALONE_ROWS", 0)
+    found = relabelling.relabel(finished, f"{finished}-own", Storage(), name="own")
+    rows = space.to_arrow(["label", "own.label"]).to_pylist()
+    assert found.rows == found.computed == len(rows) >= 60
+    assert all(row["label"] == row["own.label"] for row in rows)
+    assert relabelling.relabel(finished, f"{finished}-own", Storage(), name="own").computed == 0
 
 
 @pytest.mark.parametrize("prefix", ["sp ace", "é", "a#b", "a+b", "q?x", "a=b"])
