@@ -1,5 +1,6 @@
 """The commands, as a person types them."""
 
+import importlib
 import subprocess
 import sys
 import threading
@@ -7,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import typer
 
 from jobs import __main__ as cli
 from tests.support import lakes
@@ -34,7 +36,9 @@ def test_every_command_has_a_help_of_its_own(
 def test_every_file_of_a_command_is_short() -> None:
     folder = Path(cli.__file__).parent
     for name in [name for group in cli.COMMANDS.values() for name in group]:
-        assert len((folder / f"{name}.py").read_text().splitlines()) <= 60, name
+        command = importlib.import_module(f"jobs.{name}").main
+        commands = len(command.registered_commands) if isinstance(command, typer.Typer) else 1
+        assert len((folder / f"{name}.py").read_text().splitlines()) <= 60 * commands, name
 
 
 def _with(overrides: list[str]) -> list[str]:
