@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, unquote
 from uuid import uuid4
@@ -21,8 +22,8 @@ from pydantic import Field
 from pipeline import schema
 from pipeline.errors import TableError, first_line
 from pipeline.output.documents import Document
-from pipeline.output.layout import Layout
-from pipeline.storage.filesystems import Storage
+from pipeline.output.layout import DELTA_LOG, Layout
+from pipeline.storage.filesystems import Storage, modified
 from pipeline.storage.uris import absolute, delta_uri, join
 
 LABELS = pa.schema(
@@ -59,6 +60,16 @@ class LabelState(Document):
 
     table_id: str | None = None
     datasets: dict[str, DatasetState] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LabelCommit:
+    """One relabelling: the table's version, when, the versions of the predictions and the hashes of the heads."""
+
+    version: int
+    at: datetime
+    sources: tuple[int, ...]
+    heads: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -181,12 +192,36 @@ class LabelTable:
         entries: list[dict[str, Any]] = newest._handle.history(newest.version - self.version)
         return any(entry.get("commit_id") == commit_id for entry in entries)
 
-    def unreferenced(self) -> list[str]:
-        """Return the paths of Parquet files below the table that this version does not name."""
+    def unused(self, before: datetime) -> list[tuple[str, int]]:
+        """Return the URIs and sizes of files that no reader of this version sees.
+
+        A file that the log has never named may be of a relabelling that works. It counts only if it was written
+        before a time. Raises: TableError, StorageError.
+        """
         fs, root = self.storage.filesystem(self.uri)
+        try:
+            superseded = set(self._handle.vacuum(0, dry_run=True, enforce_retention_duration=False))
+            infos = fs.find(root, detail=True)
+        except (DeltaError, OSError) as error:
+            raise _error(self.uri, error) from error
         named = {file.path for file in self.files()}
-        found = (path.removeprefix(root).strip("/") for path in fs.find(root))
-        return [path for path in found if path.endswith(".parquet") and path not in named]
+        found = {name.removeprefix(root).strip("/"): info for name, info in infos.items()}
+        return [
+            (join(self.uri, path), int(info.get("size") or 0))
+            for path, info in found.items()
+            if path.endswith(".parquet")
+            and not path.startswith(f"{DELTA_LOG}/")
+            and path not in named
+            and (unquote(path) in superseded or path in superseded or _is_older(info, before))
+        ]
+
+    def history(self) -> list[LabelCommit]:
+        """Return the relabellings that the log still has, the newest first. Raises: TableError."""
+        try:
+            entries = self._handle.history()
+        except (DeltaError, OSError) as error:
+            raise _error(self.uri, error) from error
+        return [_commit(entry) for entry in entries if _STATE in entry]
 
     def rows(self) -> pa.Table:
         """Return all rows, with the columns `LABELS`. Raises: TableError."""
@@ -201,12 +236,17 @@ class LabelTable:
 
 
 def read(output: str, name: str, storage: Storage) -> pa.Table:
-    """Return all labels of a head, with the columns `LABELS`. Raises: TableError if it has none here."""
+    """Return all labels of a head, with the columns `LABELS`. Raises: like `existing`."""
+    return existing(output, name, storage).rows()
+
+
+def existing(output: str, name: str, storage: Storage) -> LabelTable:
+    """Open the labels of a head. Raises: TableError if it has none here, StorageError."""
     table = LabelTable.open(output, name, storage)
     if table is None:
         have = ", ".join(names(output, storage)) or "none"
         raise TableError(f"{output} has no labels of a head {name!r}; it has {have}. Run `lakelens relabel`.")
-    return table.rows()
+    return table
 
 
 def names(output: str, storage: Storage) -> list[str]:
@@ -227,6 +267,21 @@ def _add(file: LabelFile, now: int) -> AddAction:
         data_change=True,
         stats=json.dumps({"numRecords": file.rows}),
     )
+
+
+def _commit(entry: dict[str, Any]) -> LabelCommit:
+    datasets = LabelState.model_validate_json(entry[_STATE]).datasets.values()
+    return LabelCommit(
+        version=int(entry["version"]),
+        at=datetime.fromtimestamp(entry.get("timestamp", 0) / 1000, UTC),
+        sources=tuple(sorted({dataset.version for dataset in datasets})),
+        heads=tuple(sorted({dataset.head for dataset in datasets})),
+    )
+
+
+def _is_older(info: dict[str, Any], before: datetime) -> bool:
+    written = modified(info)
+    return written is not None and written < before
 
 
 def _error(uri: str, error: BaseException) -> TableError:

@@ -17,7 +17,8 @@ from deltalake.exceptions import DeltaError
 
 from pipeline import schema
 from pipeline.errors import TableError, first_line
-from pipeline.output import heartbeat, orphans, space
+from pipeline.output import heartbeat, label_table, orphans, space
+from pipeline.output.label_table import LabelTable
 from pipeline.output.layout import PENDING, Layout
 from pipeline.output.prediction_rows import ROW_GROUP_ROWS
 from pipeline.output.table import Predictions
@@ -137,10 +138,21 @@ def vacuum(
     oldest = datetime.now(UTC) - timedelta(days=older_than_days)
     garbage = orphans.find(table, ended, strays_before=oldest)
     plans = _plans(table.layout, storage, owner if alive else None)
+    labels = [
+        unused for name in label_table.names(output, storage) for unused in _labels(output, name, storage, oldest)
+    ]
     if not dry_run:
-        storage.delete_all([*(table.layout.fragment(file.path) for file in garbage), *plans])
+        unseen = [*(table.layout.fragment(file.path) for file in garbage), *(uri for uri, _ in labels)]
+        storage.delete_all([*unseen, *plans])
         _forget_log(table)
-    return VacuumResult(len(garbage), sum(file.size for file in garbage), len(plans))
+    size = sum(file.size for file in garbage) + sum(size for _, size in labels)
+    return VacuumResult(len(garbage) + len(labels), size, len(plans))
+
+
+def _unused_labels(output: str, storage: Storage, oldest: datetime) -> list[tuple[str, int]]:
+    """Return the URIs and sizes of files of labels that no reader sees, of all heads."""
+    tables = [LabelTable.open(output, name, storage) for name in label_table.names(output, storage)]
+    return [unused for table in tables if table is not None for unused in table.unused(oldest)]
 
 
 def _plans(layout: Layout, storage: Storage, owner: str | None) -> list[str]:

@@ -19,6 +19,7 @@ from pipeline.labels import head as heads, scoring
 from pipeline.labels.head import Head
 from pipeline.labels.label_files import Labeller
 from pipeline.labels.relabelling import Relabelled, relabel
+from pipeline.output import maintenance
 from pipeline.output.label_table import LabelTable
 from tests.labels.conftest import head
 from tests.output.test_changes import STEPS, Step, play
@@ -295,3 +296,29 @@ def test_the_commands_make_measure_compare_and_use_heads(
     assert Path(export).read_text().startswith('"image_id"')
     assert lakelens("head", "words", out, "--classes", "cat,dog", "--out", fitted) == 2
     assert "no text encoder" in capsys.readouterr().err
+
+
+def test_a_vacuum_deletes_superseded_files_of_labels_and_no_file_that_a_relabelling_may_commit(
+    history: History, saved: str
+) -> None:
+    relabelled(history, saved)
+    heads.save(head(seed=1), saved, STORAGE)
+    relabelled(history, saved)
+    folder = history.path / "labels" / "species"
+    working = folder / "dataset=street" / "1-abc-0.parquet"
+    working.write_bytes(b"being written")
+    seen = {*DeltaTable(str(folder)).file_uris()}
+    assert len([*folder.glob("*/*.parquet")]) == 5
+    found = maintenance.vacuum(str(history.path), STORAGE)
+    assert (found.files, {str(path) for path in folder.glob("*/*.parquet")}) == (2, {*seen, str(working)})
+    assert_complete(history, head(seed=1))
+
+
+def test_the_history_of_a_head_names_versions_and_heads(
+    history: History, saved: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relabelled(history, saved)
+    assert commands.lakelens("history", history.path, "--head", "species", monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    assert head().sha256 in shown
+    assert str(history.version) in shown
