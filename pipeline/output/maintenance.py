@@ -138,9 +138,7 @@ def vacuum(
     oldest = datetime.now(UTC) - timedelta(days=older_than_days)
     garbage = orphans.find(table, ended, strays_before=oldest)
     plans = _plans(table.layout, storage, owner if alive else None)
-    labels = [
-        unused for name in label_table.names(output, storage) for unused in _labels(output, name, storage, oldest)
-    ]
+    labels = _unused_labels(output, storage, oldest)
     if not dry_run:
         unseen = [*(table.layout.fragment(file.path) for file in garbage), *(uri for uri, _ in labels)]
         storage.delete_all([*unseen, *plans])
