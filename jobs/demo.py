@@ -13,6 +13,7 @@ import typer
 from jobs import console
 from jobs.run import show_run
 from pipeline import config
+from pipeline.demo import neighbours
 from pipeline.demo.accuracy import accuracy
 from pipeline.demo.lake import make_lake
 
@@ -23,7 +24,7 @@ def main(
         int, typer.Option(min=1, help="Number of valid images; broken ones and duplicates are added.")
     ] = 600,
 ) -> None:
-    """Draw an image lake, label and embed it, and compare the labels with the drawn shapes."""
+    """Draw an image lake, label and embed it, compare the labels with the drawn shapes, and search it."""
     manifest, output = folder / "lake" / "manifest.parquet", folder / "output"
     if not manifest.exists():
         console.say(f"drawing {images:,} images into {manifest.parent} ...")
@@ -36,16 +37,19 @@ def main(
     show_run(settings)
     rows = [(dataset, f"{count:,}", f"{share:.1%}") for dataset, count, share in accuracy(str(output))]
     console.show_table(("dataset", "images", "accuracy"), rows, figures=("images", "accuracy"))
+    share = neighbours.share_of_class(str(output))
+    console.say(f"search: {share:.1%} of the {neighbours.NEAREST} images nearest to new drawings have their class")
     (folder / "demo.yaml").write_text(settings.to_yaml(), encoding="utf-8")
     show_next(folder / "demo.yaml", output)
 
 
 def show_next(config_file: Path, output: Path) -> None:
-    """Print where the results are, and three commands to try."""
+    """Print where the results are, and four commands to try."""
     lakelens = "lakelens" if shutil.which("lakelens") else _command()
     console.say(f"predictions: {output}/predictions (Parquet in Hive folders, and a Delta table)\n\ntry next:")
     console.say(f"  {lakelens} plan {config_file}")
     console.say(f"  {lakelens} errors {output}")
+    console.say(f"  {lakelens} search {output} --id img-00000 --html nearest.html")
     console.say(f"  {lakelens} run configs/local.yaml --set manifest.path=PHOTOS --set output.path=photos-out")
 
 

@@ -5,4 +5,5 @@ Read in this order:
 
 - `drawing`: pictures of twelve classes. `lake`: image files of them, some bad ones, and a manifest.
 - `train`: training of the model in `model/`. `accuracy`: how many of its labels are right.
+- `neighbours`: how many of the images nearest to new drawings show the same.
 """

@@ -1,6 +1,7 @@
 """Images as queries: an image -> its vector, on the way that the images of the output went."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,21 +31,20 @@ class ImageQueries:
         self._made = open_model(output, storage, run_id)
         self._engine = _engine(self._made, output, storage)
 
-    def encode(self, image: str) -> NDArray[np.float32]:
-        """Return the vector of one image, float32 (D,), given its path or URI. It is not normalised.
+    def encode(self, images: Sequence[str]) -> NDArray[np.float32]:
+        """Return the vectors of images, float32 (N, D), given their paths or URIs. They are not normalised.
 
-        Raises: QueryError if the image cannot be read or decoded; ClusterError, StorageError.
+        Raises: QueryError if an image cannot be read or decoded; ClusterError, StorageError.
         """
         with ImageReader(self._made.config, self._made.model.preprocessing) as reader:
-            read = reader.read(rows_of([place_of(image)]))
-        (row,) = read.rows.to_pylist()
-        if row["error_code"]:
-            raise QueryError(
-                f"The image {redacted(image)} cannot be a query: {row['stage']} failed with {row['error_code']}, "
-                f"{row['message']}."
-            )
-        vector: NDArray[np.float32] = self._engine.predict(read.pixels.images).embeddings[0]
-        return vector
+            read = reader.read(rows_of([place_of(image) for image in images]))
+        for image, row in zip(images, read.rows.to_pylist(), strict=True):
+            if row["error_code"]:
+                raise QueryError(
+                    f"The image {redacted(image)} cannot be a query: {row['stage']} failed with "
+                    f"{row['error_code']}, {row['message']}."
+                )
+        return self._engine.predict(read.pixels.images).embeddings
 
 
 def _engine(made: SpaceModel, output: str, storage: Storage) -> Engine:

@@ -73,7 +73,7 @@ class Queries:
     def image(self, image: str) -> Query:
         """Return the query for an image, given its path or URI. Raises: as `ImageQueries`."""
         named = f"the image {redacted(image)}"
-        return Query(checked(self._images.encode(image), self.dim, named), named, image=image)
+        return Query(checked(self._images.encode([image])[0], self.dim, named), named, image=image)
 
     def stored(self, image_id: str) -> Query:
         """Return the query for the stored vector of a row. Raises: QueryError if there is no such ok row."""

@@ -22,6 +22,7 @@ def test_the_demo_proposes_commands_by_the_name_that_started_it(
     shown = capsys.readouterr().out
     assert f"  {command} plan d/demo.yaml" in shown
     assert f"  {command} errors d/output" in shown
+    assert f"  {command} search d/output --id " in shown
     assert f"  {command} run " in shown
 
 
@@ -41,5 +42,7 @@ def test_the_demo_labels_its_lake_as_it_was_drawn(tmp_path: Path) -> None:
     assert account == ["total", "140", "120", "12", "8"]
     assert accuracy[1] == "120"
     assert float(accuracy[2].rstrip("%")) >= 97
+    (searched,) = (line for line in done.stdout.splitlines() if line.startswith("search: "))
+    assert float(searched.split()[1].rstrip("%")) >= 95
     assert f"plan {tmp_path / 'demo' / 'demo.yaml'}" in done.stdout
     assert (tmp_path / "demo" / "demo.yaml").exists()
