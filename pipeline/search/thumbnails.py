@@ -30,6 +30,8 @@ QUALITY = 80
 BATCH = 32
 """Images that are read at once."""
 STEPS = Preprocessing(None, SIDE, (SIDE, SIDE), "bilinear", (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), SIDE, SIDE)
+GONE = "The output no longer has this row."
+"""The note of a hit that an index still has."""
 CHANGED = "The image has changed since it was embedded."
 
 
@@ -62,7 +64,7 @@ def _of_rows(reader: PredictionsReader, image_ids: Sequence[str]) -> list[Thumbn
     found = dict[str, Thumbnail]()
     for run_id, of_run in groupby(rows, key=itemgetter("run_id")):
         found |= _of_run(reader, run_id, list(of_run))
-    return [found[image_id] for image_id in image_ids]
+    return [found.get(image_id, Thumbnail(None, GONE)) for image_id in image_ids]
 
 
 def _of_image(reader: PredictionsReader, image: str) -> Thumbnail:

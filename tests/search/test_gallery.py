@@ -7,6 +7,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,9 +16,10 @@ from PIL import Image
 
 from pipeline import open_space
 from pipeline.face.opened_space import Space
-from pipeline.search.thumbnails import CHANGED, SIDE
+from pipeline.search.thumbnails import CHANGED, GONE, SIDE
 from tests.support import embedded, lakes
 
+PAGE = Path(__file__).parents[2] / "docs" / "search.md"
 EVIL = '<script>alert("x")</script> &amp; "\'>'
 
 
@@ -127,6 +129,31 @@ def test_after_a_vacuum_images_are_found_by_uri_only(lake: Path, tmp_path: Path)
     page = Page(space.gallery(hits))
     assert not page.images()
     assert sum("config.yaml is gone" in text for text in page.texts) == 6
+
+
+def test_a_hit_that_the_output_no_longer_has_says_so(space: Space) -> None:
+    hits = space.search(image_id="gone", k=1)
+    row = hits.table.set_column(0, "image_id", pa.array(["deleted meanwhile"]))
+    page = Page(space.gallery(type(hits)(row, hits.query, hits.searched)))
+    assert GONE in page.texts
+    assert len(page.images()) == 1
+
+
+def test_the_python_of_the_page_on_search(lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = sorted((lake / "images").iterdir())
+    rows = [
+        {"image_id": f"img-{number:05}", "uri": str(path), "dataset": "catalog", "truth": "a star"}
+        for number, path in enumerate(paths)
+    ]
+    embedded.write_output(tmp_path, lake / "model", rows)
+    (tmp_path / "lakelens-demo").mkdir()
+    (tmp_path / "out").rename(tmp_path / "lakelens-demo" / "output")
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(block.replace("score > 0.5", "score > 0"), str(PAGE), "exec"), names)
+    assert names["hits"].table["truth"].to_pylist() == ["a star"] * 5
+    assert len(Page((tmp_path / "nearest.html").read_text()).images()) == 6
 
 
 def test_a_signature_in_a_uri_is_not_shown(lake: Path, tmp_path: Path) -> None:
