@@ -29,6 +29,7 @@ COMMANDS = {
         "history": "List the runs and commits that made an output.",
     },
     "Use": {
+        "index": "Build or update the index of an output's embeddings.",
         "search": "Find the images nearest to an image, an id, a text or a vector.",
         "head": "Make a head: labels from stored embeddings.",
         "relabel": "Label every embedded image with a head, without its pixels.",
