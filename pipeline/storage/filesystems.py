@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline import __version__
 from pipeline.config import StorageConfig
 from pipeline.errors import ErrorCode, StorageError, first_line
-from pipeline.storage import aws
+from pipeline.storage import aws, temporary_folders
 from pipeline.storage.error_codes import answer, classify
 from pipeline.storage.uris import absolute, is_http, is_local, is_s3, redacted, scheme, without_queries
 
@@ -88,6 +88,29 @@ class Storage:
             lambda fs, path: fs.put_file(str(file), path),
             lambda scratch: shutil.copyfile(file, scratch),
         )
+
+    @contextmanager
+    def replacing(self, uri: str) -> Iterator[Path]:
+        """Yield the path of a local file to write. It then replaces an object, atomically.
+
+        If an error is raised meanwhile, the object stays as it is. Raises: StorageError.
+        """
+        fs, path = self.filesystem(uri)
+        if not isinstance(fs, LocalFileSystem):
+            with temporary_folders.folder() as folder:
+                try:
+                    yield folder / "object"
+                except OSError as error:
+                    raise temporary_folders.write_error(folder, error) from error
+                self.upload(folder / "object", uri)
+            return
+        try:
+            with _beside(path) as scratch:
+                yield scratch
+                _sync(scratch)
+                os.replace(scratch, path)
+        except OSError as error:
+            raise failure(error, uri) from error
 
     def create(self, uri: str, data: bytes) -> bool:
         """Write an object unless it exists; return False if it does. Raises: StorageError."""
@@ -172,16 +195,28 @@ def failure(error: BaseException, uri: str) -> StorageError:
 @contextmanager
 def _scratch(path: str, fill: Callable[[Path], object]) -> Iterator[Path]:
     """Yield a file beside a local path, filled and synced to disk. It is deleted afterwards if it still exists."""
+    with _beside(path) as scratch:
+        fill(scratch)
+        _sync(scratch)
+        yield scratch
+
+
+@contextmanager
+def _beside(path: str) -> Iterator[Path]:
+    """Yield the path of a new file beside a local path. It is deleted afterwards if it still exists."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     # The dot hides it from those who read a folder of Parquet files.
     scratch = Path(path).with_name(f".{Path(path).name}.{uuid4().hex}.tmp")
     try:
-        fill(scratch)
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
         yield scratch
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _sync(file: Path) -> None:
+    """Wait until a file is on disk."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
 
 
 def _link(scratch: Path, path: str) -> bool:
