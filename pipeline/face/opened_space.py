@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import ray.data
     from numpy.typing import NDArray
 
+    from pipeline.export.summary import ExportSummary
     from pipeline.search.hits import Hits
     from pipeline.search.queries import Queries
     from pipeline.verify import Verdict
@@ -226,6 +227,41 @@ class Space:
         from pipeline.search.queries import Queries  # models: seconds that reading need not take
 
         return Queries(self.reader, self.description)
+
+    def export(
+        self,
+        out: str,
+        *,
+        to: str = "parquet",
+        importer: str | None = None,
+        columns: Sequence[str] | None = None,
+        datasets: Sequence[str] = (),
+        outcome: str = schema.OK,
+        where: str | None = None,
+        since: int | str | None = None,
+        rows_per_file: int | None = None,
+        address: str | None = None,
+    ) -> "ExportSummary":
+        """Write the rows as files to a new or empty folder, on any store, and return what `export.json` says.
+
+        `to` is "parquet", "npy", "faiss" or "jsonl". `importer` is "milvus" or "pinecone": Parquet files as these
+        import them. `columns` are by default the usual ones and the kept columns. With `since`, a version or the
+        folder of an earlier export, the folder gets upserts and deletes. Tasks write the files with `address`, and
+        those of a large export if this process is connected to a Ray cluster. Raises: ConfigError, TableError,
+        StorageError, ClusterError.
+        """
+        from pipeline.export import exporting, request  # not needed for reading
+
+        asked = request.request(
+            to,
+            importer,
+            columns=columns,
+            where=where,
+            datasets=datasets,
+            outcome=outcome,
+            rows_per_file=rows_per_file or request.ROWS_PER_FILE,
+        )
+        return exporting.export(self.reader, self.description, out, asked, since=since, address=address)
 
     def verify(self, *, sample: int = VERIFIED, seed: int = 0) -> "Verdict":
         """Compute a sample of the ok rows again with plain transformers in float32, and compare.

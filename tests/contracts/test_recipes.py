@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow.dataset as ds
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from polars.exceptions import ColumnNotFoundError, InvalidOperationError, SchemaError
 
-from tests.support.outputs import DIM, FAILED_ROWS, LAKES, OK_ROWS, Output, write_output
+from tests.support.outputs import FAILED_ROWS, LAKES, OK_ROWS, Output, write_output
 
 PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 OK_ONLY = {"ok": OK_ROWS}
@@ -126,14 +125,6 @@ def test_vectors_belong_to_their_ids(output: Output) -> None:
 def test_the_wrong_way_gives_ids_the_vectors_of_others(output: Output) -> None:
     wrong = executed("Load into a vector index", 0)["wrong"]
     assert sum(output.vectors.get(id_) != vector.tolist() for id_, vector in wrong.items()) > 0
-
-
-def test_the_export_has_the_datasets_and_the_vectors(output: Output) -> None:
-    executed("Load into a vector index", 2)
-    rows = pq.read_table("vectors.parquet")
-    assert count_of(rows["dataset"].to_pylist()) == each(output, OK_ROWS)
-    assert dict(zip(rows["image_id"].to_pylist(), rows["embedding"].to_pylist(), strict=True)) == output.vectors
-    assert np.array(rows["embedding"].to_pylist()).shape == (output.ok_rows, DIM)
 
 
 # The lines that people type first

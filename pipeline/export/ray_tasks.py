@@ -1,0 +1,59 @@
+"""Exports whose files are written by tasks on a Ray cluster."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from uuid import uuid4
+
+from pipeline.errors import StorageError
+from pipeline.export.all_rows import Stretch
+from pipeline.export.summary import Written
+
+WORTH_BYTES = 2**30
+"""Bytes of vectors from which on tasks write an export if a cluster is at hand. One process writes this much in
+some ten seconds, which is about what it takes to connect and to start workers."""
+FILES_OF_A_TASK = 4
+"""Files that one task writes. A task reads the table files at both ends of its rows in part, as its neighbours do,
+so longer tasks read less twice."""
+
+
+def are_used(address: str | None, vector_bytes: int) -> bool:
+    """Tell whether tasks write an export with vectors of this size.
+
+    They do if an address is given; for a large export also if RAY_ADDRESS names a cluster, or if this process is
+    connected to one. Otherwise this process writes: a cluster that it would start has no other machine's disks,
+    network or CPUs to offer.
+    """
+    at_hand = "RAY_ADDRESS" in os.environ or _is_connected()
+    return address is not None or (at_hand and vector_bytes >= WORTH_BYTES)
+
+
+def write_all(
+    stretches: Sequence[Stretch], write: Callable[[Stretch], Written], address: str | None
+) -> list[Written]:
+    """Write each stretch in a task, and return what each has written. Raises: ClusterError, and what a task
+    raises.
+    """
+    import ray  # seconds that an export without Ray need not take
+
+    from pipeline.cluster.connection import connected, translated_errors
+    from pipeline.cluster.run_work import RunWork
+
+    with connected(address), translated_errors(), RunWork(f"export-{uuid4().hex}") as work:
+        task = ray.remote(num_cpus=1, max_retries=3, retry_exceptions=[StorageError])(_write)
+        same = ray.put(write)
+        tasks = [work.task(task.remote(same, stretch)) for stretch in stretches]
+        running = tasks
+        while running:
+            done, running = ray.wait(running)
+            ray.get(done)  # the first error ends the export
+        return list(ray.get(tasks))
+
+
+def _write(write: Callable[[Stretch], Written], stretch: Stretch) -> Written:
+    return write(stretch)
+
+
+def _is_connected() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())

@@ -1,0 +1,107 @@
+"""What an export is to hold, and in which form. It is checked before anything is read or written."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import duckdb
+
+from pipeline import schema
+from pipeline.errors import ConfigError
+from pipeline.output.reader import VIEW, PredictionsReader
+
+VECTOR = "embedding"
+ROWS_PER_FILE = 100_000
+"""Rows of one file: 300 MB of 768-dimensional vectors in float32."""
+USUAL_COLUMNS = (schema.IMAGE_ID, schema.DATASET, schema.URI, "label", "score", "width", "height", VECTOR)
+"""The columns of an export that names none, followed by the kept columns."""
+
+
+class Format(StrEnum):
+    """What the files are."""
+
+    PARQUET = "parquet"
+    NPY = "npy"
+    FAISS = "faiss"
+    JSONL = "jsonl"
+
+
+class Importer(StrEnum):
+    """A vector database whose bulk importer reads Parquet files of a certain shape."""
+
+    MILVUS = "milvus"
+    PINECONE = "pinecone"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which rows and columns an export has, and how they are written.
+
+    `columns` None means `USUAL_COLUMNS` and the kept columns. `where` is an SQL condition about one row.
+    """
+
+    to: Format = Format.PARQUET
+    importer: Importer | None = None
+    columns: tuple[str, ...] | None = None
+    where: str | None = None
+    datasets: tuple[str, ...] = ()
+    outcome: str = schema.OK
+    rows_per_file: int = ROWS_PER_FILE
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for what does not go together."""
+        if self.importer is not None and self.to is not Format.PARQUET:
+            raise ConfigError(f"--for {self.importer} writes Parquet files: use it with --to {Format.PARQUET}.")
+        if self.outcome == schema.FAILED and (self.importer or self.to in (Format.NPY, Format.FAISS)):
+            raise ConfigError("Failed rows have no vectors: export them with --to parquet or --to jsonl.")
+        if self.rows_per_file < 1:
+            raise ConfigError(f"A file cannot have {self.rows_per_file} rows; it has 1 or more.")
+        if self.where is not None and _has_subquery(self.where):
+            raise ConfigError(
+                f"The condition {self.where!r} has a subquery. A condition of an export is about one row alone."
+            )
+
+    @property
+    def by_dataset(self) -> bool:
+        """Whether each dataset has a folder of its own: for Pinecone, a folder is a namespace."""
+        return self.importer is Importer.PINECONE
+
+    def columns_of(self, reader: PredictionsReader) -> list[str]:
+        """Return the names of the columns, with `image_id` among them. Raises: TableError for an unknown one."""
+        if self.columns is None:
+            names = [*USUAL_COLUMNS, *(field.name for field in schema.kept(reader.columns))]
+        else:
+            names = [*dict.fromkeys(self.columns)]
+        if schema.IMAGE_ID not in names:
+            names.insert(0, schema.IMAGE_ID)
+        return list(reader.schema(names).names)
+
+
+def request(
+    to: str,
+    importer: str | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    where: str | None = None,
+    datasets: Sequence[str] = (),
+    outcome: str = schema.OK,
+    rows_per_file: int = ROWS_PER_FILE,
+) -> Request:
+    """Return a request of which the names are given as text. Raises: ConfigError."""
+    for name, given, known in (("--to", to, Format), ("--for", importer, Importer)):
+        if given is not None and given not in set(known):
+            raise ConfigError(f"{name} {given} is not known; use one of {', '.join(known)}.")
+    if outcome not in (schema.OK, schema.FAILED):
+        raise ConfigError(f"outcome = {outcome!r} is neither {schema.OK!r} nor {schema.FAILED!r}.")
+    chosen = None if columns is None else tuple(columns)
+    target = None if importer is None else Importer(importer)
+    return Request(Format(to), target, chosen, where, tuple(datasets), outcome, rows_per_file)
+
+
+def _has_subquery(where: str) -> bool:
+    """Tell whether a condition reads other rows, too. One that is not SQL is refused where it is evaluated."""
+    with duckdb.connect() as connection:
+        query = f"SELECT 1 FROM {VIEW} WHERE ({where}\n)"
+        ((parsed,),) = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
+    return '"class":"SUBQUERY"' in json.dumps(json.loads(parsed), separators=(",", ":"))
