@@ -6,12 +6,12 @@ import typer
 
 from jobs import console, options
 from jobs.options import Anonymous, Datasets, EndpointUrl, Output, Region
-from pipeline.output import maintenance, widening
+from pipeline.output import compaction, widening
 
 
 def main(
     output: Output,
-    target_mb: Annotated[int, typer.Option(min=1, help="Target size of a file, in MB.")] = maintenance.TARGET_MB,
+    target_mb: Annotated[int, typer.Option(min=1, help="Target size of a file, in MB.")] = compaction.TARGET_MB,
     dataset: Datasets = None,
     widen: Annotated[
         list[str] | None,
@@ -42,7 +42,7 @@ def main(
         files = widening.widen(output, storage, widening.parse_assignments(widen), keep_replaced=keep_replaced)
         already = "No files were rewritten: the columns already have these types, or the table is empty."
         console.say(f"Widened {', '.join(widen)}: rewrote {files:,} files." if files else already)
-    done = maintenance.compact(
+    done = compaction.compact(
         output, storage, target_mb=target_mb, datasets=dataset or (), keep_replaced=keep_replaced
     )
     rows = [(one.dataset, f"{one.files_before:,}", f"{one.files_after:,}") for one in done]

@@ -4,18 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline import schema
+from pipeline.output.file_statistics import FileStatistics
 from pipeline.stage_seconds import Seconds
 
 
 @dataclass(frozen=True)
 class Fragment:
-    """A file that is written but not visible yet: its path below the table, and its size in bytes."""
+    """A file that is written but not visible yet: its path below the table, and its size in bytes.
+
+    `statistics` are for the log; readers cannot skip a file without them.
+    """
 
     path: str
     dataset: str
     outcome: str
     rows: int
     size: int
+    statistics: FileStatistics = FileStatistics()
 
 
 def row_counts(fragments: Sequence[Fragment]) -> dict[str, int]:

@@ -1,17 +1,20 @@
-"""Write rows as Parquet files that no commit names yet, so that no reader sees them."""
+"""Write rows as Parquet files that no commit names yet, so that no reader sees them.
+
+The rows of a file are ordered by `image_id`, so that readers who look for one find it in one row group and page.
+"""
 
 import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import schema, stage_seconds
 from pipeline.errors import STORE_CODES, MovedError
+from pipeline.output.file_statistics import FileStatistics, statistics_columns
 from pipeline.output.fragment import Fragment, RemainingRows, WriteResult
 from pipeline.output.layout import Layout, fragment_path, partition_of
 from pipeline.output.prediction_rows import parquet_bytes
@@ -31,15 +34,15 @@ def write_fragments(*blocks: pa.Table, output: str, storage: Storage, epoch: int
     Raises: StorageError.
     """
     seconds = stage_seconds.total(blocks)
-    rows = pa.concat_tables(blocks, promote_options="default").replace_schema_metadata(None)
+    rows = pa.concat_tables(blocks, promote_options="default").replace_schema_metadata(None).combine_chunks()
+    facts = rows.select([field.name for field in rows.schema if not pa.types.is_nested(field.type)])
 
-    def write(indices: pa.Array) -> WriteResult:
-        group = rows.filter(_mask(indices, rows.num_rows))  # `take` would copy all rows for each group
+    def write(order: pa.Array) -> WriteResult:
+        group = facts.take(order)
         dataset, outcome = (group[name][0].as_py() for name in schema.PARTITIONS)
-        data = parquet_bytes(group.select(schema.fragment(group.schema).names))
         path = fragment_path(dataset, outcome, epoch)
-        storage.write(Layout(output).fragment(path), data)
-        fragment = Fragment(path, dataset, outcome, group.num_rows, len(data))
+        columns = rows.select(schema.fragment(rows.schema).names)
+        fragment = write_file(columns, order, path, output=output, storage=storage)
         return WriteResult(fragment, _examples(group), _refused(group), _replaces(group))
 
     with ThreadPoolExecutor(max_workers=WRITES) as pool:
@@ -59,30 +62,38 @@ def write_remaining_rows(
     if data is None:
         raise MovedError(f"{Layout(output).fragment(path)} is gone.")
     rows = _without_views(pq.read_table(pa.BufferReader(data), partitioning=None))
-    others = rows.filter(pc.invert(pc.is_in(rows[schema.IMAGE_ID], ids)))
+    others = rows.filter(pc.invert(pc.is_in(rows[schema.IMAGE_ID], ids))).combine_chunks()
     removed = rows.num_rows - others.num_rows
     if not removed or not others.num_rows:
         return RemainingRows(removed, None)
-    dataset, outcome = partition_of(path)
-    data, path = parquet_bytes(others), fragment_path(dataset, outcome, epoch)
+    new = fragment_path(*partition_of(path), epoch)
+    return RemainingRows(removed, write_file(others, by_id(others), new, output=output, storage=storage))
+
+
+def by_id(rows: pa.Table) -> pa.Array:
+    """Return the indices of rows in the order of `image_id`."""
+    return pc.sort_indices(rows[schema.IMAGE_ID])
+
+
+def write_file(rows: pa.Table, order: pa.Array, path: str, *, output: str, storage: Storage) -> Fragment:
+    """Write the rows with these indices, in this order, as a file of one dataset and outcome.
+
+    `rows` has one chunk, because taking rows of several chunks joins them each time. Raises: StorageError.
+    """
+    data = parquet_bytes(rows, order)
     storage.write(Layout(output).fragment(path), data)
-    return RemainingRows(removed, Fragment(path, dataset, outcome, others.num_rows, len(data)))
+    statistics = FileStatistics.of(rows.select(statistics_columns(rows.schema)).take(order))
+    return Fragment(path, *partition_of(path), len(order), len(data), statistics)
 
 
 def _groups(rows: pa.Table) -> list[pa.Array]:
-    """Return the indices of the rows of each dataset and outcome, in the order of the rows."""
+    """Return the indices of the rows of each dataset and outcome, in the order of `image_id`."""
     names = list(schema.PARTITIONS)
     ordering = [(name, "ascending") for name in names]
     grouped = rows.select(names).group_by(names).aggregate([([], "count_all")]).sort_by(ordering)
     sizes = grouped["count_all"].to_pylist()
-    order = pc.sort_indices(rows.select(names), ordering)  # a stable sort
+    order = pc.sort_indices(rows, [*ordering, (schema.IMAGE_ID, "ascending")])
     return [order.slice(end - size, size) for size, end in zip(sizes, accumulate(sizes), strict=True)]
-
-
-def _mask(indices: pa.Array, rows: int) -> pa.Array:
-    mask = np.zeros(rows, np.bool_)
-    mask[indices] = True
-    return pa.array(mask)
 
 
 def _without_views(rows: pa.Table) -> pa.Table:

@@ -115,10 +115,14 @@ class Layout:
         return RunFolder(join(self.runs, run_id))
 
 
-def fragment_path(dataset: str, outcome: str, epoch: int) -> str:
-    """Return a new, unique path below the predictions table. The dataset's name is percent-encoded."""
+def fragment_path(dataset: str, outcome: str, epoch: int | None) -> str:
+    """Return a new, unique path below the predictions table. The dataset's name is percent-encoded.
+
+    `epoch` is None for a file of no run, which a compaction writes.
+    """
     folder = f"{schema.DATASET}={quote(dataset, safe='')}/{schema.OUTCOME}={outcome}"
-    return f"{folder}/{epoch}-{uuid4().hex}.parquet"
+    writer = "compacted" if epoch is None else epoch
+    return f"{folder}/{writer}-{uuid4().hex}.parquet"
 
 
 def partition_of(path: str) -> tuple[str, str]:

@@ -1,49 +1,33 @@
-"""Maintain an output: compact its files, delete files that no reader sees, and list its commits.
+"""Maintain an output: delete files that no reader sees, and list its commits.
 
-Maintenance is safe beside a running job, which notices and carries on. It never changes a row.
+Maintenance is safe beside a running job. It never changes a row.
 """
 
 import getpass
 import socket
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from deltalake import CommitProperties, WriterProperties
 from deltalake.exceptions import DeltaError
 
-from pipeline import schema
 from pipeline.errors import TableError, first_line
 from pipeline.output import heartbeat, label_table, orphans, space
 from pipeline.output.label_table import LabelTable
 from pipeline.output.layout import PENDING, Layout
-from pipeline.output.prediction_rows import ROW_GROUP_ROWS
 from pipeline.output.table import Predictions
-from pipeline.output.visible_files import paths
 from pipeline.storage.filesystems import Storage, failure
 from pipeline.storage.uris import join
 
-TARGET_MB = 128
-"""Size of a compacted file: some 60,000 rows of 768 dimensions. Replacing rows of a file reads the whole file."""
-ATTEMPTS = 5
-"""Attempts to compact a dataset while a run replaces rows in it."""
 WIDENED = "widened"
 """The key in the log for the columns that a commit has widened, as COLUMN=TYPE."""
+COMPACTED = "compacted"
+"""The key in the log for the dataset that a commit has compacted."""
 STRAY_DAYS = 7.0
 """Age at which an orphaned file without an epoch is deleted. A younger one may belong to a compaction that has not
 committed yet."""
-
-
-@dataclass(frozen=True)
-class CompactionResult:
-    """The number of files of one dataset, before and after."""
-
-    dataset: str
-    files_before: int
-    files_after: int
 
 
 @dataclass(frozen=True)
@@ -66,55 +50,6 @@ class Commit:
     rows: int | None
     failed: int | None
     fingerprint: str | None
-
-
-def compact(
-    output: str,
-    storage: Storage,
-    *,
-    target_mb: int = TARGET_MB,
-    datasets: Sequence[str] = (),
-    keep_replaced: bool = False,
-) -> Iterator[CompactionResult]:
-    """Rewrite the small files of each dataset as fewer files of about `target_mb`, and yield one result a dataset.
-
-    The replaced files are deleted, so that a plain glob stays exact. With `keep_replaced` they stay for readers of
-    older versions, until `vacuum`. Raises: TableError, StorageError.
-    """
-    space.read(output, storage)  # refuses a newer format, whose rules may differ
-    table = Predictions.existing(output, storage)
-    known = sorted({part[schema.DATASET] for part in table.newest().partitions()})
-    unknown = sorted(set(datasets) - set(known))
-    if unknown:
-        raise TableError(f"{output} has no dataset {unknown[0]!r}; it has {', '.join(known)}.")
-    for dataset in datasets or known:
-        before, after = _compacted(table, dataset, target_mb * 10**6)
-        gone = [table.layout.fragment(path) for path in before - after]
-        if not keep_replaced:
-            storage.delete_all(gone)
-        yield CompactionResult(dataset, len(before), len(after))
-
-
-def _compacted(table: Predictions, dataset: str, target: int) -> tuple[set[str], set[str]]:
-    """Compact a dataset, and return the paths of its files before and after."""
-    for attempt in range(1, ATTEMPTS + 1):
-        handle = table.newest()
-        before = set(paths(handle, dataset))
-        try:
-            handle.optimize.compact(
-                partition_filters=[(schema.DATASET, "=", dataset)],
-                target_size=target,
-                # delta-rs cannot be told BYTE_STREAM_SPLIT for a nested column: its dictionaries take 7 % more.
-                writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP_ROWS),
-                commit_properties=CommitProperties(custom_metadata={"by": f"lakelens compact, {user_and_host()}"}),
-            )
-            return before, set(paths(table.newest(), dataset))
-        except (DeltaError, OSError) as error:  # a run replaced rows in it meanwhile
-            if attempt == ATTEMPTS:
-                raise TableError(
-                    f"Cannot compact the dataset {dataset!r} of {table.uri}: {first_line(error)}."
-                ) from error
-    raise AssertionError
 
 
 def vacuum(
@@ -192,6 +127,8 @@ def _commit(entry: dict[str, Any]) -> Commit:
         what = "commit" if rows is not None else "claim" if entry.get("commit_id") else "columns"
     if WIDENED in entry:
         what = f"widen {entry[WIDENED]}"
+    if COMPACTED in entry:
+        what = "compact"
     return Commit(
         version=int(entry["version"]),
         at=datetime.fromtimestamp(entry.get("timestamp", 0) / 1000, UTC),

@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from pipeline import schema
 from pipeline.errors import ErrorCode, Stage
 
-_DICTIONARY = ["label", "stage", "error_code", "message", "run_id", "decode_notes.list.element"]
-_DICTIONARY += ["labels.list.element.label", "labels.list.element.index"]
-_SPLIT = ["embedding.list.element", "labels.list.element.score", "score", "embedding_norm"]
+DICTIONARY = ["label", "stage", "error_code", "message", "run_id", "decode_notes.list.element"]
+DICTIONARY += ["labels.list.element.label", "labels.list.element.index"]
+SPLIT = ["embedding.list.element", "labels.list.element.score", "score", "embedding_norm"]
 ROW_GROUP_ROWS = 8_192
 """Rows of a row group: 25 MB of 768-dimensional embeddings. A file has several groups, for parallel readers."""
+
+PAGE_ROWS = 1_024
+"""Rows of a page, at most: readers that know the page index read that many ids for one lookup."""
 
 
 class ModelResults(Protocol):
@@ -163,14 +166,22 @@ def parquet_writer(file: Path | BinaryIO, columns: pa.Schema) -> pq.ParquetWrite
         file,
         columns,
         compression="zstd",
-        use_dictionary=_DICTIONARY,
-        column_encoding=dict.fromkeys(_SPLIT, "BYTE_STREAM_SPLIT"),
+        use_dictionary=DICTIONARY,
+        column_encoding=dict.fromkeys(SPLIT, "BYTE_STREAM_SPLIT"),
+        write_page_index=True,
+        max_rows_per_page=PAGE_ROWS,
     )
 
 
-def parquet_bytes(rows: pa.Table) -> bytes:
-    """Return rows as one Parquet file."""
+def parquet_bytes(rows: pa.Table, order: pa.Array | None = None) -> bytes:
+    """Return rows as one Parquet file: all of them as they are, or those with these indices, in this order."""
     buffer = io.BytesIO()
+    count = rows.num_rows if order is None else len(order)
     with parquet_writer(buffer, rows.schema) as writer:
-        writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+        for start in range(0, count, ROW_GROUP_ROWS):
+            if order is None:
+                group = rows.slice(start, ROW_GROUP_ROWS)
+            else:
+                group = rows.take(order.slice(start, ROW_GROUP_ROWS))
+            writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
     return buffer.getvalue()

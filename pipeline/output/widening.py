@@ -20,6 +20,7 @@ from pipeline import schema
 from pipeline.errors import BusyError, ConfigError, MovedError, OvertakenError, TableError, first_line
 from pipeline.output import column_types, handover, heartbeat, orphans, space
 from pipeline.output.column_types import Conversion
+from pipeline.output.file_statistics import FileStatistics, statistics_columns
 from pipeline.output.fragment import Fragment
 from pipeline.output.handover import Handover, HandoverFile
 from pipeline.output.heartbeat import Heartbeat
@@ -175,9 +176,10 @@ class _Widening:
                 raise MovedError(f"{uri} is gone.") from error
             except Exception as error:
                 raise failure(error, uri) from error
-            size = (room / "new.parquet").stat().st_size
-            storage.upload(room / "new.parquet", self._table.layout.fragment(new))
-            self._written[path] = Fragment(new, dataset, outcome, source.metadata.num_rows, size)
+            rewritten = room / "new.parquet"
+            storage.upload(rewritten, self._table.layout.fragment(new))
+            rows, size = source.metadata.num_rows, rewritten.stat().st_size
+            self._written[path] = Fragment(new, dataset, outcome, rows, size, _statistics(rewritten))
 
 
 def _changes(table: Predictions, wanted: Mapping[str, str]) -> Changes:
@@ -233,6 +235,12 @@ def _require_fit(table: Predictions, changes: Changes) -> None:
         raise TableError(
             f"--widen {name}={target}: the column holds {example}, which {target} cannot hold exactly. {advice}."
         )
+
+
+def _statistics(file: Path) -> FileStatistics:
+    """Compute the statistics of a file on this machine."""
+    with pq.ParquetFile(file) as opened:
+        return FileStatistics.of(opened.read(statistics_columns(opened.schema_arrow)))
 
 
 def _convert(source: pq.ParquetFile, new: Path, changes: Changes) -> None:

@@ -16,17 +16,18 @@ from tests.support.histories import History
 from tests.support.making import write_fragment
 
 
-def test_rows_of_many_datasets_keep_their_order_in_each_file(tmp_path: Path) -> None:
+def test_rows_of_many_datasets_are_in_the_order_of_their_ids_in_each_file(tmp_path: Path) -> None:
     same = {"uri": "u", "run_id": "run", "finished_at": datetime.now(UTC)}
     outcomes = ["failed", "ok", "ok"]
     rows = [{"image_id": f"{n:02}", "dataset": f"d{n % 7}", "outcome": outcomes[n % 3], **same} for n in range(50)]
-    blocks = [pa.Table.from_pylist(part, schema=schema.scored([])) for part in (rows[:20], rows[20:])]
+    blocks = [pa.Table.from_pylist(part[::-1], schema=schema.scored([])) for part in (rows[20:], rows[:20])]
     results = write_fragments(*blocks, output=str(tmp_path), storage=Storage(), epoch=1)
     assert len({(one.fragment.dataset, one.fragment.outcome) for one in results}) == len(results) == 14
     for one in (result.fragment for result in results):
         found = pq.read_table(tmp_path / "predictions" / one.path, partitioning=None)["image_id"].to_pylist()
         ours = [row["image_id"] for row in rows if (row["dataset"], row["outcome"]) == (one.dataset, one.outcome)]
         assert found == ours
+        assert (one.statistics.low["image_id"], one.statistics.high["image_id"]) == (ours[0], ours[-1])
 
 
 def test_writing_many_datasets_does_not_copy_all_rows_for_each_of_them(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_a_file_is_written_without_the_rows_whose_ids_newer_files_hold(tmp_path:
     def remaining(path: str, *newer: str) -> RemainingRows:
         return write_remaining_rows(path, list(newer), output=str(tmp_path), storage=Storage(), epoch=2)
 
-    old = write_fragment(str(tmp_path), "a b/%", ["1", "2", "3", "4"], 1).path
+    old = write_fragment(str(tmp_path), "a b/%", ["4", "1", "2", "3"], 1).path
     first, second, all_, none = (
         write_fragment(str(tmp_path), "a b/%", ids, 2).path for ids in (["3", "new"], ["1"], list("1234"), ["5"])
     )

@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable
 
 from pipeline.errors import OvertakenError, TableError
-from pipeline.output import maintenance, orphans
+from pipeline.output import compaction, maintenance, orphans
 from pipeline.output.heartbeat import Heartbeat
 from pipeline.output.layout import PREDICTIONS
 from pipeline.output.table import Predictions
@@ -46,7 +46,7 @@ def named(out: str) -> set[str]:
 
 
 def compacted(out: str, **options: object) -> dict[str, tuple[int, int]]:
-    found = maintenance.compact(out, STORAGE, **options)  # type: ignore[arg-type]
+    found = compaction.compact(out, STORAGE, **options)  # type: ignore[arg-type]
     return {one.dataset: (one.files_before, one.files_after) for one in found}
 
 
@@ -168,7 +168,7 @@ def test_a_vacuum_beside_a_live_run_leaves_all_of_its_files(out: str, running: P
 def test_the_history_says_who_added_how_many_rows(out: str, running: Predictions) -> None:
     compacted(out, datasets=["c"])
     newest, *commits, claim, created = maintenance.history(out, STORAGE)
-    assert newest.what == "optimize"
+    assert newest.what == "compact"
     assert newest.by.startswith("lakelens compact, ")
     assert [(one.version, one.by, one.what, one.rows, one.failed) for one in commits] == [
         (version, "one", "commit", 9, 9) for version in (5, 4, 3, 2)
@@ -179,7 +179,7 @@ def test_the_history_says_who_added_how_many_rows(out: str, running: Predictions
 
 
 def test_what_there_is_no_table_of_is_one_sentence(tmp_path: Path) -> None:
-    for work in (maintenance.history, maintenance.vacuum, lambda *given: list(maintenance.compact(*given))):
+    for work in (maintenance.history, maintenance.vacuum, lambda *given: list(compaction.compact(*given))):
         with pytest.raises(TableError, match=r"^There are no predictions at .*\.$"):
             work(str(tmp_path), STORAGE)
 

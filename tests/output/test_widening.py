@@ -19,7 +19,7 @@ from pipeline.errors import (
     SpaceError,
     TableError,
 )
-from pipeline.output import maintenance, orphans, widening
+from pipeline.output import compaction, maintenance, orphans, widening
 from pipeline.output.layout import PREDICTIONS
 from pipeline.output.table import Predictions
 from pipeline.output.widening import widen
@@ -175,7 +175,7 @@ def test_an_output_of_a_newer_format_is_left_alone(out: str, running: Prediction
         with pytest.raises(SpaceError, match="format 3"):
             work()
     with pytest.raises(SpaceError, match="format 3"):
-        list(maintenance.compact(out, STORAGE))
+        list(compaction.compact(out, STORAGE))
 
 
 def test_the_command_widens_and_then_compacts(

@@ -17,7 +17,7 @@ from pipeline.errors import (
     OvertakenError,
     TableError,
 )
-from pipeline.output import handover, heartbeat, maintenance, table, widening
+from pipeline.output import compaction, handover, heartbeat, table, widening
 from pipeline.output.heartbeat import Heartbeat
 from pipeline.output.table import Predictions
 from pipeline.output.widening import widen
@@ -168,7 +168,7 @@ def test_files_that_are_compacted_meanwhile_are_widened_as_well(
 
     def racing(found: Predictions, *arguments: Any) -> None:
         if not raced:
-            raced.extend(maintenance.compact(out, STORAGE, datasets=["007"]))
+            raced.extend(compaction.compact(out, STORAGE, datasets=["007"]))
         change_types(found, *arguments)
 
     monkeypatch.setattr(Predictions, "change_types", racing)
@@ -187,9 +187,9 @@ def test_no_visible_file_is_exchanged_for_nothing(out: str, running: Predictions
 
 def test_a_compaction_and_a_widening_follow_each_other(out: str, running: Predictions) -> None:
     before = rows_of(out)
-    list(maintenance.compact(out, STORAGE))
+    list(compaction.compact(out, STORAGE))
     assert widen(out, STORAGE, {"rating": "double"}) == 2
-    list(maintenance.compact(out, STORAGE))
+    list(compaction.compact(out, STORAGE))
     assert widen(out, STORAGE, {"rating": "text"}) == 2
     assert [(id_, value and float(value)) for id_, value in rows_of(out)] == before
     assert on_disk(out) == named(out)

@@ -15,7 +15,7 @@ import pytest
 from pipeline import schema
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, ManifestError, SpaceError, StorageError
-from pipeline.output import maintenance, space, widening
+from pipeline.output import compaction, space, widening
 from pipeline.output.handover import Handover, HandoverFile
 from pipeline.planning import claim, plan as plan_module
 from pipeline.planning.plan import open_plan
@@ -196,7 +196,7 @@ def test_a_plan_whose_committed_files_are_compacted_away_is_made_again(
     def overtaken(config: RunConfig) -> claim.Target:
         found = target(config)
         monkeypatch.setattr(claim, "resolve_target", target)
-        list(maintenance.compact(found.output, STORAGE))
+        list(compaction.compact(found.output, STORAGE))
         return found
 
     monkeypatch.setattr(claim, "resolve_target", overtaken)

@@ -12,7 +12,7 @@ import ray
 from deltalake import DeltaTable
 
 from pipeline.config import RunConfig
-from pipeline.output import maintenance
+from pipeline.output import compaction, maintenance
 from pipeline.planning.selection import Selection
 from pipeline.run import run
 from pipeline.storage.filesystems import Storage
@@ -99,7 +99,7 @@ def test_a_run_carries_on_while_its_files_are_compacted_and_vacuumed(
 
     def maintain(_: object) -> None:
         """At each sign of progress: compaction moves the rows that the run is about to replace."""
-        done.extend(one.dataset for one in maintenance.compact(settings.output.path, Storage()))
+        done.extend(one.dataset for one in compaction.compact(settings.output.path, Storage()))
         maintenance.vacuum(settings.output.path, Storage(), older_than_days=1)
 
     total = run(settings, selection=Selection(failed=True), on_progress=maintain).account.total

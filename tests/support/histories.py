@@ -11,7 +11,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from pipeline import schema
-from pipeline.output import maintenance
+from pipeline.output import compaction, maintenance
 from pipeline.output.fragment_files import write_fragments, write_remaining_rows
 from pipeline.output.layout import Layout
 from pipeline.output.reader import PredictionsReader
@@ -58,7 +58,7 @@ class History:
         self.rows |= dict.fromkeys(ok, (dataset, run_id))
 
     def compact(self, *, keep_replaced: bool = False) -> None:
-        list(maintenance.compact(str(self.path), STORAGE, keep_replaced=keep_replaced))
+        list(compaction.compact(str(self.path), STORAGE, keep_replaced=keep_replaced))
 
     def vacuum(self) -> None:
         maintenance.vacuum(str(self.path), STORAGE, older_than_days=0)

@@ -15,10 +15,9 @@ from pipeline import schema
 from pipeline.config import DecodeConfig
 from pipeline.images.options import DecodeOptions
 from pipeline.output.fragment import Fragment
-from pipeline.output.layout import PREDICTIONS, fragment_path
-from pipeline.output.prediction_rows import parquet_bytes
+from pipeline.output.fragment_files import by_id, write_file
+from pipeline.output.layout import fragment_path
 from pipeline.storage.filesystems import Storage
-from pipeline.storage.uris import join
 
 STORAGE = Storage()
 
@@ -98,7 +97,6 @@ def write_fragment(
     version: str | None = None,
 ) -> Fragment:
     """A real Parquet file below the table, not committed yet."""
-    data = parquet_bytes(prediction_rows(ids, kept, code, version))
+    rows = prediction_rows(ids, kept, code, version)
     path = fragment_path(dataset, schema.FAILED, epoch)
-    STORAGE.write(join(output, PREDICTIONS, path), data)
-    return Fragment(path, dataset, schema.FAILED, len(ids), len(data))
+    return write_file(rows, by_id(rows), path, output=output, storage=STORAGE)

@@ -13,10 +13,10 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from pipeline import schema
-from pipeline.output import maintenance
+from pipeline.output import compaction
 from pipeline.output.fragment import Fragment
+from pipeline.output.fragment_files import by_id, write_file
 from pipeline.output.layout import Layout, fragment_path
-from pipeline.output.prediction_rows import parquet_bytes
 from pipeline.output.table import Predictions
 from tests.support.making import STORAGE, write_fragment
 
@@ -86,7 +86,7 @@ def write_output(path: Path, datasets: Sequence[str], uri: str = "u") -> Output:
             fragments.append(write_fragment(str(path), name, [f"{name}/{half}bad.jpg"], epoch, kept))
         table.commit(fragments, f"run-{half}", epoch)
     (path / "space.json").write_text(json.dumps({"format": 2, "fingerprint": "f00", "dim": DIM}))
-    list(maintenance.compact(str(path), STORAGE, datasets=[datasets[-1]]))
+    list(compaction.compact(str(path), STORAGE, datasets=[datasets[-1]]))
     DeltaTable(Layout(str(path)).predictions).create_checkpoint()
     return Output(path, tuple(datasets), vectors)
 
@@ -117,7 +117,5 @@ def _unit_vectors(rng: np.random.Generator, count: int) -> list[list[float]]:
 
 
 def _written(path: Path, dataset: str, rows: pa.Table, epoch: int) -> Fragment:
-    data = parquet_bytes(rows)
     name = fragment_path(dataset, schema.OK, epoch)
-    STORAGE.write(Layout(str(path)).fragment(name), data)
-    return Fragment(name, dataset, schema.OK, rows.num_rows, len(data))
+    return write_file(rows, by_id(rows), name, output=str(path), storage=STORAGE)
