@@ -20,4 +20,5 @@ def test_duckdb_gets_a_client_of_s3_that_does_not_read_ahead() -> None:
     (fs,) = registered
     assert isinstance(fs, fsspec.AbstractFileSystem)
     assert fs.default_cache_type == "none"
-    assert storage.filesystem("s3://bucket/a")[0].default_cache_type != "none"  # other code may read piece by piece
+    others = storage.filesystem("s3://bucket/a")[0]
+    assert others.default_cache_type != "none"  # other code may read piece by piece
