@@ -22,15 +22,21 @@ NAMES = {str: "text", int: "integer", float: "number", bool: "true or false", ty
 
 def tables() -> str:
     """Return one heading, sentence and table for each section of the config."""
-    sections = ((name, field.annotation) for name, field in RunConfig.model_fields.items())
-    pools = _table("A pool", PoolConfig, "workers.decoders.")
-    return "\n\n".join([*(_table(name, model, f"{name}.") for name, model in sections), pools])
+    sections = [_section(name, field.annotation) for name, field in RunConfig.model_fields.items()]
+    return "\n\n".join([*sections, _table("A pool", PoolConfig, "workers.decoders.")])
 
 
 def updated(page: str) -> str:
     """Return the page with fresh tables between its two markers."""
     before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{rest.partition(END)[2]}"
+
+
+def _section(name: str, annotation: Any) -> str:
+    """Return the table of a section, or of one item of a list of sections."""
+    if get_origin(annotation) is tuple:
+        return _table(name, get_args(annotation)[0], f"{name}[].")
+    return _table(name, annotation, f"{name}.")
 
 
 def _table(title: str, model: Any, prefix: str) -> str:

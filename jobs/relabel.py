@@ -10,7 +10,7 @@ import typer
 from jobs import console, options
 from jobs.options import Address, Anonymous, Datasets, EndpointUrl, Output, Region
 from pipeline.labels import relabelling
-from pipeline.labels.relabelling import TOP_K, Relabelled
+from pipeline.labels.relabelling import TOP_K
 
 
 def main(
@@ -44,14 +44,7 @@ def main(
         address=address,
         on_progress=_show_progress,
     )
-    console.say(json.dumps(asdict(found)) if as_json else _sentence(found))
-
-
-def _sentence(found: Relabelled) -> str:
-    done = f"{found.rows:,} rows have a label, {found.computed:,} of them a new one, in {found.seconds:.1f} s"
-    left = f"; {found.unlabelled:,} rows have none, because they do not meet the condition"
-    made_by = f"(version {found.version} of the predictions, head {found.head})"
-    return f"{found.name}: {done} {made_by}{left if found.unlabelled else ''}"
+    console.say(json.dumps(asdict(found)) if as_json else found.sentence)
 
 
 def _show_progress(done: int, files: int) -> None:

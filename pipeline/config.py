@@ -110,6 +110,13 @@ class LabelsConfig(_Section):
     top_k: int = Field(default=5, ge=1, description="Number of labels kept for each image, best first.")
 
 
+class HeadConfig(_Section):
+    """A list of heads, whose labels each run brings up to date at its end: see [labels](labels.md)."""
+
+    path: str = Field(min_length=1, description="Folder of the head, on any store.")
+    name: str | None = Field(default=None, description="Name of its labels. Default: the name of the folder.")
+
+
 class EmbeddingConfig(_Section):
     """The embedding of an image."""
 
@@ -137,16 +144,11 @@ class FetchConfig(_Section):
 class DecodeConfig(_Section):
     """Decoding, and limits for image files."""
 
-    fast: bool = Field(
-        default=False,
-        description="Decode large JPEGs at a smaller scale: faster, but another embedding space.",
-    )
+    fast: bool = Field(default=False, description="Decode large JPEGs smaller: faster, but another space.")
     max_pixels: int = Field(default=100_000_000, ge=1, description="Maximum pixels; a larger image fails.")
     max_side: int = Field(default=65_535, ge=1, description="Longest side in pixels; a larger image fails.")
     max_bytes: int = Field(default=50_000_000, ge=1, description="Maximum size of a file; a larger one fails.")
-    timeout_s: Seconds = Field(
-        default=30.0, description="Maximum wall time in seconds for one image; a slower one fails."
-    )
+    timeout_s: Seconds = Field(default=30.0, description="Maximum seconds for one image; a slower one fails.")
     truncated: Literal["error", "pad"] = Field(
         default="error", description="`error`: a file that ends early fails. `pad`: its missing pixels are filled."
     )
@@ -198,8 +200,7 @@ class WorkersConfig(_Section):
         default=1.0, ge=0.01, le=1, description="With 0.5, two predictors share a GPU."
     )
     wait_s: Seconds = Field(
-        default=600.0,
-        description="End the run if it finishes no row for this many seconds while actors wait for resources.",
+        default=600.0, description="End a run whose actors wait this long while no row is done."
     )
 
 
@@ -237,9 +238,7 @@ class StorageConfig(_Section):
     endpoint_url: str | None = Field(default=None, description="S3 endpoint. Default: that of the AWS settings.")
     region: str | None = Field(default=None, description="S3 region. Default: AWS settings, then us-east-1.")
     anonymous: bool = Field(default=False, description="Read public buckets without credentials.")
-    user_agent: str | None = Field(
-        default=None, description="User-Agent of HTTP requests. Default: `LakeLens/<version>`."
-    )
+    user_agent: str | None = Field(default=None, description="HTTP User-Agent. Default: `LakeLens/<version>`.")
 
 
 class RunConfig(_Section):
@@ -248,6 +247,7 @@ class RunConfig(_Section):
     manifest: ManifestConfig
     model: ModelConfig = ModelConfig()
     labels: LabelsConfig = LabelsConfig()
+    heads: tuple[HeadConfig, ...] = Field(default=(), strict=False)  # YAML has lists
     embedding: EmbeddingConfig = EmbeddingConfig()
     fetch: FetchConfig = FetchConfig()
     decode: DecodeConfig = DecodeConfig()

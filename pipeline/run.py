@@ -26,13 +26,17 @@ from pipeline.config import RunConfig
 from pipeline.engines import choice
 from pipeline.engines.batching import block_rows
 from pipeline.errors import AccountError, LakeLensError, OvertakenError, TableError
+from pipeline.labels import head as heads
+from pipeline.labels.relabelling import relabel
 from pipeline.models.int8 import INT8
 from pipeline.output import orphans
 from pipeline.output.handover import HandoverFile
+from pipeline.output.space import SpaceDescription
 from pipeline.planning import claim
 from pipeline.planning.account import Progress
 from pipeline.planning.claim import Assignment, NothingPending
 from pipeline.planning.selection import NEW_AND_CHANGED, Selection
+from pipeline.storage.filesystems import Storage
 from pipeline.summary import Summary
 
 
@@ -55,15 +59,43 @@ def run(
     if there is anything to do. `say` receives a sentence about everything that the run waits for.
     Raises: LakeLensError, one subclass for each reason why a run cannot start or continue.
     """
+    _require_heads(config)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:6]}"
     planned = claim.plan_and_claim(config, run_id, selection, take_over=take_over, say=say)
     if isinstance(planned, NothingPending):
         planned.account.check()
-        return Summary(planned.output, planned.account, listing=planned.listing)
-    on_start(run_id)
-    with planned.heartbeat:
-        owned = _Run(config, planned, stop or threading.Event(), on_progress)
-        return owned.process(stages, address) if planned.pending else owned.only_clear_up()
+        summary = Summary(planned.output, planned.account, listing=planned.listing)
+    else:
+        on_start(run_id)
+        with planned.heartbeat:
+            owned = _Run(config, planned, stop or threading.Event(), on_progress)
+            summary = owned.process(stages, address) if planned.pending else owned.only_clear_up()
+    if not summary.stopped:
+        _relabel(config, summary.output, address, say)
+    return summary
+
+
+def _require_heads(config: RunConfig) -> None:
+    """Check before a run what its end needs. Raises: HeadError if a head is damaged or of another space."""
+    if config.heads:
+        target = claim.resolve_target(config)
+        space = SpaceDescription.model_validate(target.description)
+        for head in config.heads:
+            heads.load(head.path, target.storage).require(space, target.output)
+
+
+def _relabel(config: RunConfig, output: str, address: str | None, say: claim.Reporter) -> None:
+    """Bring the labels of the config's heads to the version that the run has committed."""
+    for head in config.heads:
+        found = relabel(
+            output,
+            head.path,
+            Storage(config.storage),
+            name=head.name,
+            top_k=config.labels.top_k,
+            address=address,
+        )
+        say(found.sentence)
 
 
 class _Run:

@@ -50,6 +50,14 @@ class Relabelled:
     unlabelled: int
     seconds: float
 
+    @property
+    def sentence(self) -> str:
+        """The result in words."""
+        done = f"{self.rows:,} rows have a label, {self.computed:,} of them a new one, in {self.seconds:.1f} s"
+        left = f"; {self.unlabelled:,} rows have none, because they do not meet the condition"
+        made_by = f"(version {self.version} of the predictions, head {self.head})"
+        return f"{self.name}: {done} {made_by}{left if self.unlabelled else ''}"
+
 
 def relabel(
     output: str,

@@ -120,6 +120,14 @@ def test_the_models_own_head_gives_the_labels_of_the_run_in_ray_tasks(
     assert relabelling.relabel(finished, f"{finished}-own", Storage(), name="own").computed == 0
 
 
+def test_a_run_brings_the_labels_of_its_heads_up_to_date(finished: str, lake: str) -> None:
+    head = config.HeadConfig(path=f"{finished}-own", name="kept")
+    settings = lakes.settings(f"{lake}/*.parquet", f"{lake}/model", finished).model_copy(update={"heads": (head,)})
+    assert run(settings).run_id is None  # no row is pending, but none has this label
+    space = open_space(finished)
+    assert space.labels("kept").num_rows == space.reader.count("outcome = 'ok'")
+
+
 @pytest.mark.parametrize("prefix", ["sp ace", "é", "a#b", "a+b", "q?x", "a=b"])
 def test_the_log_of_an_unusual_prefix_lies_beside_its_files(prefix: str, server: seaweed.S3Server) -> None:
     output, storage = f"s3://{BUCKET}/odd/{prefix}/out", Storage()
