@@ -10,7 +10,7 @@ import transformers
 
 from pipeline import open_space
 from pipeline.config import StorageConfig
-from pipeline.errors import SpaceError
+from pipeline.errors import QueryError, SpaceError
 from pipeline.run import run
 from pipeline.storage.filesystems import Storage
 from pipeline.summary import Summary
@@ -106,9 +106,15 @@ def test_texts_query_the_images_of_a_space_as_transformers_would(
     with torch.inference_mode():
         expected = network.get_text_features(encoded["input_ids"], **mask).pooler_output.numpy()
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    images = np.stack(space.to_pandas(["embedding"])["embedding"])
+    rows = space.to_pandas(["image_id", "embedding"])
+    images = np.stack(rows["embedding"])
     assert images.shape == (12, space.description.dim)
     assert np.abs(images @ found.T - images @ expected.T).max() < 1e-3
+    distances = dict(zip(rows["image_id"], 1 - images @ expected[1], strict=True))
+    hits = space.search(text=texts[1], k=20).to_dicts()
+    assert {hit["image_id"]: pytest.approx(hit["distance"], abs=1e-3) for hit in hits} == distances
+    with pytest.raises(QueryError, match="is empty"):
+        space.search(text=" ")
     (model / "tokenizer_config.json").write_text('{"other": 1}')
     with pytest.raises(SpaceError, match=r"is not the one that .*space\.json describes"):
         open_space(str(tmp_path / "out")).encode_text(texts)

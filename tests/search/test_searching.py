@@ -3,6 +3,11 @@
 import base64
 import json
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +48,19 @@ def space(lake: Path) -> Space:
     return open_space(str(lake / "out"))
 
 
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The URL of a folder, served by HTTP."""
+
+    class Files(SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 def test_an_image_of_the_lake_is_nearest_to_itself(space: Space, lake: Path) -> None:
     hits = space.search(str(lake / "images" / "00003.png"), k=3)
     assert len(hits) == 3
@@ -67,6 +85,10 @@ def test_an_image_by_any_uri_of_a_manifest_is_the_same_query(space: Space, lake:
     ]
     expected = space.search(str(lake / "images" / "00004.jpg"), k=2).table
     assert all(space.search(uri, k=2).table == expected for uri in uris)
+    with served(lake / "images") as url:
+        assert space.search(f"{url}/00004.jpg", k=2).table == expected
+        with pytest.raises(QueryError, match=r"http://127\.0\.0\.1:\d+/no\.jpg cannot .* with not_found"):
+            space.search(f"{url}/no.jpg?signature=SECRET")
 
 
 def test_a_turned_image_is_found_by_what_it_shows(space: Space, lake: Path, tmp_path: Path) -> None:
