@@ -25,6 +25,7 @@ def main(
     dataset: Datasets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list of the hits.")] = False,
     html: Annotated[str | None, typer.Option(help="Write a page of the hits, with thumbnails.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare every row, and use no index.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Shorten no id or URI.")] = False,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
@@ -36,10 +37,9 @@ def main(
     """
     storage = options.storage(endpoint_url, region, anonymous)
     space = open_space(output, storage.config)
-    values = None if vector is None else vectors.read(vector, storage)
-    hits = space.search(
-        image, image_id=image_id, text=text, vector=values, k=k, where=where, datasets=dataset or ()
-    )
+    query: dict[str, Any] = {"image": image, "image_id": image_id, "text": text}
+    query["vector"] = None if vector is None else vectors.read(vector, storage)
+    hits = space.search(**query, k=k, where=where, datasets=dataset or (), exactly=exact)
     console.note(hits.searched)
     if html is not None:
         storage.write(html, space.gallery(hits).encode())

@@ -197,12 +197,14 @@ class Space:
         datasets: Sequence[str] = (),
         where: str | None = None,
         columns: Sequence[str] = (),
+        exactly: bool = False,
     ) -> "Hits":
         """Return the k ok rows whose embedding has the highest cosine with a query, nearest first.
 
         Give one query: the path or URI of an `image`; the `image_id` of a row, which is not among its own hits; a
         `text`, for models with a text encoder; or a `vector` of the space, float32 (D,). The model is loaded at
-        the first image or text, and runs on this machine's CPU. `columns` are added to those of every hit.
+        the first image or text, and runs on this machine's CPU. `columns` are added to those of every hit. The
+        index of the output answers if it can, unless `exactly`: `Hits.searched` says what was searched.
         Raises: QueryError if the query gives no vector; SpaceError if the model is another one now, or has no text
         encoder; ConfigError, ModelError, EngineError.
         """
@@ -210,7 +212,9 @@ class Space:
 
         searching.require_askable(self.reader, k, where, datasets, columns)
         query = self._queries.only(image, image_id, text, vector)
-        return searching.search(self.reader, query, k, where=where, datasets=datasets, columns=columns)
+        return searching.search(
+            self.reader, query, k, where=where, datasets=datasets, columns=columns, exactly=exactly
+        )
 
     def gallery(self, hits: "Hits") -> str:
         """Return a page of hits with thumbnails, as HTML that needs no network.

@@ -28,7 +28,7 @@ def test_json_is_a_list_of_objects_and_nothing_else_on_stdout(
     assert [list(hit) for hit in hits] == [["image_id", "uri", "dataset", "label", "score", "distance"]] * 2
     assert {hit["dataset"] for hit in hits} == {"007"}
     assert "007/00.jpg" not in {hit["image_id"] for hit in hits}
-    assert "without an index" in shown.err
+    assert "Every row was compared." in shown.err
 
 
 def test_a_vector_from_stdin_and_a_condition(

@@ -82,7 +82,7 @@ def write_output(path: Path, datasets: Sequence[str], uri: str = "u") -> Output:
             ids = [f"{name}/{half}{number}.jpg" for number in range(OK_ROWS // 2)]
             of_ids = _unit_vectors(rng, len(ids))
             vectors |= dict(zip(ids, of_ids, strict=True))
-            fragments.append(_written(path, name, ok_rows(ids, of_ids, kept, uri), epoch))
+            fragments.append(written(path, name, ok_rows(ids, of_ids, kept, uri), epoch))
             fragments.append(write_fragment(str(path), name, [f"{name}/{half}bad.jpg"], epoch, kept))
         table.commit(fragments, f"run-{half}", epoch)
     (path / "space.json").write_text(json.dumps({"format": 2, "fingerprint": "f00", "dim": DIM}))
@@ -100,7 +100,7 @@ def write_headless(path: Path, vectors: dict[str, list[float]]) -> None:
     for name in ("label", "score", "labels"):
         field = rows.schema.field(name)
         rows = rows.set_column(rows.column_names.index(name), field, pa.nulls(rows.num_rows, field.type))
-    table.commit([_written(path, "images", rows, epoch)] if vectors else [], "run", epoch)
+    table.commit([written(path, "images", rows, epoch)] if vectors else [], "run", epoch)
     (path / "space.json").write_text(json.dumps({"format": 2, "fingerprint": "f00"}))
 
 
@@ -116,6 +116,6 @@ def _unit_vectors(rng: np.random.Generator, count: int) -> list[list[float]]:
     return [[float(value) for value in row] for row in unit.astype(np.float16).astype(np.float32)]
 
 
-def _written(path: Path, dataset: str, rows: pa.Table, epoch: int) -> Fragment:
+def written(path: Path, dataset: str, rows: pa.Table, epoch: int) -> Fragment:
     name = fragment_path(dataset, schema.OK, epoch)
     return write_file(rows, by_id(rows), name, output=str(path), storage=STORAGE)
