@@ -17,7 +17,7 @@ from pipeline.search import index_filters, index_lance
 from pipeline.search.exact import DECIMALS, DISTANCE
 from pipeline.search.index_filters import OnlyExactError
 from pipeline.search.index_lance import IndexFolder
-from pipeline.search.index_rows import EMBEDDING
+from pipeline.search.index_rows import EMBEDDING, matrix
 from pipeline.search.index_state import IndexState
 from pipeline.storage.filesystems import Storage, failure
 from pipeline.storage.uris import absolute
@@ -75,18 +75,16 @@ class Index:
     def _found(
         self, vector: NDArray[np.float32], k: int, condition: str | None, matching: int, columns: list[str]
     ) -> pa.Table:
-        names = list(dict.fromkeys([*columns, schema.IMAGE_ID]))
+        names = list(dict.fromkeys([*columns, schema.IMAGE_ID, EMBEDDING]))
         if not k:
-            empty = self.dataset.head(0, columns=names)
-            return empty.append_column(DISTANCE, pa.array([], pa.float32()))
+            return self.dataset.head(0, columns=names).append_column(DISTANCE, pa.array([], pa.float32()))
         found = self.dataset.to_table(
             columns=[*names, "_distance"],
             nearest={"column": EMBEDDING, "q": vector, "k": k, **self._effort(matching)},
             filter=condition,
             prefilter=True,
         )
-        rounded = pc.round(pc.max_element_wise(found["_distance"], 0.0), DECIMALS).cast(pa.float32())
-        return found.select(names).append_column(DISTANCE, rounded)
+        return found.select(names).append_column(DISTANCE, pa.array(_distances(found, vector)))
 
     def _effort(self, matching: int) -> dict[str, Any]:
         """Look into so many partitions that they hold as many matching rows as without a condition."""
@@ -94,6 +92,13 @@ class Index:
             return {"metric": "cosine", "use_index": False}
         share = matching / self.dataset.count_rows()
         return {"nprobes": int(np.ceil(self.state.nprobes / share)), "refine_factor": self.state.refine}
+
+
+def _distances(found: pa.Table, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the cosine distances of rows, float32 (N,). Lance has computed them from a query in float16."""
+    vectors = matrix(found[EMBEDDING].combine_chunks())
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector)
+    return np.asarray(np.maximum(np.round(1 - vectors @ vector / lengths, DECIMALS), 0), np.float32)
 
 
 def open_index(output: str, storage: Storage) -> Index | None:

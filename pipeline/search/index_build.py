@@ -64,8 +64,8 @@ class Builder:
         staged = base if operation is None else folder.stage(base, operation)
         with folder.errors():  # what follows is slow, and no reader sees it
             plan = index_segments.plan(staged, state, exact_rows=self.exact_rows, workers=self.work.machines)
-        calls = [(staged.version, segment) for segment in plan.segments]
-        segments = self.work.map(folder.build, calls)
+        calls = [(folder, staged.version, segment) for segment in plan.segments]
+        segments = self.work.map(type(folder).build, calls)
 
         def indexes(version: Any) -> Any:
             return index_lance.create_index(version, segments, plan.replaced)

@@ -1,9 +1,11 @@
 """Rows of the predictions as rows of the index: some columns, and the vector in half the space."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline import schema
 from pipeline.errors import TableError
@@ -13,6 +15,8 @@ from pipeline.search.index_lance import IndexFolder
 EMBEDDING = "embedding"
 COLUMNS = (schema.IMAGE_ID, schema.DATASET, schema.URI, "label", "score", "width", "height")
 """The columns of every index. The vector follows, behind the columns that the user has chosen in addition."""
+ROUNDING = 1e-3
+"""How far the length of a unit vector can be from 1 after its values are rounded to float16."""
 TASK_BYTES = 256 * 1024**2
 """Size of the files of predictions that one task reads; a larger file is read by a task of its own."""
 
@@ -36,6 +40,19 @@ def write_rows(reader: PredictionsReader, fields: pa.Schema, folder: IndexFolder
     return folder.write(index_rows(reader.batches(fields.names), fields), anew=True)
 
 
+def unit_vectors(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    """Return vectors (N, D) with unit length, as float32. Rounded unit vectors and zeros stay as they are."""
+    lengths = np.linalg.norm(vectors.astype(np.float32), axis=1, keepdims=True)
+    keep = (lengths == 0) | (np.abs(lengths - 1) < ROUNDING)
+    return np.asarray(vectors / np.where(keep, 1, lengths), np.float32)
+
+
+def matrix(vectors: pa.FixedSizeListArray) -> NDArray[np.float32]:
+    """Return the vectors of an index as float32 (N, D)."""
+    values = vectors.flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(values.reshape(len(vectors), -1), np.float32)
+
+
 def parts(reader: PredictionsReader) -> list[PredictionsReader]:
     """Cut a reader into readers of some files each, for tasks."""
     cut, size = [0], 0
@@ -56,9 +73,7 @@ def _converted(batches: Iterable[pa.RecordBatch], fields: pa.Schema) -> Iterator
             raise TableError(
                 f"Among the rows up to {batch[schema.IMAGE_ID][-1]} are vectors that do not have {dim} numbers."
             )
-        vectors = values.reshape(-1, dim).astype(np.float32)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit = (vectors / np.where(lengths == 0, 1, lengths)).astype(np.float16)
-        held = pa.FixedSizeListArray.from_arrays(pa.array(unit.ravel()), dim)
+        halves = unit_vectors(values.reshape(-1, dim)).astype(np.float16)
+        held = pa.FixedSizeListArray.from_arrays(pa.array(halves.ravel()), dim)
         others = [batch[name] for name in fields.names if name != EMBEDDING]
         yield pa.record_batch([*others, held], schema=fields)

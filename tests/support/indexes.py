@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.output.layout import Layout
 from pipeline.search.index import Index, open_index
 from pipeline.search.index_lance import IndexFolder
@@ -50,10 +48,5 @@ def rows_in(index: Index) -> dict[str, tuple[str, list[float]]]:
 
 
 def rows_of(history: History) -> dict[str, tuple[str, list[float]]]:
-    """What the index of a history must hold; vectors as float16, of unit length."""
-    return {id_: (dataset, unit(vector(id_, run))) for id_, (dataset, run) in history.rows.items()}
-
-
-def unit(values: list[float]) -> list[float]:
-    raw = np.array(values, np.float32)
-    return [float(value) for value in (raw / np.linalg.norm(raw)).astype(np.float16)]
+    """What the index of a history must hold. Its vectors have unit length, and float16 holds them."""
+    return {id_: (dataset, vector(id_, run)) for id_, (dataset, run) in history.rows.items()}
