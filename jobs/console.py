@@ -25,7 +25,7 @@ err = Console(highlight=False, soft_wrap=True, stderr=True)
 GAP = 2
 """Blanks between two columns of a table."""
 LEAST = 12
-"""Cells that a shortened path keeps, however narrow the terminal is."""
+"""Cells that a shortened text keeps, however narrow the terminal is."""
 PLAIN_INTERVAL_S = 10.0
 """Time between progress lines where there is no terminal."""
 
@@ -73,26 +73,26 @@ def show_account(account: Account, *, always: Sequence[str] = ("input",), left: 
 
 
 def show_table(
-    header: Sequence[str], rows: Iterable[Sequence[str]], figures: Sequence[str], paths: Sequence[str] = ()
+    header: Sequence[str], rows: Iterable[Sequence[str]], figures: Sequence[str], long: Sequence[str] = ()
 ) -> None:
     """Print a table without borders, with the columns `figures` aligned to the right.
 
-    Cells of the columns `paths` are shortened in their middle until the table fits the terminal.
+    Cells of the columns `long` are shortened in their middle until the table fits the terminal.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in header:
         table.add_column(name, justify="right" if name in figures else "left", overflow="fold")
     cells = [[printable(cell) for cell in row] for row in rows]
-    for row in shortened(header, cells, paths, out.width):
+    for row in shortened(header, cells, long, out.width):
         table.add_row(*map(escape, row))
     out.print(table)
 
 
-def shortened(header: Sequence[str], rows: list[list[str]], paths: Sequence[str], width: int) -> list[list[str]]:
-    """Return the rows of a table with the cells of `paths` shortened so that it is `width` cells wide."""
+def shortened(header: Sequence[str], rows: list[list[str]], long: Sequence[str], width: int) -> list[list[str]]:
+    """Return the rows of a table with the cells of `long` shortened so that it is `width` cells wide."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(cell_len, column)) for column in columns]
-    places = sorted((at for at, name in enumerate(header) if name in paths), key=widths.__getitem__)
+    places = sorted((at for at, name in enumerate(header) if name in long), key=widths.__getitem__)
     room = width - GAP * (len(header) - 1) - sum(have for at, have in enumerate(widths) if at not in places)
     for left, at in zip(range(len(places), 0, -1), places, strict=True):  # the shortest first
         widths[at] = min(widths[at], max(room // left, LEAST))

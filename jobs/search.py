@@ -26,7 +26,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list of the hits.")] = False,
     html: Annotated[str | None, typer.Option(help="Write a page of the hits, with thumbnails.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare every row, and use no index.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Shorten no id or URI.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Shorten nothing to fit the terminal.")] = False,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     anonymous: Anonymous = False,
@@ -47,7 +47,7 @@ def main(
         console.say(json.dumps(hits.to_dicts(), indent=2, ensure_ascii=False))
     elif hits:
         rows = [_cells(row, full) for row in hits.to_dicts()]
-        console.show_table(HEADER, rows, HEADER[:3:2], () if full else HEADER[-2:])
+        console.show_table(HEADER, rows, HEADER[:3:2], () if full else (HEADER[1], *HEADER[3:]))
     else:
         console.say("No row meets the condition.")
 

@@ -182,7 +182,7 @@ class Space:
 
         Its cosine with the embedding of an image tells how well the two fit. The encoder is loaded at the first
         call, and runs on this machine's CPU. Raises: SpaceError if the model has none, or is not the one that made
-        the output; ModelError, StorageError.
+        the output; TableError if there is no ok row; ModelError, StorageError.
         """
         return self._queries.texts.encode(texts)
 

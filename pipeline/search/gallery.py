@@ -20,13 +20,13 @@ body { margin: 0 auto; max-width: 90rem; padding: 1rem; background: var(--page);
   font: 1rem/1.4 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.3rem; margin: 0 0 .3rem; }
 p { margin: .2rem 0; }
-header { display: flex; flex-wrap: wrap; gap: 1rem; margin-bottom: 1rem; }
+header { display: flex; flex-wrap: wrap; align-items: start; gap: 1rem; margin-bottom: 1rem; }
 header div { flex: 1 1 18rem; }
 header .picture { flex: 0 0 9rem; }
 ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .8rem; margin: 0;
   padding: 0; list-style: none; }
 li { background: var(--card); border-radius: .5rem; overflow: hidden; }
-.picture { aspect-ratio: 1; width: 100%; display: block; object-fit: cover; }
+.picture { aspect-ratio: 1; width: 100%; height: auto; display: block; }
 .missing { display: flex; align-items: center; padding: .8rem; border: 1px dashed var(--quiet);
   color: var(--quiet); font-size: .85rem; }
 .facts { padding: .5rem .7rem .7rem; }
@@ -93,7 +93,7 @@ def _card(place: int, hit: dict[str, Any], thumbnail: Thumbnail) -> str:
 
 def _picture(thumbnail: Thumbnail, alt: str) -> str:
     if thumbnail.image is None:
-        return f'<div class="picture missing" role="img" aria-label="{_text(alt)}">{_text(thumbnail.note)}</div>'
+        return f'<div class="picture missing">{_text(thumbnail.note)}</div>'
     size = f'width="{SIDE}" height="{SIDE}"'
     return f'<img class="picture" {size} src="{_text(thumbnail.image)}" alt="{_text(alt)}" loading="lazy">'
 

@@ -18,8 +18,6 @@ from pipeline.search.index import open_index
 from pipeline.search.index_filters import OnlyExactError
 from pipeline.search.queries import Query
 
-K = 10
-"""Hits of a search by default."""
 EXACTLY = "Every row was compared."
 
 
@@ -40,7 +38,7 @@ def require_askable(
 def search(
     reader: PredictionsReader,
     query: Query,
-    k: int = K,
+    k: int,
     *,
     where: str | None = None,
     datasets: Sequence[str] = (),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -77,6 +78,18 @@ def test_what_cannot_be_asked_is_one_sentence(
     assert shown.out == ""
     (line,) = shown.err.strip().splitlines()
     assert sentence in line
+
+
+def test_a_search_by_id_starts_neither_ray_nor_a_model(output: Output) -> None:
+    script = (
+        f"import sys; sys.argv = ['lakelens', 'search', {str(output.path)!r}, '--id', '007/00.jpg']\n"
+        "from jobs.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('ray', 'torch', 'transformers', 'openvino', 'PIL') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 LONG = "s3://a-bucket-with-a-long-name/" + "folder/" * 20 + "photo 00001.jpg"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import calibration, schema
+from pipeline import calibration, open_space, schema
 from pipeline.config import RunConfig
 from pipeline.errors import AgreementError, EngineError, ModelError, SpaceError
 from pipeline.models import int8
@@ -42,6 +42,9 @@ def test_the_first_run_makes_the_model_and_later_ones_use_it(finished: RunConfig
     assert int8.find(Layout(output).int8_model, Storage()) == made
     overall = verify(output, Storage(), sample=20).agreements[-1]
     assert 0.997 < overall.cosine_mean < 0.99999  # it is int8, and verify compares with float32
+    image = str(Path(finished.manifest.path[0]) / "00003.png")
+    first = open_space(output).search(image, k=1).to_dicts()[0]  # the query goes through int8, too
+    assert (first["uri"], first["distance"]) == (image, pytest.approx(0, abs=1e-5))
 
 
 @pytest.mark.slow
