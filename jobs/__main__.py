@@ -33,6 +33,7 @@ COMMANDS = {
         "search": "Find the images nearest to an image, an id, a text or a vector.",
         "export": "Write labels and vectors as files for other programs.",
         "head": "Make a head: labels from stored embeddings.",
+        "migrate": "Plan the move to another model, and compare it with the old one.",
         "relabel": "Label every embedded image with a head, without its pixels.",
     },
     "Keep": {

@@ -4,8 +4,7 @@ from jobs import console
 from jobs.options import ConfigPath, Overrides
 from pipeline import config
 from pipeline.config import RunConfig
-from pipeline.planning import claim
-from pipeline.planning.plan import open_plan
+from pipeline.planning.preview import plan_config
 from pipeline.planning.selection import NEW_AND_CHANGED, Selection
 
 FIGURES = ("input", "already_done", "duplicates", "invalid", "left")
@@ -18,23 +17,14 @@ def main(path: ConfigPath, overrides: Overrides = None) -> None:
 
 def show_plan(settings: RunConfig, selection: Selection) -> None:
     """Print what a run of this selection would find done and what it would do."""
-    target = claim.resolve_target(settings)
-    with open_plan(
-        settings.manifest,
-        target.storage,
-        target.table,
-        selection,
-        settings.planning,
-        id_format=target.format,
-    ) as found:
-        found.account.check()
-        for line in (*target.model.notes, *found.lines):
-            console.note(line)
-        console.show_account(found.account, always=FIGURES, left="pending")
-        for problem, rows in found.problems.items():
-            first = f"{'first: ' if rows > 1 else ''}{found.first_invalid[problem]}"
-            console.say(f"invalid: {problem} ({rows:,} row{'' if rows == 1 else 's'}; {first})")
-        if found.pending < found.account.total.left:
-            console.say(f"limited to {found.pending:,} of them")
-    console.say(f"output: {target.output}")
-    console.exit_if_any(found.listing.unlisted)
+    found = plan_config(settings, selection=selection)
+    for line in found.notes:
+        console.note(line)
+    console.show_account(found.account, always=FIGURES, left="pending")
+    for problem, rows in found.invalid.items():
+        first = f"{'first: ' if rows > 1 else ''}{found.first_invalid[problem]}"
+        console.say(f"invalid: {problem} ({rows:,} row{'' if rows == 1 else 's'}; {first})")
+    if found.pending < found.account.total.left:
+        console.say(f"limited to {found.pending:,} of them")
+    console.say(f"output: {found.output}")
+    console.exit_if_any(found.unlisted)

@@ -21,6 +21,10 @@ def main(
     min_top1: Annotated[
         float, typer.Option(help="Share of equal best labels that each dataset needs.")
     ] = Limits.top1,
+    head: Annotated[
+        str | None, typer.Option(metavar="HEAD", help="Compare the labels of this head, a folder, instead.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of its labels. Default: that of the folder.")] = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     anonymous: Anonymous = False,
@@ -28,7 +32,7 @@ def main(
     """Compute a sample of OUTPUT's rows again with plain transformers in float32, and compare vectors and labels
     by dataset. Exits with 5 if a dataset falls short."""
     storage = options.storage(endpoint_url, region, anonymous)
-    found = verify(output, storage, sample=sample, seed=seed)
+    found = verify(output, storage, sample=sample, seed=seed, head=head, name=name)
     console.show_table(("dataset", *FIGURES), map(_cells, found.agreements), figures=FIGURES)
     console.say(
         f"compared with {found.model} in float32; {found.changed} images have changed since, {found.gone} are gone"

@@ -15,7 +15,7 @@ The library is made of rooms (packages) and single modules. Imports go down this
 
 - `demo`: a generated lake and its model. `face`: the Python API.
 - `run`: the data path, from start to finish. `verify`: a sample of the output, computed again. `search`: the
-  images nearest to a query. `export`: rows as files for other programs.
+  images nearest to a query. `export`: rows as files for other programs. `migration`: a move to another model.
 - `labels`: heads, and the labels that they give to stored embeddings.
 - `space_model`: the model of an output.
 - `calibration`: the int8 model of a space. `run_configs`: the configs of earlier runs. `summary`: what a run did.
@@ -34,8 +34,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.errors import LakeLensError
-    from pipeline.face.api import PlanPreview, load_config, plan_config, run_config
+    from pipeline.face.api import load_config, run_config
     from pipeline.face.opened_space import Space, open_space
+    from pipeline.planning.preview import PlanPreview, plan_config
     from pipeline.planning.selection import Selection
     from pipeline.summary import Summary
 
@@ -56,14 +57,14 @@ __all__ = [
 
 _MODULES = {
     "LakeLensError": "pipeline.errors",
-    "PlanPreview": "pipeline.face.api",
+    "PlanPreview": "pipeline.planning.preview",
     "RunConfig": "pipeline.config",
     "Selection": "pipeline.planning.selection",
     "Space": "pipeline.face.opened_space",
     "Summary": "pipeline.summary",
     "load_config": "pipeline.face.api",
     "open_space": "pipeline.face.opened_space",
-    "plan_config": "pipeline.face.api",
+    "plan_config": "pipeline.planning.preview",
     "run_config": "pipeline.face.api",
 }
 

@@ -16,8 +16,11 @@ from pipeline.engines import loading
 from pipeline.engines.base import Engine
 from pipeline.errors import TableError
 from pipeline.images.reader import ImageReader
+from pipeline.labels import head as heads, scoring
+from pipeline.labels.head import Head
 from pipeline.models import comparison
 from pipeline.models.comparison import Agreement, ModelOutputs
+from pipeline.output import label_table
 from pipeline.output.reader import PredictionsReader
 from pipeline.planning import manifest, relation
 from pipeline.space_model import open_model
@@ -46,22 +49,31 @@ class Verdict:
     written_out: int
 
 
-def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verdict:
+def verify(
+    output: str, storage: Storage, *, sample: int, seed: int = 0, head: str | None = None, name: str | None = None
+) -> Verdict:
     """Compute `sample` ok rows again, spread evenly over the datasets.
 
-    The config of a run of the output tells where the images and the model are. Raises: TableError if there are no
-    ok rows except those of `data:` URIs, or if none of the images is available unchanged; SpaceError if the model
-    did not make the output; ManifestError, ModelError, StorageError.
+    With the folder of a `head`, compare its labels here with those that it gives to the vectors of this forward
+    pass. `name` is that of the labels, by default that of the folder. The config of a run of the output says
+    where the images and the model are. Raises: HeadError if the head is of another space; TableError if there are
+    no ok rows except those of `data:` URIs, or if none of the images is available unchanged; SpaceError if the
+    model did not make the output; ManifestError, ModelError, StorageError.
     """
     output = absolute(output)
-    rows, written_out = _sampled(output, storage, sample, seed)
+    labels = None if head is None else name or heads.name_of(head)
+    rows, written_out = _sampled(output, storage, sample, seed, labels)
     made = open_model(output, storage, max(rows["run_id"].to_pylist()))
     settings, model = made.config, made.model
     located = _located(rows, settings, made.description.format)
     engine = loading.load_reference(model, settings.embedding, comparison.TOP_LABELS)
+    classifier = None if head is None else heads.load(head, storage)
+    if classifier is not None:
+        classifier.require(made.description, output)
     with ImageReader(settings, model.preprocessing) as reader:
         batches = [
-            _compute_again(located.slice(at, BATCH), reader, engine) for at in range(0, located.num_rows, BATCH)
+            _compute_again(located.slice(at, BATCH), reader, engine, classifier)
+            for at in range(0, located.num_rows, BATCH)
         ]
     names = [name for batch in batches for name in batch.datasets]
     if not names:
@@ -77,8 +89,11 @@ def verify(output: str, storage: Storage, *, sample: int, seed: int = 0) -> Verd
     return Verdict(model.name, agreements, changed, rows.num_rows - len(names) - changed, written_out)
 
 
-def _sampled(output: str, storage: Storage, sample: int, seed: int) -> tuple[pa.Table, int]:
-    """Draw rows; return them and the number of rows of `data:` URIs, which are not drawn."""
+def _sampled(output: str, storage: Storage, sample: int, seed: int, head: str | None) -> tuple[pa.Table, int]:
+    """Draw rows; return them and the number of rows of `data:` URIs, which are not drawn.
+
+    With a head, draw rows that have a label of it, which stands in `labels`.
+    """
     labelled = PredictionsReader.open(output, storage).only(outcome=schema.OK)
     total = sum(count.rows for count in labelled.counts())
     if not total:
@@ -89,7 +104,12 @@ def _sampled(output: str, storage: Storage, sample: int, seed: int) -> tuple[pa.
         raise TableError(
             f"All {total} labelled rows of {output} come from data: URIs, which the output does not keep."
         )
-    return labelled.sample(sample, seed, COMPARED, where=f"NOT {hashed}"), written_out
+    if head is None:
+        return labelled.sample(sample, seed, COMPARED, where=f"NOT {hashed}"), written_out
+    label_table.existing(output, head, storage)
+    columns = [f"{head}.labels" if name == "labels" else name for name in COMPARED]
+    where = f"NOT {hashed} AND {sql.quoted(head)}.label IS NOT NULL"
+    return labelled.sample(sample, seed, columns, where=where).rename_columns(list(COMPARED)), written_out
 
 
 def _located(rows: pa.Table, settings: RunConfig, id_format: int) -> pa.Table:
@@ -131,7 +151,7 @@ class _Batch:
     changed: int
 
 
-def _compute_again(rows: pa.Table, reader: ImageReader, engine: Engine) -> _Batch:
+def _compute_again(rows: pa.Table, reader: ImageReader, engine: Engine, head: Head | None) -> _Batch:
     block = reader.read(rows.select(schema.PENDING.names))
     there = block.rows["error_code"].is_null()
     unchanged = pc.equal(block.rows["content_sha256"], rows["then_sha256"])
@@ -144,4 +164,8 @@ def _compute_again(rows: pa.Table, reader: ImageReader, engine: Engine) -> _Batc
     changed = pc.sum(there).as_py() - kept.num_rows
     scored = engine.predict(pixels) if kept.num_rows else None
     true = ModelOutputs(scored.indices, scored.embeddings) if scored else None
+    if head is not None and true is not None:
+        raw = true.embeddings
+        scored_by_head = scoring.score(head, raw, np.ones(len(raw), np.float32), comparison.TOP_LABELS)
+        true = ModelOutputs(scored_by_head.indices, raw)
     return _Batch(kept["of"].to_pylist(), held, true, changed)

@@ -5,7 +5,6 @@ It does not know how anything is done; each function calls the module that does 
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ from pipeline import config as configs, run as runs
 from pipeline.config import RunConfig
 from pipeline.face.interrupts import stop_on_interrupt
 from pipeline.face.notebook import ProgressLine
-from pipeline.planning import claim
-from pipeline.planning.account import Account, Progress
-from pipeline.planning.plan import open_plan
+from pipeline.planning.account import Progress
 from pipeline.planning.selection import NEW_AND_CHANGED, Selection
 from pipeline.summary import Summary
 
@@ -28,43 +25,6 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Iterable[str]
     if isinstance(source, Mapping):
         return configs.parse(source, overrides)
     return configs.load(source, overrides)
-
-
-@dataclass(frozen=True)
-class PlanPreview:
-    """What a run of a config would find and do.
-
-    `account` counts every row of the manifest, by dataset; its `left` rows are those without a result. `pending`
-    is how many of them the run would process: fewer than `left` with a limit. `invalid` counts rows by the
-    reason why they are invalid. `notes` are sentences about the manifest. `unlisted` are folders and files that
-    could not be listed.
-    """
-
-    output: str
-    account: Account
-    pending: int
-    invalid: Mapping[str, int]
-    notes: tuple[str, ...]
-    unlisted: tuple[str, ...]
-
-
-def plan_config(config: RunConfig, *, selection: Selection = NEW_AND_CHANGED) -> PlanPreview:
-    """Count what a run of this config would do. Writes nothing, opens no image, and does not start Ray.
-
-    Raises: LakeLensError, as `run_config` does before it starts.
-    """
-    target = claim.resolve_target(config)
-    manifest, limits = config.manifest, config.planning
-    with open_plan(manifest, target.storage, target.table, selection, limits, id_format=target.format) as found:
-        found.account.check()
-        return PlanPreview(
-            output=target.output,
-            account=found.account,
-            pending=found.pending,
-            invalid=dict(found.problems),
-            notes=(*target.model.notes, *found.lines),
-            unlisted=tuple(found.listing.unlisted),
-        )
 
 
 def run_config(

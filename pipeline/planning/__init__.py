@@ -2,9 +2,9 @@
 
 Read in this order:
 
-- `claim`: from a config to a claimed assignment. `selection`: which rows a run is for. `plan`: the pending rows,
-  counted and written. `difference`: manifest − committed = pending. `account`: every input row in exactly one
-  count.
+- `preview`: what a run would do. `claim`: from a config to a claimed assignment. `selection`: which rows a run is
+  for. `plan`: the pending rows, counted and written. `difference`: manifest − committed = pending. `account`:
+  every input row in exactly one count.
 - `manifest`: manifests to the view `input`. `relation`: their files as one relation. `group_sql`: rows as the
   files have them. `row_sql`: rows as LakeLens takes them, and why one is invalid.
 - `manifest_files`: the columns of each file, and whether DuckDB reads it as it is. `manifest_file`: one of them.

@@ -1,6 +1,7 @@
 """A sample of an output, computed again; and what is said of outputs that are not what their model gives."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,11 @@ import pytest
 
 from jobs.verify import main
 from pipeline.errors import AgreementError, SpaceError, TableError
+from pipeline.labels import head as heads, own_head
+from pipeline.labels.relabelling import relabel
+from pipeline.output.reader import PredictionsReader
 from pipeline.run import run
+from pipeline.space_model import last_run, open_model
 from pipeline.storage.filesystems import Storage
 from pipeline.verify import verify
 from tests.support import lakes
@@ -54,6 +59,21 @@ def test_an_output_agrees_with_plain_transformers(lake: Path) -> None:
     assert min(one.cosine_min for one in verdict.agreements) > 0.99999
     assert [one.top1 for one in verdict.agreements] == [1.0] * 3
     assert (verdict.changed, verdict.gone) == (0, 0)
+
+
+def test_labels_of_a_head_agree_with_a_fresh_forward_pass_and_wrong_ones_are_found_out(lake: Path) -> None:
+    out, head = str(lake / "out"), str(lake / "heads" / "own")
+    run_id = last_run(PredictionsReader.open(out, Storage()))
+    assert run_id is not None
+    made = own_head.make(open_model(out, Storage(), run_id), out)
+    heads.save(made, head, Storage())
+    relabel(out, head, Storage())
+    verdict = verify(out, Storage(), sample=1000, head=head)
+    assert [(one.dataset, one.top1) for one in verdict.agreements] == [("large", 1.0), ("small", 1.0), (None, 1.0)]
+    heads.save(replace(made, bias=made.bias + np.arange(len(made.bias), dtype=np.float32)), head, Storage())
+    assert (verify(out, Storage(), sample=1000, head=head).agreements[-1].top1 or 0) < 0.9
+    with pytest.raises(TableError, match="has no labels of a head 'other'; it has own"):
+        verify(out, Storage(), sample=10, head=head, name="other")
 
 
 def test_a_sample_has_as_many_of_each_dataset_and_another_seed_draws_others(lake: Path) -> None:
