@@ -36,11 +36,21 @@ def nearest(
     """
     reader.schema(columns)
     (found,) = nearest_ids(reader, vector[np.newaxis], k, where=where, datasets=datasets)
-    ids, names = found[schema.IMAGE_ID], list(dict.fromkeys([schema.IMAGE_ID, *columns]))
-    batches = list(reader.only(datasets, schema.OK).batches(names, image_ids=ids)) if found else []
-    rows = pa.Table.from_batches(batches, reader.schema(names))
-    in_order = rows.take(pc.index_in(ids, rows[schema.IMAGE_ID]))
-    return in_order.select(columns).append_column(DISTANCE, found[DISTANCE])
+    return with_columns(reader.only(datasets), found, columns)
+
+
+def with_columns(reader: PredictionsReader, found: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """Return the ok rows of `found`, which has `image_id` and `DISTANCE`, in its order: `columns` and `DISTANCE`.
+
+    Rows that the reader does not see are left out. Raises: as `nearest`.
+    """
+    names = list(dict.fromkeys([schema.IMAGE_ID, *columns]))
+    ok = reader.only(outcome=schema.OK)
+    batches = list(ok.batches(names, image_ids=found[schema.IMAGE_ID])) if found else []
+    rows = pa.Table.from_batches(batches, ok.schema(names))
+    seen = found.filter(pc.is_in(found[schema.IMAGE_ID], rows[schema.IMAGE_ID]))
+    in_order = rows.take(pc.index_in(seen[schema.IMAGE_ID], rows[schema.IMAGE_ID]))
+    return in_order.select(columns).append_column(DISTANCE, seen[DISTANCE])
 
 
 def nearest_ids(

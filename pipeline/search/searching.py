@@ -14,8 +14,9 @@ from pipeline.output.changes import changes
 from pipeline.output.reader import PredictionsReader
 from pipeline.search import exact
 from pipeline.search.hits import Hits, columns_with, hits_of
-from pipeline.search.index import open_index
+from pipeline.search.index import Index, open_index
 from pipeline.search.index_filters import OnlyExactError
+from pipeline.search.index_rows import EMBEDDING
 from pipeline.search.queries import Query
 
 EXACTLY = "Every row was compared."
@@ -66,13 +67,28 @@ def _nearest(
     try:
         index = None if exactly else open_index(reader.output, reader.storage)
         if index is not None:
-            return index.nearest(vector, k, **asked), _freshness(index.version, reader)
+            return _from(index, reader, vector, k, **asked), _freshness(index.version, reader)
         why = "" if exactly else " There is no index; `lakelens index` makes one."
     except OnlyExactError as error:
         why = f" The index cannot evaluate {str(error)!r}."
     except LakeLensError as error:
         why = f" The index did not answer: {error}"
     return exact.nearest(reader, vector, k, **asked), f"{EXACTLY}{why}"
+
+
+def _from(
+    index: Index,
+    reader: PredictionsReader,
+    vector: NDArray[np.float32],
+    k: int,
+    *,
+    columns: list[str],
+    **asked: Any,
+) -> pa.Table:
+    """Return the k nearest rows by the index. Columns that it lacks come from the rows, and so do raw vectors."""
+    if {*columns} <= {*index.fields.names} - {EMBEDDING}:
+        return index.nearest(vector, k, columns=columns, **asked)
+    return exact.with_columns(reader, index.nearest(vector, k, **asked), columns)
 
 
 def _freshness(version: int, reader: PredictionsReader) -> str:

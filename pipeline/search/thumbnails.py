@@ -30,8 +30,8 @@ QUALITY = 80
 BATCH = 32
 """Images that are read at once."""
 STEPS = Preprocessing(None, SIDE, (SIDE, SIDE), "bilinear", (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), SIDE, SIDE)
-GONE = "The output no longer has this row."
-"""The note of a hit that an index still has."""
+GONE = "This version of the output does not have the row."
+"""The note of a hit by an index of another version."""
 CHANGED = "The image has changed since it was embedded."
 
 

@@ -70,6 +70,14 @@ def test_many_queries_in_one_pass_find_what_each_of_them_finds(reader: Predictio
         assert np.allclose(found["distance"], alone["distance"], atol=1e-5)
 
 
+def test_rows_that_a_reader_does_not_see_are_left_out(reader: PredictionsReader) -> None:
+    found = exact.nearest(reader, np.ones(DIM, np.float32), 100)
+    seen = exact.with_columns(reader.only(["007"]), found, ["image_id", "dataset"])
+    ids = [id_ for id_ in found["image_id"].to_pylist() if id_.startswith("007/")]
+    assert seen["image_id"].to_pylist() == ids
+    assert seen.column_names == ["image_id", "dataset", "distance"]
+
+
 def test_no_row_that_meets_a_condition_is_no_hit(reader: PredictionsReader) -> None:
     found = exact.nearest(reader, np.ones(DIM, np.float32), 3, where="false", columns=["image_id", "label"])
     assert (found.num_rows, found.column_names) == (0, ["image_id", "label", "distance"])

@@ -18,8 +18,11 @@ from pipeline import open_space
 from pipeline.face.opened_space import Space
 from pipeline.search.thumbnails import CHANGED, GONE, SIDE
 from tests.support import embedded, lakes
+from tests.support.making import STORAGE, encoded, photo
+from tests.support.seaweed import S3Server
 
 PAGE = Path(__file__).parents[2] / "docs" / "search.md"
+PNG = encoded(photo(40, 30))
 EVIL = '<script>alert("x")</script> &amp; "\'>'
 
 
@@ -129,6 +132,18 @@ def test_after_a_vacuum_images_are_found_by_uri_only(lake: Path, tmp_path: Path)
     page = Page(space.gallery(hits))
     assert not page.images()
     assert sum("config.yaml is gone" in text for text in page.texts) == 6
+
+
+def test_an_output_on_s3_is_searched_and_shown(lake: Path, s3: S3Server) -> None:
+    folder, data = "s3://lake/gallery", f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    uris = [f"{folder}/{path.name}" for path in sorted((lake / "images").iterdir())]
+    for uri in uris:
+        STORAGE.write(uri, (lake / "images" / uri.rsplit("/", 1)[1]).read_bytes())
+    embedded.write_output(folder, lake / "model", [{"uri": uri} for uri in [*uris, data]])
+    space = open_space(f"{folder}/out")
+    hits = space.search(uris[3], k=9)
+    assert hits.table["image_id"][0].as_py() == uris[3]
+    assert len(Page(space.gallery(hits)).images()) == 1 + 7
 
 
 def test_a_hit_that_the_output_no_longer_has_says_so(space: Space) -> None:

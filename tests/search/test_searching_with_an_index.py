@@ -47,8 +47,16 @@ def test_the_index_answers_as_the_rows_would(space: Space) -> None:
         assert np.allclose(found.table["distance"], exact.table["distance"], atol=1e-3)
 
 
+def test_columns_that_the_index_lacks_are_read_from_the_rows(space: Space) -> None:
+    hits = space.search(image_id=QUERY, columns=["caption", "embedding"])
+    assert hits.searched == f"The index of version {space.version} was searched."
+    exact = space.search(image_id=QUERY, columns=["caption", "embedding"], exactly=True)
+    assert hits.table.drop_columns("distance") == exact.table.drop_columns("distance")
+    assert {*hits.table["caption"].to_pylist()} == {None, "a cat"}
+
+
 def test_the_rows_answer_what_the_index_cannot(space: Space) -> None:
-    for asked in ({"columns": ["caption"]}, {"where": "caption = 'a cat'"}, {"where": "length(label) = 3"}):
+    for asked in ({"where": "caption = 'a cat'"}, {"where": "length(label) = 3"}):
         hits = space.search(image_id=QUERY, **asked)  # type: ignore[arg-type]
         assert len(hits) >= OK_ROWS // 2
         assert hits.searched.startswith("Every row was compared. The index cannot evaluate ")

@@ -23,11 +23,15 @@ RUN = "20260101T000000-abcdef"
 
 
 def write_output(
-    folder: Path, model: Path, rows: Sequence[Mapping[str, Any]], *overrides: str, run_id: str = RUN
+    folder: Path | str, model: Path, rows: Sequence[Mapping[str, Any]], *overrides: str, run_id: str = RUN
 ) -> RunConfig:
-    """Decode and embed the images of `rows`, which have `uri` and may have other columns of a pending row."""
-    config = lakes.settings(folder / "manifest.parquet", model, folder / "out", *overrides)
-    output, found = str(folder / "out"), resolve(config.model, STORAGE)
+    """Decode and embed the images of `rows`, which have `uri` and may have other columns of a pending row.
+
+    The output is `out` in a folder on any store.
+    """
+    output = f"{folder}/out"
+    config = lakes.settings(f"{folder}/manifest.parquet", model, output, *overrides)
+    found = resolve(config.model, STORAGE)
     space.claim(output, found.space(config.embedding, config.decode), STORAGE)
     always = dict.fromkeys(schema.PENDING.names)
     named = [{**always, "image_id": row["uri"], "dataset": "images", **row} for row in rows]
