@@ -2,7 +2,6 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from deltalake import DeltaTable
@@ -10,13 +9,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from pipeline.errors import VersionGoneError
 from pipeline.output.changes import changes
-from tests.support.histories import History, vector
-
-Step = tuple[Any, ...]
-IDS = st.sets(st.sampled_from("abcdefgh"), max_size=4)
-RUN = st.tuples(st.just("run"), IDS, IDS, st.sampled_from(["street", "map"]))
-MAINTENANCE = st.sampled_from([("compact",), ("compact and keep",), ("vacuum",), ("delete",)])
-STEPS = st.lists(st.one_of(RUN, RUN, MAINTENANCE), min_size=1, max_size=8)
+from tests.support.histories import STEPS, History, Step, play, vector
 
 
 @pytest.fixture
@@ -132,19 +125,3 @@ def test_a_copy_that_applies_the_changes_equals_the_table_after_any_history(step
         assert {id_: row for id_, row in {**copy, **upserts}.items() if id_ not in gone} == history.rows
         if not compacted and ("delete",) not in steps[start:]:
             assert upserts.keys() == {id_ for id_, row in history.rows.items() if copy.get(id_) != row}
-
-
-def play(history: History, steps: list[Step]) -> None:
-    for step in steps:
-        match step:
-            case ("run", ok, failed, dataset):
-                placed = {id_ for id_, (held, _) in history.rows.items() if held != dataset}
-                failed -= {*ok, *placed}
-                if failed or ok - placed:
-                    history.run(ok=ok - placed, failed=failed, dataset=dataset)
-            case ("vacuum",):
-                history.vacuum()
-            case ("delete",):
-                history.delete_by_other_program(min(history.rows, default="none"))
-            case (compaction,):
-                history.compact(keep_replaced=compaction == "compact and keep")

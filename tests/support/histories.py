@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable
+from hypothesis import strategies as st
 
 from pipeline import schema
 from pipeline.output import compaction, maintenance
@@ -19,6 +20,13 @@ from pipeline.output.table import Predictions
 from tests.support.making import STORAGE
 
 DIM = 8
+
+Step = tuple[Any, ...]
+IDS = st.sets(st.sampled_from("abcdefgh"), max_size=4)
+RUN = st.tuples(st.just("run"), IDS, IDS, st.sampled_from(["street", "map"]))
+MAINTENANCE = st.sampled_from([("compact",), ("compact and keep",), ("vacuum",), ("delete",)])
+STEPS = st.lists(st.one_of(RUN, RUN, MAINTENANCE), min_size=1, max_size=8)
+"""Steps of a random history, for `play`."""
 
 
 @dataclass
@@ -84,3 +92,20 @@ def _rows(outcomes: Mapping[str, str], dataset: str, run_id: str) -> pa.Table:
         for id_, outcome in outcomes.items()
     ]
     return pa.Table.from_pylist(rows, schema=schema.scored([]))
+
+
+def play(history: History, steps: list[Step]) -> None:
+    """Do these steps, as far as the rows that there are allow them."""
+    for step in steps:
+        match step:
+            case ("run", ok, failed, dataset):
+                placed = {id_ for id_, (held, _) in history.rows.items() if held != dataset}
+                failed -= {*ok, *placed}
+                if failed or ok - placed:
+                    history.run(ok=ok - placed, failed=failed, dataset=dataset)
+            case ("vacuum",):
+                history.vacuum()
+            case ("delete",):
+                history.delete_by_other_program(min(history.rows, default="none"))
+            case (compaction,):
+                history.compact(keep_replaced=compaction == "compact and keep")
