@@ -120,7 +120,7 @@ def test_values_that_json_lacks_become_null_or_text() -> None:
         {
             "double": pa.array([float("nan"), float("-inf"), 0.1]),
             "single": pa.array([0.1, None, float("inf")], pa.float32()),
-            "lists": pa.array([[0.3, float("nan")], None, []], pa.list_(pa.float32())),
+            "lists": pa.array([[0.3, float("nan"), None, 1e-7, 1.0], None, []], pa.list_(pa.float32())),
             "bytes": pa.array([b"\xff", None, b""]),
             "day": pa.array([date(2024, 1, 2), None, None]),
             "price": pa.array([Decimal("1.10"), None, None]),
@@ -130,10 +130,11 @@ def test_values_that_json_lacks_become_null_or_text() -> None:
     rows = [json.loads(line, parse_constant=pytest.fail) for line in json_values.lines(batch)]
     assert [row["double"] for row in rows] == [None, None, 0.1]
     assert [row["single"] for row in rows] == [0.1, None, None]
-    assert [row["lists"] for row in rows] == [[0.3, None], None, []]
+    assert [row["lists"] for row in rows] == [[0.3, None, None, 1e-7, 1.0], None, []]
     assert base64.b64decode(rows[0]["bytes"]) == b"\xff"
     assert (rows[0]["day"], rows[0]["price"], rows[0]["text"]) == ("2024-01-02", "1.10", "grün\n")
-    assert json_values.objects(batch.slice(1, 2))[1]["double"] == 0.1
+    assert [*json_values.lines(batch.slice(1, 2))] == [*json_values.lines(batch)][1:]
+    assert json_values.objects(batch.slice(1, 2))[0]["lists"] is None
 
 
 def test_a_faiss_index_finds_each_vector_under_the_number_of_its_row(
