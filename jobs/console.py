@@ -49,6 +49,12 @@ def note(text: str) -> None:
     err.print(text, markup=False)
 
 
+def show_progress(done: int, total: int, what: str) -> None:
+    """Show on a terminal how much is done: one line of stderr, which the next call replaces."""
+    if sys.stderr.isatty():
+        print(f"\r{done:,} of {total:,} {what}", end="" if done < total else "\n", file=sys.stderr, flush=True)
+
+
 def exit_if_any(unlisted: Sequence[str]) -> None:
     """Exit with code 6 if anything could not be listed, which has been printed before. Raises: typer.Exit."""
     if unlisted:

@@ -1,5 +1,6 @@
 """`lakelens export`: labels and vectors as files for other programs."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from pipeline import open_space
 from pipeline.export.request import ROWS_PER_FILE, Format, Importer
 
 Columns = Annotated[
-    list[str] | None, typer.Option(metavar="NAMES", help="Columns, separated by commas. Default: the usual ones.")
+    str | None, typer.Option(metavar="A,B", help="Columns instead of the usual ones. image_id is always written.")
 ]
 Since = Annotated[
     str | None,
@@ -45,13 +46,14 @@ def main(
         out,
         to=to,
         importer=importer,
-        columns=[name for names in columns for name in names.split(",")] if columns else None,
+        columns=[name.strip() for name in columns.split(",")] if columns else None,
         datasets=dataset or (),
         outcome=outcome,
         where=where,
         since=int(since) if since and since.isdecimal() else since,
         rows_per_file=rows_per_file,
         address=address,
+        on_progress=partial(console.show_progress, what="rows"),
     )
     if json:
         console.passed_on(made.model_dump_json(indent=2) + "\n")

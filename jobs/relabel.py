@@ -1,8 +1,8 @@
 """`lakelens relabel`: give every image that is embedded a label of a head, without its pixels."""
 
 import json
-import sys
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -42,11 +42,6 @@ def main(
         where=where,
         top_k=top_k,
         address=address,
-        on_progress=_show_progress,
+        on_progress=partial(console.show_progress, what="files"),
     )
     console.say(json.dumps(asdict(found)) if as_json else found.sentence)
-
-
-def _show_progress(done: int, files: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{done:,} of {files:,} files", end="" if done < files else "\n", file=sys.stderr, flush=True)

@@ -11,11 +11,17 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
+from pipeline.errors import TableError
 from pipeline.export.request import Request
 from pipeline.export.row_files import RowFiles, digits_for, kind_of
 from pipeline.export.shapes import read_columns, shape
 from pipeline.export.summary import Written
+from pipeline.output.layout import Layout
 from pipeline.output.reader import PredictionsReader
+
+FILES_OF_A_STRETCH = 4
+"""Files of the export in one stretch. The table files at its ends are read for the neighbouring stretches, too, so
+longer stretches read less twice."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,9 @@ class Stretch:
 
 
 def stretches(
-    reader: PredictionsReader, request: Request, counts: Sequence[int], files: int | None = None
+    reader: PredictionsReader, request: Request, counts: Sequence[int], files: int | None = FILES_OF_A_STRETCH
 ) -> list[Stretch]:
-    """Cut the rows into stretches of this many files of the export, by default one for each folder.
+    """Cut the rows into stretches of this many files of the export; None makes one of each folder.
 
     `counts` are the rows of each table file that the export has.
     """
@@ -63,18 +69,21 @@ def write(
     part = reader.part(stretch.begin, stretch.end)
     shaped = shape(request, columns)
     batches = part.batches(read_columns(request, columns), where=request.where)
-    with (
-        RowFiles(
-            kind_of(request.to, reader.storage),
-            out,
-            stretch.folder,
-            rows_per_file=request.rows_per_file,
-            digits=stretch.digits,
-            first=stretch.number,
-        ) as files,
-    ):
+    with RowFiles(
+        kind_of(request.to, reader.storage),
+        out,
+        stretch.folder,
+        rows_per_file=request.rows_per_file,
+        digits=stretch.digits,
+        first=stretch.number,
+    ) as files:
         for batch in _cut(batches, stretch.skip, stretch.rows):
             files.write(shaped(batch))
+    if files.written.rows != stretch.rows:
+        raise TableError(
+            f"Files of {Layout(reader.output).predictions} have {files.written.rows:,} rows, but "
+            f"{stretch.rows:,} were counted before. The export is incomplete; export again."
+        )
     return files.written
 
 
@@ -102,8 +111,8 @@ def _folders(reader: PredictionsReader, request: Request) -> Iterator[tuple[str,
 
 
 def folder_of(dataset: str) -> str:
-    """Return the folder of a dataset, which may have any characters in its name."""
-    return quote(dataset, safe="")
+    """Return the folder of a dataset: its name, percent-encoded; dots, too, if it has nothing else."""
+    return quote(dataset, safe="") if dataset.strip(".") else dataset.replace(".", "%2E")
 
 
 def _files_of_export(reader: PredictionsReader, request: Request, counts: Sequence[int]) -> int:

@@ -5,7 +5,8 @@ from functools import partial
 
 from pipeline.errors import ConfigError, StorageError
 from pipeline.export import all_rows, changed_rows, destination, faiss_index, ray_tasks
-from pipeline.export.request import Format, Request
+from pipeline.export.all_rows import Stretch
+from pipeline.export.request import Format, OnProgress, Request
 from pipeline.export.summary import EXPORT, ExportSummary, Written, earlier_version
 from pipeline.output import label_views
 from pipeline.output.reader import PredictionsReader
@@ -21,6 +22,7 @@ def export(
     *,
     since: int | str | None = None,
     address: str | None = None,
+    on_progress: OnProgress = lambda done, rows: None,
 ) -> ExportSummary:
     """Write the rows of one version to a new or empty folder on any store, and `export.json` last.
 
@@ -37,10 +39,10 @@ def export(
     if since is not None:
         rows, deletes = changed_rows.write(reader, request, columns, since, folder)
     elif request.to is Format.FAISS:
-        plan, rows = faiss_index.write(_chosen(reader, request), request, columns, folder)
+        plan, rows = faiss_index.write(_chosen(reader, request), request, columns, folder, on_progress=on_progress)
         index = plan.described()
     else:
-        rows = _all_rows(_chosen(reader, request), request, columns, folder, space, address)
+        rows = _all_rows(_chosen(reader, request), request, columns, folder, space, address, on_progress)
     summary = ExportSummary.of(reader, space, request, columns, since, rows, deletes, index)
     reader.storage.write_json(join(folder, EXPORT), summary.model_dump(mode="json"))
     return summary
@@ -85,20 +87,24 @@ def _all_rows(
     folder: str,
     space: SpaceDescription,
     address: str | None,
+    on_progress: OnProgress,
 ) -> Written:
-    counts = reader.counts_by_file(request.where)
+    counts, heads = reader.counts_by_file(request.where), _heads(reader, request, columns)
     write = partial(all_rows.write, reader=reader, request=request, columns=columns, out=folder)
-    done = Written()
-    if _heads(reader, request, columns) or not ray_tasks.are_used(address, sum(counts) * (space.dim or 0) * 4):
-        for stretch in all_rows.stretches(reader, request, counts):
-            done += write(stretch)
-        return done
-    stretches = all_rows.stretches(reader, request, counts, ray_tasks.FILES_OF_A_TASK)
-    for written in ray_tasks.write_all(stretches, write, address):
-        done += written
-    if is_local(folder):
-        _require_shared(done, folder, reader)
-    return done
+    stretches = all_rows.stretches(reader, request, counts, None if heads else all_rows.FILES_OF_A_STRETCH)
+    on_ray = not heads and ray_tasks.are_used(address, sum(counts) * (space.dim or 0) * 4)
+    found = dict[Stretch, Written]()
+    for stretch, written in (
+        ray_tasks.write_all(stretches, write, address) if on_ray else ((one, write(one)) for one in stretches)
+    ):
+        found[stretch] = written
+        on_progress(sum(one.rows for one in found.values()), sum(counts))
+    whole = Written()
+    for stretch in stretches:
+        whole += found[stretch]
+    if on_ray and is_local(folder):
+        _require_shared(whole, folder, reader)
+    return whole
 
 
 def _require_shared(written: Written, folder: str, reader: PredictionsReader) -> None:

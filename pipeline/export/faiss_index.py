@@ -15,8 +15,8 @@ import psutil
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, SpaceError
-from pipeline.export.request import VECTOR, Request
-from pipeline.export.row_files import ParquetFiles, Write, vectors_of
+from pipeline.export.request import VECTOR, OnProgress, Request
+from pipeline.export.row_files import ParquetFiles, vectors_of
 from pipeline.export.summary import ExportedFile, Written
 from pipeline.output.reader import PredictionsReader
 from pipeline.storage.uris import join
@@ -91,6 +91,7 @@ def write(
     out: str,
     *,
     flat_rows: int = FLAT_ROWS,
+    on_progress: OnProgress = lambda done, rows: None,
 ) -> tuple[Plan, Written]:
     """Build the index of the vectors and write it. Return its kind, and what was written.
 
@@ -109,19 +110,13 @@ def write(
     others = [name for name in columns if name != VECTOR]
     kind = ParquetFiles(reader.storage)
     with kind.opened(out, ROWS, reader.schema(others)) as write_rows:
-        _add_all(index, reader, request, others, write_rows)
+        for batch in reader.batches([*others, VECTOR], where=request.where):
+            index.add_with_ids(vectors_of(batch), np.arange(index.ntotal, index.ntotal + batch.num_rows))
+            write_rows(batch.select(others))
+            on_progress(index.ntotal, rows)
     with reader.storage.replacing(join(out, INDEX)) as file:
         faiss.write_index(index, str(file))
     return plan, Written(rows, [ExportedFile(path=path, rows=rows) for path in (INDEX, *kind.names(ROWS))])
-
-
-def _add_all(
-    index: Any, reader: PredictionsReader, request: Request, others: list[str], write_rows: Write
-) -> None:
-    for batch in reader.batches([*others, VECTOR], where=request.where):
-        numbers = np.arange(index.ntotal, index.ntotal + batch.num_rows)
-        index.add_with_ids(vectors_of(batch), numbers)
-        write_rows(batch.select(others))
 
 
 def _sample(reader: PredictionsReader, request: Request, plan: Plan) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from uuid import uuid4
 
 from pipeline.errors import StorageError
@@ -12,9 +12,6 @@ from pipeline.export.summary import Written
 WORTH_BYTES = 2**30
 """Bytes of vectors from which on tasks write an export if a cluster is at hand. One process writes this much in
 some ten seconds, which is about what it takes to connect and to start workers."""
-FILES_OF_A_TASK = 4
-"""Files that one task writes. A task reads the table files at both ends of its rows in part, as its neighbours do,
-so longer tasks read less twice."""
 
 
 def are_used(address: str | None, vector_bytes: int) -> bool:
@@ -30,9 +27,10 @@ def are_used(address: str | None, vector_bytes: int) -> bool:
 
 def write_all(
     stretches: Sequence[Stretch], write: Callable[[Stretch], Written], address: str | None
-) -> list[Written]:
-    """Write each stretch in a task, and return what each has written. Raises: ClusterError, and what a task
-    raises.
+) -> Iterator[tuple[Stretch, Written]]:
+    """Write each stretch in a task, and yield what it has written when it ends. Closing this ends all tasks.
+
+    Raises: ClusterError, and what a task raises.
     """
     import ray  # seconds that an export without Ray need not take
 
@@ -42,12 +40,10 @@ def write_all(
     with connected(address), translated_errors(), RunWork(f"export-{uuid4().hex}") as work:
         task = ray.remote(num_cpus=1, max_retries=3, retry_exceptions=[StorageError])(_write)
         same = ray.put(write)
-        tasks = [work.task(task.remote(same, stretch)) for stretch in stretches]
-        running = tasks
+        running = {work.task(task.remote(same, stretch)): stretch for stretch in stretches}
         while running:
-            done, running = ray.wait(running)
-            ray.get(done)  # the first error ends the export
-        return list(ray.get(tasks))
+            (done,), _ = ray.wait(list(running))
+            yield running.pop(done), ray.get(done)
 
 
 def _write(write: Callable[[Stretch], Written], stretch: Stretch) -> Written:

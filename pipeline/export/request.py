@@ -1,7 +1,7 @@
 """What an export is to hold, and in which form. It is checked before anything is read or written."""
 
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,11 +11,17 @@ from pipeline import schema
 from pipeline.errors import ConfigError
 from pipeline.output.reader import VIEW, PredictionsReader
 
+OnProgress = Callable[[int, int], None]
+"""Gets the number of rows that have been written, and of all rows."""
 VECTOR = "embedding"
 ROWS_PER_FILE = 100_000
 """Rows of one file: 300 MB of 768-dimensional vectors in float32."""
 USUAL_COLUMNS = (schema.IMAGE_ID, schema.DATASET, schema.URI, "label", "score", "width", "height", VECTOR)
 """The columns of an export that names none, followed by the kept columns."""
+
+
+_CHANGING = {"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
+"""What DuckDB parses as a column, and then takes for the time."""
 
 
 class Format(StrEnum):
@@ -57,9 +63,10 @@ class Request:
             raise ConfigError("Failed rows have no vectors: export them with --to parquet or --to jsonl.")
         if self.rows_per_file < 1:
             raise ConfigError(f"A file cannot have {self.rows_per_file} rows; it has 1 or more.")
-        if self.where is not None and _has_subquery(self.where):
+        if self.where is not None and (other := _looks_beyond_its_row(self.where)):
             raise ConfigError(
-                f"The condition {self.where!r} has a subquery. A condition of an export is about one row alone."
+                f"The condition {self.where!r} uses {other}. A condition of an export is about the columns of one "
+                "row alone."
             )
 
     @property
@@ -99,9 +106,17 @@ def request(
     return Request(Format(to), target, chosen, where, tuple(datasets), outcome, rows_per_file)
 
 
-def _has_subquery(where: str) -> bool:
-    """Tell whether a condition reads other rows, too. One that is not SQL is refused where it is evaluated."""
+def _looks_beyond_its_row(where: str) -> str | None:
+    """Return what a condition depends on besides its row, such as a subquery or now(), if anything.
+
+    Its value could change while the row does not. A condition that is not SQL is refused where it is evaluated.
+    """
     with duckdb.connect() as connection:
         query = f"SELECT 1 FROM {VIEW} WHERE ({where}\n)"
         ((parsed,),) = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
-    return '"class":"SUBQUERY"' in json.dumps(json.loads(parsed), separators=(",", ":"))
+        functions = "SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
+        changing = _CHANGING | {name for (name,) in connection.execute(functions).fetchall()}
+    if '"class":"SUBQUERY"' in parsed:
+        return "a subquery"
+    named = re.findall(r'"(?:function_name|column_names)":\[?"([^"]+)"', parsed)
+    return next((name for name in named if name.lower() in changing), None)

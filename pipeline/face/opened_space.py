@@ -5,7 +5,7 @@ space.counts()
 space.to_pandas(columns=["image_id", "embedding"], datasets=["street"], where="score > 0.5")
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby
@@ -245,14 +245,15 @@ class Space:
         since: int | str | None = None,
         rows_per_file: int | None = None,
         address: str | None = None,
+        on_progress: Callable[[int, int], None] = lambda done, rows: None,
     ) -> "ExportSummary":
         """Write the rows as files to a new or empty folder, on any store, and return what `export.json` says.
 
         `to` is "parquet", "npy", "faiss" or "jsonl". `importer` is "milvus" or "pinecone": Parquet files as these
         import them. `columns` are by default the usual ones and the kept columns. With `since`, a version or the
         folder of an earlier export, the folder gets upserts and deletes. Tasks write the files with `address`, and
-        those of a large export if this process is connected to a Ray cluster. Raises: ConfigError, TableError,
-        StorageError, ClusterError.
+        those of a large export if this process is connected to a Ray cluster. `on_progress` gets the numbers of
+        written and of all rows. Raises: ConfigError, TableError, StorageError, ClusterError.
         """
         from pipeline.export import exporting, request  # not needed for reading
 
@@ -265,7 +266,9 @@ class Space:
             outcome=outcome,
             rows_per_file=rows_per_file or request.ROWS_PER_FILE,
         )
-        return exporting.export(self.reader, self.description, out, asked, since=since, address=address)
+        return exporting.export(
+            self.reader, self.description, out, asked, since=since, address=address, on_progress=on_progress
+        )
 
     def verify(self, *, sample: int = VERIFIED, seed: int = 0) -> "Verdict":
         """Compute a sample of the ok rows again with plain transformers in float32, and compare.

@@ -45,6 +45,16 @@ def test_files_have_the_same_number_of_rows_in_the_order_of_the_table(opened: Sp
     assert rows_of(tmp_path / "new") == opened.to_arrow(["image_id", "dataset"]).to_pylist()
 
 
+def test_progress_ends_with_all_rows(opened: Space, output: Output, tmp_path: Path) -> None:
+    for to in ("parquet", "faiss"):
+        seen = list[tuple[int, int]]()
+        opened.export(
+            str(tmp_path / to), to=to, rows_per_file=2, on_progress=lambda *counts, seen=seen: seen.append(counts)
+        )
+        assert seen == sorted(seen)
+        assert seen[-1] == (output.ok_rows, output.ok_rows)
+
+
 def test_only_the_rows_and_columns_that_are_asked_for_are_written(opened: Space, tmp_path: Path) -> None:
     asked = {"datasets": ["007", "street a/b"], "where": "caption IS NOT NULL -- a comment"}
     made = opened.export(str(tmp_path / "new"), columns=["outcome", "image_id"], rows_per_file=4, **asked)
@@ -73,7 +83,10 @@ def test_an_export_without_rows_is_whole_and_has_no_files(opened: Space, tmp_pat
         ({"to": "jsonl", "importer": "milvus"}, "use it with --to parquet"),
         ({"to": "npy", "outcome": "failed"}, "Failed rows have no vectors"),
         ({"outcome": "both"}, "outcome = 'both' is neither"),
-        ({"where": "score = (SELECT max(score) FROM predictions)"}, "has a subquery"),
+        ({"where": "score = (SELECT max(score) FROM predictions)"}, "uses a subquery"),
+        ({"where": "finished_at > Now() - INTERVAL 1 DAY"}, "uses now"),
+        ({"where": "finished_at < current_timestamp"}, "uses current_timestamp"),
+        ({"where": "score > random()"}, "uses random"),
         ({"where": "scoer > 1"}, "'scoer > 1' cannot be evaluated"),
         ({"to": "faiss", "since": 1}, "A FAISS index is exported as a whole"),
         ({"to": "faiss", "address": "auto"}, "leave --address out"),
