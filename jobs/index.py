@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs import console, options
-from jobs.options import Address, Anonymous, EndpointUrl, Output, Region
+from jobs.options import Anonymous, EndpointUrl, Output, Region
 from pipeline.search.index_update import IndexReport, update
 
 
@@ -18,7 +18,10 @@ def main(
         typer.Option(metavar="A,B", help="Columns to keep in addition to the usual ones, such as kept columns."),
     ] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Write all rows and indexes anew.")] = False,
-    address: Address = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster that makes large changes. Default: RAY_ADDRESS, otherwise this process."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     endpoint_url: EndpointUrl = None,
     region: Region = None,

@@ -18,9 +18,13 @@ from pipeline.search.exact import DECIMALS, DISTANCE
 from pipeline.search.index_filters import OnlyExactError
 from pipeline.search.index_lance import IndexFolder
 from pipeline.search.index_rows import EMBEDDING, matrix
+from pipeline.search.index_segments import MAX_PARTITIONS, PARTITION_ROWS
 from pipeline.search.index_state import IndexState
 from pipeline.storage.filesystems import Storage, failure
 from pipeline.storage.uris import absolute
+
+ROOM = 16
+"""Matching rows that a search looks at for each hit, at least."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +84,23 @@ class Index:
             return self.dataset.head(0, columns=names).append_column(DISTANCE, pa.array([], pa.float32()))
         found = self.dataset.to_table(
             columns=[*names, "_distance"],
-            nearest={"column": EMBEDDING, "q": vector, "k": k, **self._effort(matching)},
+            nearest={"column": EMBEDDING, "q": vector, "k": k, **self._effort(k, matching)},
             filter=condition,
             prefilter=True,
         )
         return found.select(names).append_column(DISTANCE, pa.array(_distances(found, vector)))
 
-    def _effort(self, matching: int) -> dict[str, Any]:
-        """Look into so many partitions that they hold as many matching rows as without a condition."""
+    def _effort(self, k: int, matching: int) -> dict[str, Any]:
+        """Look into more partitions if few rows match, or if many are wanted. Lance looks into further ones if
+        these have fewer than k."""
         if not self.state.approximate:
             return {"metric": "cosine", "use_index": False}
         share = matching / self.dataset.count_rows()
-        return {"nprobes": int(np.ceil(self.state.nprobes / share)), "refine_factor": self.state.refine}
+        partitions = max(self.state.nprobes, ROOM * k / PARTITION_ROWS) / share
+        return {
+            "minimum_nprobes": min(int(np.ceil(partitions)), MAX_PARTITIONS),
+            "refine_factor": self.state.refine,
+        }
 
 
 def _distances(found: pa.Table, vector: NDArray[np.float32]) -> NDArray[np.float32]:

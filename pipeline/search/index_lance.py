@@ -146,11 +146,13 @@ class IndexFolder:
                 return library().LanceDataset.commit(
                     base, transaction, max_retries=0, storage_options=self._options
                 )
-        except TableError:
-            newest = self.open()  # the commit may have landed without an answer
-            if newest is None or not _made_by(newest, transaction.uuid):
+        except TableError as error:
+            newest = self.open()
+            if newest is None or newest.version == version:
                 raise
-            return newest
+            if not _made_by(newest, transaction.uuid):
+                raise self._busy() from error
+            return newest  # the commit has landed without an answer
 
     def clean_up(self, dataset: Any, *, alone: bool) -> None:
         """Delete versions older than `KEPT`, and staged ones.
