@@ -157,7 +157,9 @@ class _Run:
         if config.model.precision == INT8:
             calibration.ensure(config, assignment.target.output, assignment.files, self._work)
         accelerated = sizes.predictors.accelerator is not None
-        rows = block_rows(assignment.previous.rate_of(engine), accelerator=accelerated)
+        actors = max(sizes.decoders.initial_size, sizes.predictors.initial_size)
+        rate, rows_each = assignment.previous.rate_of(engine), assignment.pending // actors
+        rows = block_rows(rate, accelerator=accelerated, rows_each=rows_each)
         sizes = sizes.limited_to(math.ceil(assignment.pending / rows))
         return Setup(config, assignment, sizes, engine, rows)
 

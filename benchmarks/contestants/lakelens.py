@@ -53,7 +53,8 @@ def bare_engine(settings: RunConfig, images: Sequence[Path]) -> Callable[[], flo
 
     def once() -> float:
         started_s = time.perf_counter()
-        list(MicroBatches(len(pixels), sizer, lambda a, b: engine.start(pixels[a:b]), engine.in_flight))
+        batches = MicroBatches(sizer, lambda a, b: engine.start(pixels[a:b]), engine.in_flight)
+        list(batches.of_block(len(pixels)))
         return len(pixels) / (time.perf_counter() - started_s)
 
     while sizer.settled is None:

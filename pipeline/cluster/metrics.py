@@ -47,8 +47,12 @@ class StageMetrics:
         yield
         self._ended_s = time.monotonic()
         self.worked_s = self._ended_s - begun_s
-        self._seconds.observe(self.worked_s)
-        self._busy.set(self.worked_s / (self.worked_s + self.waited_s or 1.0))
+        self.measured(self.worked_s, self.waited_s)
+
+    def measured(self, worked_s: float, waited_s: float) -> None:
+        """Note the seconds that an actor has worked on a block and waited for it."""
+        self._seconds.observe(worked_s)
+        self._busy.set(worked_s / (worked_s + waited_s or 1.0))
 
 
 class DecoderMetrics(StageMetrics):

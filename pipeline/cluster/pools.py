@@ -21,6 +21,8 @@ NODE_SHARE = 0.51
 """Share of a node's memory that a CPU predictor asks for where the pool may grow: one fits on each node."""
 DECODERS = 2
 """The least number of decoders: while a file hangs one until the time limit, the others go on."""
+CALLS = 2
+"""Blocks in an actor with an accelerator. All of them are lost if it dies."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Pool:
     def initial_size(self) -> int:
         """Number of actors that the pool starts with."""
         return self.size.initial_size or self.size.min_size
+
+    @property
+    def calls(self) -> int:
+        """Blocks that an actor works on at once: an accelerator has one while the rows of the last are made."""
+        return CALLS if self.accelerator else 1
 
     @property
     def shape(self) -> dict[str, float]:
@@ -136,7 +143,11 @@ def actor_options(pool: Pool, run_id: str) -> dict[str, Any]:
     size = pool.size
     options = {
         "compute": ActorPoolStrategy(
-            min_size=size.min_size, max_size=size.max_size, initial_size=pool.initial_size
+            min_size=size.min_size,
+            max_size=size.max_size,
+            initial_size=pool.initial_size,
+            max_concurrent_calls_per_actor=pool.calls,
+            enable_true_multi_threading=pool.calls > 1,
         ),
         "num_cpus": pool.num_cpus,
         "num_gpus": pool.share if pool.accelerator == "GPU" else 0,

@@ -3,12 +3,12 @@
 They are thin: each turns one block into another, row for row in the same order. Other modules do the work.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from pipeline import schema, stage_seconds
 from pipeline.cluster import metrics
@@ -17,7 +17,7 @@ from pipeline.engines import loading
 from pipeline.engines.base import Engine, Scored
 from pipeline.engines.batch_size_cache import BatchSizeCache
 from pipeline.engines.batch_sizer import BatchSizer
-from pipeline.engines.batching import MicroBatches
+from pipeline.engines.feeder import Fed, Feeder
 from pipeline.errors import ErrorCode, LakeLensError, StorageError
 from pipeline.images.pixels import DensePixels
 from pipeline.images.reader import ImageReader
@@ -83,7 +83,7 @@ class Predictor:
         each time. `load_engine` takes the arguments of `loading.load_engine`.
         """
         self._config, self._run_id = config, run_id
-        self._metrics = metrics.PredictorMetrics(run_id)
+        self._metrics, self._lock = metrics.PredictorMetrics(run_id), threading.Lock()
         self._failure: LakeLensError | None = None
         try:
             storage = Storage(config.storage)
@@ -97,38 +97,35 @@ class Predictor:
             self._known_sizes = BatchSizeCache(weights_sha256, self._model.architecture_sha256, *kind)
             largest = min(config.batching.max_batch_size, block_rows)
             self._sizer = BatchSizer(largest, self._known_sizes.load())
+            self._feeder = Feeder(self._engine.start, self._sizer, self._engine.in_flight)
         except LakeLensError as error:
             self._failure = error
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """Add labels and the embedding, and drop the pixels. Raises: EngineError, ModelError."""
+        """Add labels and the embedding, and drop the pixels. Several threads may call this.
+
+        Raises: EngineError, ModelError.
+        """
         if self._failure is not None:
             raise self._failure
-        with self._metrics.block():
-            found = self._predicted(rows)
-        took = Seconds(predict=self._metrics.worked_s, predictor_waiting=self._metrics.waited_s)
-        failed = found[schema.OUTCOME].to_pylist().count(schema.FAILED)
-        by_outcome = {schema.OK: found.num_rows - failed, schema.FAILED: failed}
-        self._metrics.scored(by_outcome, self._sizer.propose(), self._sizer.too_large)
-        self._known_sizes.store(self._sizer.settled)
-        return stage_seconds.attach(found, stage_seconds.total([rows]) + took)
-
-    def _predicted(self, rows: pa.Table) -> pa.Table:
         steps = self._model.preprocessing
-        pixels = DensePixels.from_rows(rows, steps.height, steps.width).images
+        fed = self._feeder.feed(DensePixels.from_rows(rows, steps.height, steps.width).images)
         normalize = self._config.embedding.normalize
         outputs = PredictionRowBuilder(rows.drop_columns([schema.PIXELS]), self._model.labels, normalize=normalize)
-        for scored in self._scored(pixels):
+        for scored in fed:
             if scored is not None:
                 outputs.add(scored)
             else:
                 outputs.add_failed(ErrorCode.OUT_OF_MEMORY, "the device cannot hold even this one image")
-        return outputs.table(self._run_id)
+        found = outputs.table(self._run_id)
+        self._note(found, fed)
+        took = Seconds(predict=fed.worked_s, predictor_waiting=fed.waited_s)
+        return stage_seconds.attach(found, stage_seconds.total([rows]) + took)
 
-    def _scored(self, pixels: NDArray[np.uint8]) -> MicroBatches[Scored]:
-        """Predict all images in order, in micro-batches. None stands for one image that does not fit."""
-
-        def start(first: int, end: int) -> Callable[[], Scored]:
-            return self._engine.start(pixels[first:end])
-
-        return MicroBatches(len(pixels), self._sizer, start, self._engine.in_flight)
+    def _note(self, found: pa.Table, fed: Fed[Scored]) -> None:
+        failed = pc.sum(pc.equal(found[schema.OUTCOME], schema.FAILED)).as_py() or 0
+        by_outcome = {schema.OK: found.num_rows - failed, schema.FAILED: failed}
+        with self._lock:
+            self._metrics.measured(fed.worked_s, fed.waited_s)
+            self._metrics.scored(by_outcome, self._sizer.propose(), self._sizer.too_large)
+            self._known_sizes.store(self._sizer.settled)

@@ -10,6 +10,7 @@ Read in this order:
 - `openvino`: the engine for CPUs. `convert`: the graph that it runs. `quantize`: the graph in int8.
 - `torch`: the engine for CUDA. `xla`: the engine for TPUs. `reference`: plain transformers, to compare with.
 - `text`: texts to embeddings in the space of a model's images.
-- `batching`: the size of blocks, and the micro-batches of a block. `batch_sizer`: the search for the fastest size
-  of micro-batches. `batch_size_cache`: sizes that a node remembers.
+- `feeder`: blocks of several threads, one after the other on the device. `batching`: the size of blocks, and their
+  micro-batches. `batch_sizer`: the search for the fastest size of micro-batches. `batch_size_cache`: sizes that a
+  node remembers.
 """

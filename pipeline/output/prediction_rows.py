@@ -5,6 +5,7 @@ Pure: this module knows no model and no device.
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -26,6 +27,8 @@ ROW_GROUP_ROWS = 8_192
 
 PAGE_ROWS = 1_024
 """Rows of a page, at most: readers that know the page index read that many ids for one lookup."""
+
+_NO_FAILURE = -1
 
 
 class ModelResults(Protocol):
@@ -51,39 +54,35 @@ class PredictionRowBuilder:
         self._rows = rows
         self._labels = pa.array(labels, pa.string())
         self._normalize = normalize
-        self._results: list[tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]] = []
-        self._place: list[int | None] = [None] * rows.num_rows
-        self._errors: dict[int, tuple[ErrorCode, str]] = {}
+        self._results: _Results | None = None
+        self._failures: list[tuple[ErrorCode, str]] = []
+        self._failure_of = np.full(len(self.decoded), _NO_FAILURE)
         self._seen = 0
-        self._kept = 0
 
     def add(self, results: ModelResults) -> None:
         """Add the results of the next B decoded images. A value that is not finite makes a failed row."""
-        indices, scores, embeddings = results.indices, results.scores, results.embeddings
-        vectors, norms = self._vectors(embeddings)
-        finite = np.isfinite(vectors).all(axis=1) & np.isfinite(norms) & np.isfinite(scores).all(axis=1)
-        for good in finite:
-            row = self._next()
-            if good:
-                self._place[row] = self._kept
-                self._kept += 1
-            else:
-                self._errors[row] = (
-                    ErrorCode.NON_FINITE,
-                    "the model returned a vector or score that is not finite",
-                )
-        self._results.append((indices[finite], scores[finite], np.column_stack([vectors, norms])[finite]))
+        if self._results is None:
+            self._results = _Results.empty(len(self.decoded), results)
+        first, end = self._seen, self._seen + len(results.embeddings)
+        finite = self._results.set(first, end, results, normalize=self._normalize)
+        if not finite.all():
+            self._failure_of[first:end][~finite] = len(self._failures)
+            self._failures.append(
+                (ErrorCode.NON_FINITE, "the model returned a vector or score that is not finite")
+            )
+        self._seen = end
 
     def add_failed(self, code: ErrorCode, message: str) -> None:
         """Record that the next decoded image could not be predicted."""
-        self._errors[self._next()] = (code, message)
+        self._failure_of[self._seen] = len(self._failures)
+        self._failures.append((code, message))
+        self._seen += 1
 
     def table(self, run_id: str) -> pa.Table:
         """Return the output rows in the order of the input, with the schema `schema.scored(kept)`."""
         rows = self._with_errors()
-        place = pa.array(self._place, pa.int64())
-        columns = {name: array.take(place) for name, array in self._columns().items()}
         count = rows.num_rows
+        columns = self._in_place(self._columns())
         ok = pc.is_null(rows.column("error_code"))
         columns[schema.OUTCOME] = pc.if_else(ok, schema.OK, schema.FAILED)
         columns["run_id"] = pa.repeat(run_id, count)
@@ -94,33 +93,30 @@ class PredictionRowBuilder:
             [columns[f.name] if f.name in columns else rows.column(f.name) for f in target], schema=target
         )
 
-    def _next(self) -> int:
-        row = int(self.decoded[self._seen])
-        self._seen += 1
-        return row
-
-    def _vectors(self, embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the embeddings rounded to float16, (B, D), and their norms, (B,), both as float32.
-
-        The norms are 1 where embeddings are not normalized.
-        """
-        norms = np.ones(len(embeddings), np.float32)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            if self._normalize:
-                norms = np.linalg.norm(embeddings, axis=1).astype(np.float32)
-            return (embeddings / norms[:, None]).astype(np.float16).astype(np.float32), norms
+    def _in_place(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+        """Return columns of the decoded rows as columns of all rows, null where a row failed."""
+        good = self._failure_of == _NO_FAILURE
+        if good.all() and len(good) == self._rows.num_rows:
+            return columns
+        place = np.zeros(self._rows.num_rows, np.int64)
+        place[self.decoded] = np.arange(len(good))
+        failed = np.ones(self._rows.num_rows, np.bool_)
+        failed[self.decoded] = ~good
+        indices = pa.array(place, mask=failed)
+        return {name: array.take(indices) for name, array in columns.items()}
 
     def _columns(self) -> dict[str, pa.Array]:
-        """Return the columns of the finite results, in order and without gaps."""
-        if not self._results:
+        """Return the columns of the model for the decoded rows."""
+        found = self._results
+        if found is None:
             names = ("label", "score", "labels", "embedding", "embedding_norm")
-            return {name: pa.array([], schema.PREDICTIONS.field(name).type) for name in names}
-        indices, scores, vectors = (np.concatenate(arrays) for arrays in zip(*self._results, strict=True))
+            return {name: pa.nulls(len(self.decoded), schema.PREDICTIONS.field(name).type) for name in names}
+        kind = schema.PREDICTIONS.field("embedding").type
         embeddings = {
-            "embedding": _lists(pa.array(vectors[:, :-1].ravel()), vectors[:, :-1].shape, pa.list_(pa.float32())),
-            "embedding_norm": pa.array(np.ascontiguousarray(vectors[:, -1])),
+            "embedding": _lists(pa.array(found.vectors.ravel()), found.vectors.shape, kind),
+            "embedding_norm": pa.array(found.norms),
         }
-        return self._label_columns(indices, scores) | embeddings
+        return self._label_columns(found.indices, found.scores) | embeddings
 
     def _label_columns(self, indices: NDArray[np.int32], scores: NDArray[np.float32]) -> dict[str, pa.Array]:
         """Labels and scores; nulls for a model without a head, which has no labels."""
@@ -141,14 +137,59 @@ class PredictionRowBuilder:
     def _with_errors(self) -> pa.Table:
         """Return the decoded rows with the stage, code and message of failed predictions."""
         rows = self._rows
-        if not self._errors:
+        if not self._failures:
             return rows
-        for position, name in enumerate(("stage", "error_code", "message")):
-            column = rows.column(name).to_pylist()
-            for row, (code, message) in self._errors.items():
-                column[row] = (Stage.PREDICT.value, code.value, message)[position]
-            rows = rows.set_column(rows.column_names.index(name), rows.field(name), pa.array(column, pa.string()))
+        failed = self._failure_of != _NO_FAILURE
+        mask = np.zeros(rows.num_rows, np.bool_)
+        mask[self.decoded[failed]] = True
+        which = pa.array(self._failure_of[failed])
+        codes, messages = zip(*self._failures, strict=True)
+        values = {
+            "stage": pa.repeat(Stage.PREDICT.value, len(which)),
+            "error_code": pa.array([code.value for code in codes]).take(which),
+            "message": pa.array(messages).take(which),
+        }
+        for name, value in values.items():
+            changed = pc.replace_with_mask(rows.column(name).combine_chunks(), pa.array(mask), value)
+            rows = rows.set_column(rows.column_names.index(name), rows.field(name), changed)
         return rows
+
+
+@dataclass(frozen=True)
+class _Results:
+    """Results of a block's N decoded images, in arrays that Arrow takes without a copy.
+
+    `vectors` are the embeddings rounded to float16, `norms` their norms before; 1 where they are not normalized.
+    """
+
+    indices: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    vectors: NDArray[np.float32]
+    norms: NDArray[np.float32]
+
+    @classmethod
+    def empty(cls, count: int, like: ModelResults) -> "_Results":
+        """Return zeros for `count` images, in the shapes of these results."""
+        return cls(
+            np.zeros((count, like.indices.shape[1]), np.int32),
+            np.zeros((count, like.scores.shape[1]), np.float32),
+            np.zeros((count, like.embeddings.shape[1]), np.float32),
+            np.ones(count, np.float32),
+        )
+
+    def set(self, first: int, end: int, results: ModelResults, *, normalize: bool) -> NDArray[np.bool_]:
+        """Set the results of images `first` to `end`. Return which of them are finite."""
+        self.indices[first:end], self.scores[first:end] = results.indices, results.scores
+        vectors, norms = results.embeddings, self.norms[first:end]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            if normalize:
+                norms[:] = np.linalg.norm(vectors, axis=1)
+                vectors = vectors / norms[:, None]
+            self.vectors[first:end] = vectors.astype(np.float16)
+            # A sum of float16 values in float32 is finite unless one of them is not: that takes one pass.
+            sums = self.vectors[first:end].sum(axis=1) + self.scores[first:end].sum(axis=1) + norms
+        finite: NDArray[np.bool_] = np.isfinite(sums)
+        return finite
 
 
 def _lists(values: pa.Array, shape: tuple[int, ...], kind: pa.DataType) -> pa.Array:
