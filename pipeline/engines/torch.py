@@ -14,6 +14,12 @@ from pipeline.errors import EngineError, OutOfMemory
 from pipeline.models.model import Model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_NO_MEMORY = (
+    "not enough memory",  # the CPU allocator
+    "CUDA error: out of memory",  # the driver, as for page-locked memory
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 Results = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Indices int32 (B, k), scores float32 (B, k), embeddings float32 (B, D)."""
 
@@ -123,13 +129,17 @@ def _translating_out_of_memory() -> Iterator[None]:
     """Raises: OutOfMemory in place of PyTorch's errors."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        raise OutOfMemory(str(error)) from error
     except RuntimeError as error:
-        if "not enough memory" in str(error):  # the words of the CPU allocator
-            raise OutOfMemory(str(error)) from error
-        raise
+        if not is_out_of_memory(error):
+            raise
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        raise OutOfMemory(str(error)) from error
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether PyTorch or a library below it lacked memory. Only PyTorch's own allocator has a type for that."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 def _precision(asked: str, device: torch.device) -> str:

@@ -14,12 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
 import pytest
-import torch
 
-from pipeline.config import EmbeddingConfig, ModelConfig
-from pipeline.engines import loading
+from pipeline.config import ModelConfig
 from pipeline.models.model import resolve
 from pipeline.storage.filesystems import Storage
 from tests.support import lakes
@@ -220,17 +217,3 @@ def test_the_default_model_is_on_the_real_hub() -> None:
     model = resolve(ModelConfig(), Storage())
     assert (model.model_type, model.dim, len(model.labels)) == ("vit", 768, 1000)
     assert (model.preprocessing.height, model.preprocessing.resample) == (224, "bilinear")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_cuda_gives_the_vectors_of_the_cpu(precision: str, tmp_path: Path) -> None:
-    config = ModelConfig.model_validate({"name": str(lakes.tiny_vit(tmp_path)), "precision": precision})
-    model = resolve(config, Storage())
-    pixels = np.random.default_rng(0).integers(0, 256, (5, lakes.SIZE, lakes.SIZE, 3), dtype=np.uint8)
-    loaded = loading.load_engine(model, config, EmbeddingConfig(), engine="torch", top_k=3, threads=1)
-    cpu = loading.load_engine(model, config, EmbeddingConfig(), engine="openvino", top_k=3, threads=1)
-    a, b = loaded.predict(pixels).embeddings, cpu.predict(pixels).embeddings
-    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    assert (cosine > 0.99).all()
