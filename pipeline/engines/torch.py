@@ -138,7 +138,7 @@ def _translating_out_of_memory() -> Iterator[None]:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether PyTorch or a library below it lacked memory. Only PyTorch's own allocator has a type for that."""
+    """Tell whether PyTorch or a library below it lacked memory. Only its own allocator has a type for that."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
