@@ -38,7 +38,9 @@ def main(
     rows = [(dataset, f"{count:,}", f"{share:.1%}") for dataset, count, share in accuracy(str(output))]
     console.show_table(("dataset", "images", "accuracy"), rows, figures=("images", "accuracy"))
     share = neighbours.share_of_class(str(output))
-    console.say(f"search: {share:.1%} of the {neighbours.NEAREST} images nearest to new drawings have their class")
+    console.say(
+        f"search: {share:.1%} of the {neighbours.NEAREST} images nearest to each new drawing show its class"
+    )
     (folder / "demo.yaml").write_text(settings.to_yaml(), encoding="utf-8")
     show_next(folder / "demo.yaml", output)
 

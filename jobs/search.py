@@ -21,6 +21,7 @@ def main(
     text: Annotated[str | None, typer.Option(help="Query: words, if the model has a text encoder.")] = None,
     vector: Annotated[str | None, typer.Option(help="Query: a vector, a .npy or JSON file; - is stdin.")] = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="Number of hits.")] = 10,
+    model: Annotated[str | None, typer.Option(help="Where the model is now, if it has moved.")] = None,
     where: RowsWhere = None,
     dataset: Datasets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list of the hits.")] = False,
@@ -36,7 +37,7 @@ def main(
     An image goes through the model that made OUTPUT, on this machine's CPU. --id and --vector need no model.
     """
     storage = options.storage(endpoint_url, region, anonymous)
-    space = open_space(output, storage.config)
+    space = open_space(output, storage.config, model=model)
     query: dict[str, Any] = {"image": image, "image_id": image_id, "text": text}
     query["vector"] = None if vector is None else vectors.read(vector, storage)
     hits = space.search(**query, k=k, where=where, datasets=dataset or (), exactly=exact)

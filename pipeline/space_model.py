@@ -23,13 +23,16 @@ class SpaceModel:
     description: SpaceDescription
 
 
-def open_model(output: str, storage: Storage, run_id: str) -> SpaceModel:
+def open_model(output: str, storage: Storage, run_id: str, place: str | None = None) -> SpaceModel:
     """Resolve the model of a run, and check that it still makes the vectors of the output.
 
-    Raises: TableError if the config of the run is gone; SpaceError if the model is another one now; ConfigError,
+    `place` is the folder, URI or hub id where the model is now; by default where the run found it. Raises:
+    TableError if the config of the run is gone; SpaceError if the model is another one now; ConfigError,
     ModelError, StorageError.
     """
     config = run_configs.read(output, storage, run_id)
+    if place is not None:
+        config = config.model_copy(update={"model": config.model.model_copy(update={"name": place})})
     model = resolve(config.model, Storage(config.storage))
     now = model.space(config.embedding, config.decode, int8.recipe(config.model.precision))["fingerprint"]
     found = space.read(output, storage)

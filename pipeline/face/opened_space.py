@@ -42,18 +42,19 @@ VERIFIED = 200
 """Rows that `Space.verify` computes again by default."""
 
 
-def open_space(path: str, storage: StorageConfig | None = None) -> "Space":
+def open_space(path: str, storage: StorageConfig | None = None, *, model: str | None = None) -> "Space":
     """Open the newest committed version of an output, on any store.
 
     `path` is the output's folder: what a run's summary calls `output`. `storage` is needed only for what the
-    environment does not say, such as an endpoint. Raises: SpaceError if there is no output or its description is
-    damaged or of a newer LakeLens; TableError if there are no predictions; StorageError.
+    environment does not say, such as an endpoint. `model` is the folder, URI or hub id of the model for queries by
+    image and text, if it is no longer where the run found it. Raises: SpaceError if there is no output or its
+    description is damaged or of a newer LakeLens; TableError if there are no predictions; StorageError.
     """
     output, opened = absolute(path), Storage(storage or StorageConfig())
     description = spaces.read(output, opened)
     if description is None:
         raise SpaceError(f"There is no output at {path}: {Layout(output).space} does not exist.")
-    return Space(description, PredictionsReader.open(output, opened))
+    return Space(description, PredictionsReader.open(output, opened), model)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Space:
 
     description: SpaceDescription
     reader: PredictionsReader
+    model: str | None = None
 
     @property
     def path(self) -> str:
@@ -230,7 +232,7 @@ class Space:
     def _queries(self) -> "Queries":
         from pipeline.search.queries import Queries  # models: seconds that reading need not take
 
-        return Queries(self.reader, self.description)
+        return Queries(self.reader, self.description, self.model)
 
     def export(
         self,

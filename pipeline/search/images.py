@@ -22,13 +22,13 @@ from pipeline.storage.uris import redacted
 class ImageQueries:
     """Embeds images into the space of one output, with OpenVINO on this machine's CPU."""
 
-    def __init__(self, output: str, run_id: str, storage: Storage) -> None:
+    def __init__(self, output: str, run_id: str, storage: Storage, model: str | None = None) -> None:
         """Load the model that the run `run_id` used, in float32, or in int8 where the space is that of int8.
 
-        Raises: SpaceError if the model is another one now; TableError, ConfigError, ModelError, EngineError,
-        StorageError.
+        `model` is where it is now; by default where the run found it. Raises: SpaceError if the model is another
+        one now; TableError, ConfigError, ModelError, EngineError, StorageError.
         """
-        self._made = open_model(output, storage, run_id)
+        self._made = open_model(output, storage, run_id, model)
         self._engine = _engine(self._made, output, storage)
 
     def encode(self, images: Sequence[str]) -> NDArray[np.float32]:

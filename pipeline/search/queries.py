@@ -43,10 +43,14 @@ class Query:
 
 @dataclass(frozen=True)
 class Queries:
-    """Makes queries to one output, as of the version that its reader sees."""
+    """Makes queries to one output, as of the version that its reader sees.
+
+    `model` is where the model is now; by default where the newest run found it.
+    """
 
     reader: PredictionsReader
     description: SpaceDescription
+    model: str | None = None
 
     def only(
         self,
@@ -108,11 +112,11 @@ class Queries:
     @cached_property
     def texts(self) -> TextQueries:
         """The text encoder of the space."""
-        return TextQueries(self.reader.output, self.description, self._run_id, self.reader.storage)
+        return TextQueries(self.reader.output, self.description, self._run_id, self.reader.storage, self.model)
 
     @cached_property
     def _images(self) -> ImageQueries:
-        return ImageQueries(self.reader.output, self._run_id, self.reader.storage)
+        return ImageQueries(self.reader.output, self._run_id, self.reader.storage, self.model)
 
     @cached_property
     def _run_id(self) -> str:

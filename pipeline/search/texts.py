@@ -17,11 +17,18 @@ from pipeline.storage.filesystems import Storage
 class TextQueries:
     """Encodes texts into the embedding space of one output."""
 
-    def __init__(self, output: str, description: SpaceDescription, run_id: str, storage: Storage) -> None:
+    def __init__(
+        self,
+        output: str,
+        description: SpaceDescription,
+        run_id: str,
+        storage: Storage,
+        model: str | None = None,
+    ) -> None:
         """Load the text encoder of the model that the run `run_id` used.
 
-        Raises: SpaceError if the output's model has no text encoder, or is another one than is found now;
-        TableError, ConfigError, ModelError, StorageError.
+        `model` is where it is now; by default where the run found it. Raises: SpaceError if the output's model has
+        no text encoder, or is another one than is found now; TableError, ConfigError, ModelError, StorageError.
         """
         if description.text is None:
             kinds = [kind for family in FAMILIES if family.text for kind in family.model_types]
@@ -29,7 +36,7 @@ class TextQueries:
                 f"The model {description.model} of {output} has no text encoder, so texts cannot query it. "
                 f"Models of the types {' and '.join(kinds)} have one."
             )
-        made = open_model(output, storage, run_id)
+        made = open_model(output, storage, run_id, model)
         if made.model.text is None or made.model.text.sha256 != description.text.get("sha256"):
             raise SpaceError(
                 f"The text encoder of {made.model.name} is not the one that {Layout(output).space} describes. "

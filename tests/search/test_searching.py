@@ -166,6 +166,8 @@ def test_what_is_asked_of_the_rows_is_checked_before_a_model_is_loaded(lake: Pat
             space.search(image, **asked)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="/no/such/model does not exist"):
         space.search(image)
+    moved = open_space(str(folder), model=str(lake / "model"))
+    assert moved.search(image, k=1).to_dicts()[0]["image_id"] == "00003"
     assert len(space.search(image_id="00003", k=2)) == 2  # no model is needed
     with pytest.raises(SpaceError, match=r"no text encoder.*Models of the types clip and siglip have one"):
         space.search(text="a cat")
