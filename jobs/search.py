@@ -55,5 +55,5 @@ def main(
 
 def _cells(row: dict[str, Any], full: bool) -> tuple[str, ...]:
     score = "-" if row["score"] is None else f"{row['score']:.2f}"
-    ids = row["image_id"], row["uri"] if full else redacted(row["uri"])
+    ids = (row[name] if full else redacted(row[name]) for name in ("image_id", "uri"))
     return f"{row['distance']:.4f}", row["label"] or "-", score, row["dataset"], *ids

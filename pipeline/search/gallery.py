@@ -76,9 +76,9 @@ def page(hits: Hits, thumbnails: Sequence[Thumbnail], query: Thumbnail | None, *
 
 
 def _card(place: int, hit: dict[str, Any], thumbnail: Thumbnail) -> str:
-    label = hit["label"] or hit["image_id"]
+    ids = list(dict.fromkeys(redacted(hit[name]) for name in ("image_id", "uri")))  # an id may be a signed URL
+    label = hit["label"] or ids[0]
     score = "" if hit["score"] is None else f' <span class="quiet">{hit["score"]:.2f}</span>'
-    ids = dict.fromkeys([hit["image_id"], redacted(hit["uri"])])
     return f"""<li>
 {_picture(thumbnail, f"Hit {place}: {label}")}
 <div class="facts">

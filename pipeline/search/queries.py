@@ -81,17 +81,18 @@ class Queries:
 
     def stored(self, image_id: str) -> Query:
         """Return the query for the stored vector of a row. Raises: QueryError if there is no such ok row."""
+        shown = redacted(image_id)  # it may be a signed URL
         columns = [schema.OUTCOME, "embedding", schema.URI, "stage", "error_code", "message"]
         found = self.reader.to_arrow(columns, where=f"image_id = {sql.literal(image_id)}").to_pylist()
         if not found:
-            raise QueryError(f"{self.reader.output} has no image_id {image_id!r}{self._hint(image_id)}")
+            raise QueryError(f"{self.reader.output} has no image_id {shown!r}{self._hint(image_id)}")
         row = found[0]
         if row[schema.OUTCOME] != schema.OK:
             raise QueryError(
-                f"The row {image_id!r} has no vector: {row['stage']} failed with {row['error_code']}, "
+                f"The row {shown!r} has no vector: {row['stage']} failed with {row['error_code']}, "
                 f"{row['message']}."
             )
-        named = f"the image with the id {image_id!r}"
+        named = f"the image with the id {shown!r}"
         return Query(checked(row["embedding"], self.dim, named), named, row[schema.URI], image_id)
 
     def text(self, text: str) -> Query:
@@ -131,6 +132,8 @@ class Queries:
         """Return the end of a sentence: ids that contain the one that does not exist."""
         near = f"contains(lower(image_id), {sql.literal(image_id.lower())})"
         batches = self.reader.batches([schema.IMAGE_ID], where=near)
-        ids = islice((repr(id_.as_py()) for batch in batches for id_ in batch[schema.IMAGE_ID]), NEAR_IDS)
+        ids = islice(
+            (repr(redacted(id_.as_py())) for batch in batches for id_ in batch[schema.IMAGE_ID]), NEAR_IDS
+        )
         found = ", ".join(ids)
         return f"; did you mean {found}?" if found else "."

@@ -126,6 +126,7 @@ def test_filters_and_further_columns(space: Space) -> None:
         ({"image_id": "00001", "text": "a cat"}, "2 are given"),
         ({"image_id": "0000"}, r"no image_id '0000'; did you mean '0000\d', '0000\d', '0000\d'\?$"),
         ({"image_id": "nothing like it"}, r"no image_id 'nothing like it'\.$"),
+        ({"image_id": "https://a/x.jpg?sig=SECRET"}, r"no image_id 'https://a/x\.jpg'\.$"),
         ({"image_id": "broken"}, "The row 'broken' has no vector: decode failed with unsupported_format"),
         ({"image": "no/such.jpg"}, r"no/such\.jpg cannot be a query: fetch failed with not_found"),
         ({"vector": [1.0, 2.0]}, "The vector has 2 numbers, but the vectors of this space have 48"),
