@@ -16,7 +16,7 @@ from pipeline.errors import EngineError
 from pipeline.models.model import Model
 from pipeline.storage.caches import cache_folder
 
-GRAPH_VERSION = "2"
+GRAPH_VERSION = "3"
 """Part of the key of cached OpenVINO graphs. Change it whenever `network` or `convert` make another graph."""
 EXTRAS = {"xla": "'lakelens[tpu]'", "quantize": "'lakelens[int8]'"}
 """What to install for a module whose packages are not part of the core."""

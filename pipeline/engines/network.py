@@ -9,33 +9,31 @@ import torch
 from torch import nn
 
 from pipeline.engines.pretrained import load_pretrained, patch_count, pool
+from pipeline.models.families import Layers
 from pipeline.models.model import Model
 
 
-class LastLayer(nn.Module):  # type: ignore[misc]
-    """A transformer's last layer, computed only for its first tokens. They attend to all tokens.
+class FirstTokens(nn.Module):  # type: ignore[misc]
+    """A module that computes each token by itself, computed for the first ones only. The others become zero."""
 
-    Nothing reads the other tokens. This saves a ViT-B/16 at 224x224 6.9 % of its operations: 12.2 instead of 11.4
-    images/s (OpenVINO, bf16, 2 cores).
-    """
-
-    def __init__(self, layer: Any, tokens: int) -> None:
+    def __init__(self, module: Any, tokens: int) -> None:
         super().__init__()
-        self.layer, self.tokens = layer, tokens
+        self.module, self.tokens = module, tokens
 
-    def forward(self, hidden: torch.Tensor, *_masks: Any, **_options: Any) -> torch.Tensor:
-        """(B, T, D) -> (B, tokens, D)."""
-        layer, attention = self.layer, self.layer.attention
-        normed, first = layer.layernorm_before(hidden), hidden[:, : self.tokens]
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) -> (B, T, E)."""
+        found = self.module(hidden[:, : self.tokens])
+        return nn.functional.pad(found, (0, 0, 0, hidden.shape[1] - self.tokens))
 
-        def heads(projected: torch.Tensor) -> torch.Tensor:
-            return projected.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
 
-        query = heads(attention.q_proj(normed[:, : self.tokens]))
-        key, value = heads(attention.k_proj(normed)), heads(attention.v_proj(normed))
-        attended = nn.functional.scaled_dot_product_attention(query, key, value, scale=attention.scaling)
-        first = first + attention.o_proj(attended.transpose(1, 2).flatten(2))
-        return first + layer.mlp(layer.layernorm_after(first))
+def leave_out_unread_tokens(encoder: Any, layers: Layers, tokens: int) -> None:
+    """Compute only the first tokens in the encoder's last layer. They attend to all, and nothing reads the others.
+
+    This saves 70 % of the layer's time, 6 % of a model with twelve layers (base size, 224x224, OpenVINO, bf16).
+    """
+    last = encoder.get_submodule(layers.path)[-1]
+    for name in layers.token_wise:
+        last.set_submodule(name, FirstTokens(last.get_submodule(name), tokens))
 
 
 class Network(nn.Module):  # type: ignore[misc]
@@ -50,9 +48,9 @@ class Network(nn.Module):  # type: ignore[misc]
         self.pooling, self.pooled_output = model.pooling(pooling), model.family.pooled_output
         self.model, self.has_head = load_pretrained(model), bool(model.labels)
         self.patches = patch_count(self.model, model) if self.pooling == "mean" else 0
-        if self.pooling == "cls" and model.family.head_tokens is not None:
-            layers = self.model.base_model.layers
-            layers[-1] = LastLayer(layers[-1], model.family.head_tokens)
+        layers, tokens = model.family.layers, model.family.tokens_read(self.pooling, head=self.has_head)
+        if layers and tokens:
+            leave_out_unread_tokens(self.model.base_model, layers, tokens)
         self.register_buffer("scale", torch.tensor(model.preprocessing.scale).view(1, 3, 1, 1))
         self.register_buffer("bias", torch.tensor(model.preprocessing.bias).view(1, 3, 1, 1))
         self._outputs: dict[str, Any] = {}

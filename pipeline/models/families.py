@@ -49,6 +49,18 @@ class TextTower:
 
 
 @dataclass(frozen=True)
+class Layers:
+    """The layers of a family's transformer.
+
+    path: the list of layers in the encoder. token_wise: the modules of a layer that compute each token by itself,
+    and that are worth leaving out for tokens that nothing reads. Both are names of transformers.
+    """
+
+    path: str
+    token_wise: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Family:
     """What all models of some Hugging Face model types have in common.
 
@@ -58,12 +70,12 @@ class Family:
     `cls` is the first token of the last hidden state, `mean` the mean of its patches, and `pooled` the field
     `pooled_output` of the encoder's output. has_heads: whether models of the family may have a classification
     head. dim: the dimension of the embedding; of a list of dimensions, by layer, the last one. image_size: the
-    only size of images that the encoder takes; None if it takes others. head_tokens: how many of the first
-    tokens a ViT's head reads; None if it also reads patches, or if the last layer is not a plain ViT's.
-    linear_head: the pooling whose embedding is all that a head reads, through one linear layer; "" if a head reads
-    more. required: the ends of the names of weights of the image encoder that a folder of the family may lack.
-    unused: the start of the names of weights that no embedding needs: transformers may make them up. text: the
-    text encoder, if the family has one.
+    only size of images that the encoder takes; None if it takes others. layers: the layers of a transformer whose
+    embedding can be its first token; None for other encoders. head_tokens: how many of the first tokens a head
+    reads; None if it also reads patches. linear_head: the pooling whose embedding is all that a head reads,
+    through one linear layer; "" if a head reads more. required: the ends of the names of weights of the image
+    encoder that a folder of the family may lack. unused: the start of the names of weights that no embedding
+    needs: transformers may make them up. text: the text encoder, if the family has one.
     """
 
     model_types: tuple[str, ...]
@@ -74,11 +86,18 @@ class Family:
     has_heads: bool = True
     dim: Setting = Setting("hidden_size")
     image_size: Setting | None = Setting("image_size", 224)
+    layers: Layers | None = None
     head_tokens: int | None = None
     linear_head: str = ""
     required: tuple[str, ...] = ()
     unused: tuple[str, ...] = ("pooler.",)
     text: TextTower | None = None
+
+    def tokens_read(self, pooling: str, *, head: bool) -> int | None:
+        """Return how many of the last layer's first tokens are read; None if patches are read, too."""
+        if self.layers is None or pooling == "mean":
+            return None
+        return self.head_tokens if head else 1
 
 
 CLIP_TEXT = TextTower(
@@ -97,6 +116,13 @@ SIGLIP_TEXT = TextTower(
     bias="logit_bias",
 )
 
+_VIT = Layers("layers", ("attention.q_proj", "attention.o_proj", "mlp"))
+_DINO = replace(_VIT, path="encoder.layer")
+_DATA2VEC = Layers(
+    "encoder.layer", ("attention.attention.query", "attention.output.dense", "intermediate", "output")
+)
+_CLIP = Layers("encoder.layers", ("self_attn.q_proj", "self_attn.out_proj", "mlp"))
+
 _CLIP_VISION = Family(
     ("clip_vision_model",),
     processor="CLIP",
@@ -105,6 +131,7 @@ _CLIP_VISION = Family(
     pooled_output="image_embeds",
     has_heads=False,
     dim=Setting("projection_dim", 512),
+    layers=_CLIP,
     required=("embeddings.patch_embedding.weight", "visual_projection.weight"),
     unused=(),
 )
@@ -120,11 +147,20 @@ _SIGLIP_VISION = Family(
 )
 
 FAMILIES = (
-    Family(("vit", "vit_msn"), head_tokens=1, linear_head="cls"),
-    Family(("deit",), processor="DeiT", head_tokens=2, linear_head="cls"),  # CLS and the distillation token
-    Family(("dinov2", "dinov2_with_registers"), processor="Bit", image_size=None),
-    Family(("dinov3_vit",), processor="DINOv3ViT", has_heads=False, image_size=None, unused=()),
-    Family(("beit", "data2vec-vision"), processor="Beit"),
+    Family(("vit", "vit_msn"), layers=_VIT, head_tokens=1, linear_head="cls"),
+    # DeiT's head reads CLS and the distillation token.
+    Family(("deit",), processor="DeiT", layers=_VIT, head_tokens=2, linear_head="cls"),
+    Family(("dinov2", "dinov2_with_registers"), processor="Bit", image_size=None, layers=_DINO),
+    Family(
+        ("dinov3_vit",),
+        processor="DINOv3ViT",
+        has_heads=False,
+        image_size=None,
+        layers=replace(_VIT, path="layer"),
+        unused=(),
+    ),
+    Family(("beit",), processor="Beit", layers=_VIT),
+    Family(("data2vec-vision",), processor="Beit", layers=_DATA2VEC),
     Family(
         ("convnext", "convnextv2"),
         processor="ConvNext",

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from pipeline.config import EmbeddingConfig, ModelConfig
 from pipeline.engines import loading
 from pipeline.engines.base import Engine
+from pipeline.engines.network import FirstTokens, Network
 from pipeline.errors import ModelError
 from pipeline.models.families import FAMILY_OF
 from pipeline.models.model import Model, resolve
@@ -24,6 +25,8 @@ NEW_HEADS = ("convnext", "swin")
 """The others run through OpenVINO with their heads in test_engines."""
 HEADS = [name for name, family in FAMILY_OF.items() if family.has_heads]
 POOLED = [(name, pooling) for name, family in FAMILY_OF.items() for pooling in family.poolings]
+PATCHES_READ = ("convnext", "convnextv2", "swin", "swinv2", "siglip", "siglip_vision_model")
+"""Types whose embedding is not made of the first token alone."""
 PREFIX = {"dinov2_with_registers": 5, "dinov3_vit": 5, "deit": 2, "siglip": 0, "siglip_vision_model": 0}
 """Tokens before the patches: CLS, DeiT's distillation token, registers. 1 for all others."""
 
@@ -129,6 +132,30 @@ def test_the_reference_gives_the_same_vectors(
     found = loading.load_reference(resolved(folder), EmbeddingConfig(), 5).predict(pixels)
     assert_alike(found.embeddings, by_transformers(folder, model_type, pooling, pixels), 0.99999)
     assert found.indices.shape == (5, 0)
+
+
+def tokens_computed(network: Network) -> set[int]:
+    """How many tokens the parts of the last layer compute that know one token at a time."""
+    counts: set[int] = set()
+    for part in network.modules():
+        if isinstance(part, FirstTokens):
+            part.module.register_forward_hook(lambda _module, _inputs, found: counts.add(found.shape[1]))
+    with torch.inference_mode():
+        network(torch.zeros((2, 32, 32, 3), dtype=torch.uint8))
+    return counts
+
+
+@pytest.mark.parametrize("model_type", FAMILY_OF)
+def test_the_last_layer_computes_only_the_tokens_that_are_read(
+    model_type: str, folders: dict[tuple[str, bool], Path]
+) -> None:
+    headless = resolved(folders[model_type, False])
+    assert tokens_computed(Network(headless, "auto")) == (set() if model_type in PATCHES_READ else {1})
+    if "mean" in headless.family.poolings:
+        assert tokens_computed(Network(headless, "mean")) == set()
+    if model_type in HEADS:
+        read = {"vit": {1}, "vit_msn": {1}, "deit": {2}}.get(model_type, set())  # other heads read patches, too
+        assert tokens_computed(Network(resolved(folders[model_type, True]), "auto")) == read
 
 
 @pytest.mark.parametrize(("model_type", "pooling"), [("siglip", "cls"), ("clip", "mean"), ("vit", "pooled")])

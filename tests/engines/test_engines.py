@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pipeline.config import DecodeConfig, EmbeddingConfig, ModelConfig
 from pipeline.engines import loading
 from pipeline.engines.base import Engine
-from pipeline.engines.network import Network
 from pipeline.errors import EngineError, ModelError
 from pipeline.models.model import Model, resolve
 from pipeline.storage.filesystems import Storage
@@ -114,20 +113,6 @@ def vit(folder: Path, **changes: Any) -> Model:
     network.save_pretrained(folder)
     transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     return resolve(ModelConfig(name=str(folder)), Storage())
-
-
-def test_the_last_layer_computes_only_the_tokens_that_are_read(folder: Path) -> None:
-    model = resolve(ModelConfig(name=str(folder)), Storage())
-    pixels = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
-    for pooling in ("cls", "mean"):
-        network = Network(model, pooling)
-        kept: list[int] = []
-        network.model.base_model.register_forward_hook(lambda _m, _i, out, kept=kept: kept.append(out[0].shape[1]))
-        with torch.inference_mode():
-            network(pixels)
-        every = 16 + PREFIX.get(model.model_type, 1)
-        read = model.family.head_tokens if pooling == "cls" else None
-        assert kept == [read or every]
 
 
 @pytest.mark.slow
