@@ -15,7 +15,7 @@ from pipeline import schema
 from pipeline.output.changes import Changes
 from pipeline.output.reader import PredictionsReader
 from pipeline.search import index_lance, index_recall, index_rows, index_segments
-from pipeline.search.index_lance import IndexFolder
+from pipeline.search.index_lance import IndexFolder, Segment
 from pipeline.search.index_state import IndexState
 from pipeline.search.index_work import Work
 
@@ -59,25 +59,27 @@ class Builder:
     def _finished(
         self, base: Any, operation: Any | None, fragments: Sequence[Any], state: IndexState, *, same: bool = False
     ) -> Built:
-        """Stage an operation and its indexes, and commit both. `same`: the rows stay the same."""
+        """Stage an operation and its indexes, and commit both. `same`: the rows stay the same.
+
+        Until the second commit, `state` holds: the indexes are those from before.
+        """
         folder = self.folder
         staged = base if operation is None else folder.stage(base, operation)
         with folder.errors():  # what follows is slow, and no reader sees it
             plan = index_segments.plan(staged, state, exact_rows=self.exact_rows, workers=self.work.machines)
-        calls = [(folder, staged.version, segment) for segment in plan.segments]
-        segments = self.work.map(type(folder).build, calls)
+        segments = self.work.map(_built, [(folder, staged.version, segment) for segment in plan.segments])
 
         def indexes(version: Any) -> Any:
             return index_lance.create_index(version, segments, plan.replaced)
 
         searched = folder.stage(staged, indexes(staged)) if segments else staged
-        state = plan.state if same and not segments else self._measured(searched, plan.state)
-        made = base if operation is None else folder.commit(base, operation, state)
+        after = plan.state if same and not segments else self._measured(searched, plan.state)
+        made = base if operation is None else folder.commit(base, operation, state if segments else after)
         if segments:
-            made = folder.commit(made, indexes(made), state.model_copy(update={"follows": made.version}))
+            made = folder.commit(made, indexes(made), after.model_copy(update={"follows": made.version}))
         written = [file.file_size_bytes for one in fragments for file in one.files]
         written += [file.size_bytes for one in segments for file in one.files]
-        return Built(made, state, sum(written))
+        return Built(made, after, sum(written))
 
     def _measured(self, dataset: Any, state: IndexState) -> IndexState:
         if not state.approximate:
@@ -86,6 +88,11 @@ class Builder:
             found = index_recall.measured(dataset, state.nprobes, state.refine)
         facts = {"nprobes": found.nprobes, "refine": found.refine}
         return state.model_copy(update={**facts, "recall": found.recall, "measured": found.measured})
+
+
+def _built(folder: IndexFolder, version: int, segment: Segment) -> Any:
+    """Build a segment. A task for any machine."""
+    return folder.build(version, segment)
 
 
 def _ids(found: Changes) -> pa.RecordBatchReader:

@@ -4,7 +4,7 @@ A change is staged first: a *detached* version, which only its number leads to. 
 index, is done before a reader sees anything. Then the same change becomes the next version.
 
 Two writers cannot both commit on top of one version. An overwrite without retries has to be the next version. An
-update names at least one fragment, and Lance refuses it if another commit has touched this fragment.
+update names the first fragment, and Lance refuses it if another commit has touched this fragment.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import BusyError, ConfigError, TableError, first_line
+from pipeline.errors import BusyError, ConfigError, LakeLensError, TableError, first_line
 from pipeline.search.index_state import IndexState, parsed_state
 from pipeline.storage.filesystems import Storage, failure
 from pipeline.storage.uris import is_s3, split, without_queries
@@ -80,9 +80,9 @@ class IndexFolder:
 
         Raises: TableError.
         """
-        with self.errors():
+        with self._streamed(rows) as stream:
             written: list[Any] = library("lance.fragment").write_fragments(
-                rows,
+                stream,
                 self._place,
                 rows.schema,
                 mode="overwrite" if anew else "append",
@@ -112,12 +112,13 @@ class IndexFolder:
         `ids` has one column, the one that tells rows apart. The index must have rows. Raises: TableError.
         """
         merge = dataset.merge_insert(ids.schema.names[0]).when_matched_delete()
-        with self.errors():
-            deleted = merge.execute_uncommitted(ids)[0].operation
-        updated = deleted.updated_fragments
-        if not updated and not deleted.removed_fragment_ids:
-            updated = [dataset.get_fragments()[0].metadata]  # two updates that touch nothing would both pass
-        return library().LanceOperation.Update(deleted.removed_fragment_ids, updated, list(fragments))
+        with self._streamed(ids) as stream:
+            deleted = merge.execute_uncommitted(stream)[0].operation
+        updated, removed = list(deleted.updated_fragments), deleted.removed_fragment_ids
+        first = dataset.get_fragments()[0].metadata
+        if first.id not in {*removed, *(one.id for one in updated)}:
+            updated.append(first)  # as it is: all updates of a version touch it, so that only one passes
+        return library().LanceOperation.Update(removed, updated, list(fragments))
 
     def create(self, schema: pa.Schema) -> Any:
         """Create an index without rows. Raises: BusyError if another program is faster, TableError."""
@@ -188,6 +189,26 @@ class IndexFolder:
             raise self._busy() from error
         except (OSError, ValueError, RuntimeError) as error:  # what Lance's Rust code raises
             raise self._error(error) from error
+
+    @contextmanager
+    def _streamed(self, rows: pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
+        """Let Lance read rows. If reading them fails, raise that error, which Lance passes on as text only."""
+        raised = list[LakeLensError]()
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            try:
+                yield from rows
+            except LakeLensError as error:
+                raised.append(error)
+                raise
+
+        try:
+            with self.errors():
+                yield pa.RecordBatchReader.from_batches(rows.schema, batches())
+        except TableError:
+            if raised:
+                raise raised[0] from None
+            raise
 
     def _busy(self) -> BusyError:
         return BusyError(

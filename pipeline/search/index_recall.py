@@ -56,10 +56,8 @@ def measured(dataset: Any, nprobes: int = 0, refine: int = 0, *, seed: int = 0) 
     rows = dataset.count_rows()
     chosen = np.sort(rng.choice(rows, min(QUERIES, rows), replace=False))
     sample = dataset.take(chosen.tolist(), columns=[EMBEDDING, "_rowid"])
-    queries, own = (
-        unit_vectors(matrix(sample[EMBEDDING].combine_chunks())),
-        sample["_rowid"].to_numpy().astype(np.int64),
-    )
+    queries = unit_vectors(matrix(sample[EMBEDDING].combine_chunks()))
+    own = sample["_rowid"].to_numpy().astype(np.int64)
     true, share = _compared(dataset, queries, own, rng)
     deadline, best = time.monotonic() + LIMIT_S, None
     for effort in [effort for effort in EFFORTS if effort >= (nprobes, refine)] or [EFFORTS[-1]]:
@@ -110,14 +108,12 @@ def _searched(
 
 def _missed(found: _Found, true: _Found, k: int) -> float:
     """Return the share of the k nearest rows, of those that either has found, that the search has missed."""
-    if k < 1:
-        return 0.0
-    missed = ~(true.ids[:, :, None] == found.ids[:, None, :]).any(axis=2) & (true.ids >= 0)
-    others = np.where(missed, true.distances + ROUNDED, np.inf)
-    both = _nearest([found.ids, true.ids], [found.distances, others])
-    again = (both.ids[:, :k, None] == found.ids[:, None, :]).any(axis=2) & (both.ids[:, :k] >= 0)
-    there = (both.ids[:, :k] >= 0) & np.isfinite(both.distances[:, :k])
-    return float((there & ~again).sum() / max(1, there.sum()))
+    only_true = np.isfinite(true.distances) & ~(true.ids[:, :, None] == found.ids[:, None, :]).any(axis=2)
+    distances = np.where(only_true, true.distances + ROUNDED, np.inf)
+    origin = [np.zeros_like(found.ids), np.ones_like(true.ids)]
+    both = _nearest(origin, [found.distances, distances])
+    there = np.isfinite(both.distances[:, :k])
+    return float((both.ids[:, :k] * there).sum() / max(1, there.sum()))
 
 
 def _nearest(ids: Sequence[NDArray[Any]], distances: Sequence[NDArray[Any]]) -> _Found:

@@ -49,34 +49,28 @@ def plan(dataset: Any, state: IndexState, *, exact_rows: int, workers: int) -> P
     """
     rows, fragments = dataset.count_rows(), sorted(one.fragment_id for one in dataset.get_fragments())
     due = rows >= exact_rows and rows > GROWTH * state.trained
+    base = None if due else state.base
     if due:
-        state = state.model_copy(update={"trained": rows, "model": _rotation(dataset)})
-    if due or state.base is None:
+        model = {"trained": rows, "model": _rotation(dataset), "nprobes": 0, "refine": 0}
+        state = state.model_copy(update=model)
+    if base is None:
         state = state.model_copy(update={"base": max(fragments, default=-1)})
-        missing = {column: (fragments, index_lance.index_segments(dataset, column)) for column in _columns(state)}
-    else:
-        missing = {column: _missing(dataset, state.base, column, fragments) for column in _columns(state)}
-    segments = [
-        Segment(column, _kind(dataset, column), tuple(group), options)
-        for column, (ids, _) in missing.items()
-        if ids
-        for options in [_options(dataset, state, column, due)]
-        for group in _groups(ids, workers)
-    ]
-    replaced = [segment for _, old in missing.values() for segment in old]
+    segments, replaced = list[Segment](), list[Any]()
+    for column in [*SCALAR, *([EMBEDDING] if state.trained else [])]:
+        present = index_lance.index_segments(dataset, column)
+        missing, old = (fragments, present) if base is None else _missing(present, base, fragments)
+        options = _options(dataset, state, due) if column == EMBEDDING and missing else {}
+        kind = SCALAR.get(column) or _kind(dataset)
+        segments += [Segment(column, kind, tuple(group), options) for group in _groups(missing, workers)]
+        replaced += old
     return Plan(tuple(segments), tuple(replaced), state)
 
 
-def _columns(state: IndexState) -> list[str]:
-    return [*SCALAR, *([EMBEDDING] if state.trained else [])]
-
-
-def _missing(dataset: Any, base: int, column: str, fragments: Sequence[int]) -> tuple[list[int], list[Any]]:
-    """Return the fragments that a column's index has to cover, and the segments that they replace."""
-    segments = index_lance.index_segments(dataset, column)
-    covered = {number for one in segments for number in one.fragment_ids}
+def _missing(present: Sequence[Any], base: int, fragments: Sequence[int]) -> tuple[Sequence[int], Sequence[Any]]:
+    """Return the fragments that an index has to cover, and the segments that they replace."""
+    covered = {number for one in present for number in one.fragment_ids}
     uncovered = [number for number in fragments if number not in covered]
-    deltas = [one for one in segments if min(one.fragment_ids, default=0) > base]
+    deltas = [one for one in present if min(one.fragment_ids, default=0) > base]
     if not uncovered or len(deltas) < DELTAS:
         return uncovered, []
     return [number for number in fragments if number > base], deltas
@@ -87,16 +81,13 @@ def _groups(fragments: Sequence[int], workers: int) -> list[Sequence[int]]:
     return [fragments[at::workers] for at in range(min(workers, len(fragments)))]
 
 
-def _kind(dataset: Any, column: str) -> str:
+def _kind(dataset: Any) -> str:
     """IVF_RQ takes dimensions that are a multiple of 8, as those of almost all models are."""
-    if column != EMBEDDING:
-        return SCALAR[column]
     return "IVF_FLAT" if _dim(dataset) % 8 else "IVF_RQ"
 
 
-def _options(dataset: Any, state: IndexState, column: str, train: bool) -> dict[str, Any]:
-    if column != EMBEDDING:
-        return {}
+def _options(dataset: Any, state: IndexState, train: bool) -> dict[str, Any]:
+    """Return the model of the ANN index: a new one, or that of the segments that are there."""
     if train:
         partitions = min(max(1, state.trained // PARTITION_ROWS), MAX_PARTITIONS)
         sample = min(SAMPLE, state.trained // partitions)

@@ -208,7 +208,7 @@ def test_an_index_may_have_no_rows_and_gets_some_later(tmp_path: Path) -> None:
 
 def test_vectors_of_another_length_are_refused(history: History) -> None:
     edit_json(history.path / "space.json", dim=16)
-    with pytest.raises(TableError, match="do not have 16 numbers"):
+    with pytest.raises(TableError, match=r"^Among the rows up to image-059 are vectors that do not"):
         refreshed(history.path)
 
 

@@ -15,13 +15,23 @@ import pytest
 from pipeline.errors import BusyError
 from pipeline.output.changes import changes
 from pipeline.output.heartbeat import Heartbeat
-from pipeline.search import index_lance
+from pipeline.search import index_lance, index_rows
 from pipeline.search.index_build import Builder
 from pipeline.search.index_lance import IndexFolder
+from pipeline.search.index_state import IndexState
 from pipeline.search.index_work import Here
 from tests.support import orphans
-from tests.support.histories import History
-from tests.support.indexes import ANN_ROWS, described, folder_of, index_of, refreshed, rows_in, rows_of
+from tests.support.histories import DIM, History
+from tests.support.indexes import (
+    ANN_ROWS,
+    FINGERPRINT,
+    described,
+    folder_of,
+    index_of,
+    refreshed,
+    rows_in,
+    rows_of,
+)
 from tests.support.making import STORAGE
 
 EVERY_STEP = "LAKELENS_EVERY_STEP" in os.environ
@@ -80,6 +90,10 @@ class Mortal(IndexFolder):
         return super().commit(*arguments)
 
 
+def mortal(history: History, last: int) -> IndexFolder:
+    return type("Mortal", (Mortal,), {"last": last, "steps": 0})(folder_of(history.path).uri, STORAGE)
+
+
 def apply_changes(history: History, folder: IndexFolder) -> None:
     """Update the index without a heartbeat, as if no other writer were seen."""
     index = index_of(history.path)
@@ -90,13 +104,48 @@ def apply_changes(history: History, folder: IndexFolder) -> None:
 
 @pytest.mark.parametrize("step", STEPS if EVERY_STEP else [3, 8, 9])
 def test_a_writer_may_die_at_any_step(history: History, indexed: History, step: int) -> None:
-    folder = type("Mortal", (Mortal,), {"last": step, "steps": 0})(folder_of(history.path).uri, STORAGE)
     with pytest.raises(DeathError):
-        apply_changes(history, folder)
+        apply_changes(history, mortal(history, step))
     assert rows_in(index_of(history.path)) == rows_of(history if step == max(STEPS) else indexed)
     assert refreshed(history.path).anew is None
     assert rows_in(index_of(history.path)) == rows_of(history)
     assert covered(history) == {"image_id", "dataset", "label", "embedding"}
+
+
+def test_a_first_build_may_die_before_its_indexes_are_committed(tmp_path: Path) -> None:
+    history = described(History(tmp_path / "first"))
+    history.run(ok=[f"image-{number:03}" for number in range(20)])
+    with pytest.raises(DeathError):
+        build(history, mortal(history, max(STEPS)))
+    assert not index_of(history.path).state.approximate
+    assert trained_again(history)
+
+
+def test_a_training_may_die_before_its_indexes_are_committed(history: History) -> None:
+    before = index_of(history.path).state
+    history.run(ok=[f"more-{number:03}" for number in range(100)])
+    with pytest.raises(DeathError):
+        apply_changes(history, mortal(history, max(STEPS)))
+    assert index_of(history.path).state.model == before.model
+    assert trained_again(history)
+
+
+def trained_again(history: History) -> bool:
+    """Update the index, and tell whether it is trained with the rows that it has already."""
+    assert rows_in(index_of(history.path)) == rows_of(history)
+    assert refreshed(history.path).anew is None
+    assert covered(history) == {"image_id", "dataset", "label", "embedding"}
+    return index_of(history.path).state.trained == len(history.rows)
+
+
+def build(history: History, folder: IndexFolder) -> None:
+    """Build the first index of an output."""
+    reader = history.reader()
+    state = IndexState(
+        table_id=reader.table_id, fingerprint=FINGERPRINT, version=reader.version, columns=index_rows.COLUMNS
+    )
+    fields = index_rows.index_schema(reader, state.columns, DIM)
+    Builder(folder, Here(), ANN_ROWS).anew(reader.only(outcome="ok"), fields, state)
 
 
 def covered(history: History) -> set[str]:
@@ -138,11 +187,14 @@ def test_a_writer_that_was_overtaken_changes_nothing(history: History) -> None:
     assert rows_in(index_of(history.path)) == rows_of(slow)
 
 
-@pytest.mark.parametrize("deletes", [[], ["image-009"]])
-def test_lance_itself_refuses_the_second_of_two_updates(history: History, deletes: list[str]) -> None:
+@pytest.mark.parametrize("deletes", [([], []), (["image-009"], ["image-008"]), (["image-009"], ["new-1"])])
+def test_lance_itself_refuses_the_second_of_two_updates(
+    history: History, deletes: tuple[list[str], list[str]]
+) -> None:
+    refreshed(history.path)
     base = index_of(history.path)
-    ids = pa.table({"image_id": pa.array(deletes, pa.string())})
-    one, two = (base.folder.update(base.dataset, ids.to_reader(), []) for _ in range(2))
+    ids = [pa.table({"image_id": pa.array(some, pa.string())}) for some in deletes]
+    one, two = (base.folder.update(base.dataset, some.to_reader(), []) for some in ids)
     base.folder.commit(base.dataset, one, base.state)
     lance = index_lance.library()
     with pytest.raises(index_lance.library("lance.commit").CommitConflictError):
