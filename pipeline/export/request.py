@@ -88,14 +88,13 @@ class Request:
 def request(
     to: str,
     importer: str | None = None,
-    *,
     columns: Sequence[str] | None = None,
     where: str | None = None,
     datasets: Sequence[str] = (),
     outcome: str = schema.OK,
-    rows_per_file: int = ROWS_PER_FILE,
+    rows_per_file: int | None = None,
 ) -> Request:
-    """Return a request of which the names are given as text. Raises: ConfigError."""
+    """Return a request whose names are given as text; None is the default. Raises: ConfigError."""
     for name, given, known in (("--to", to, Format), ("--for", importer, Importer)):
         if given is not None and given not in set(known):
             raise ConfigError(f"{name} {given} is not known; use one of {', '.join(known)}.")
@@ -103,7 +102,8 @@ def request(
         raise ConfigError(f"outcome = {outcome!r} is neither {schema.OK!r} nor {schema.FAILED!r}.")
     chosen = None if columns is None else tuple(columns)
     target = None if importer is None else Importer(importer)
-    return Request(Format(to), target, chosen, where, tuple(datasets), outcome, rows_per_file)
+    size = ROWS_PER_FILE if rows_per_file is None else rows_per_file
+    return Request(Format(to), target, chosen, where, tuple(datasets), outcome, size)
 
 
 def _looks_beyond_its_row(where: str) -> str | None:

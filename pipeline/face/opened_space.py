@@ -259,15 +259,7 @@ class Space:
         """
         from pipeline.export import exporting, request  # not needed for reading
 
-        asked = request.request(
-            to,
-            importer,
-            columns=columns,
-            where=where,
-            datasets=datasets,
-            outcome=outcome,
-            rows_per_file=rows_per_file or request.ROWS_PER_FILE,
-        )
+        asked = request.request(to, importer, columns, where, datasets, outcome, rows_per_file)
         return exporting.export(
             self.reader, self.description, out, asked, since=since, address=address, on_progress=on_progress
         )
