@@ -8,7 +8,6 @@ space.to_pandas(columns=["image_id", "embedding"], datasets=["street"], where="s
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     from pipeline.search.queries import Queries
     from pipeline.verify import Verdict
 
-TASK_BYTES = 256 * 1024**2
-"""Size of the files that one Ray task reads; a larger file is read by a task of its own."""
 VERIFIED = 200
 """Rows that `Space.verify` computes again by default."""
 
@@ -162,15 +159,9 @@ class Space:
 
         Ray Data uses the cluster that this process is connected to, and otherwise starts one on this machine.
         """
-        import ray.data
+        from pipeline.face.ray_rows import dataset  # Ray: seconds that reading need not take
 
-        chosen = self.reader.only(datasets, outcome)
-        names = chosen.schema(columns).names
-        if where is not None:
-            chosen.require_condition(where)  # an error of a task would come late, and less clear
-        spans = ray.data.from_items(_spans(chosen), override_num_blocks=len(_spans(chosen)))
-        arguments = {"reader": chosen, "columns": names, "where": where}
-        return spans.map_batches(_read, batch_size=None, batch_format="pyarrow", fn_kwargs=arguments)
+        return dataset(self.reader.only(datasets, outcome), columns, where)
 
     def labels(self, head: str) -> pa.Table:
         """Return the labels of a head, as `lakelens relabel` wrote them: `output.label_table.LABELS`.
@@ -274,20 +265,3 @@ class Space:
         from pipeline.verify import verify  # Ray and the engines: seconds that reading need not take
 
         return verify(self.path, self.reader.storage, sample=sample, seed=seed)
-
-
-def _spans(reader: PredictionsReader) -> list[dict[str, int]]:
-    """Cut the files of a reader into spans for tasks: at least one, which is empty if there is no file."""
-    ends = accumulate(file.size for file in reader.files)
-    numbers = [(end - 1) // TASK_BYTES for end in ends]
-    groups = [list(group) for _, group in groupby(range(len(numbers)), key=numbers.__getitem__)]
-    return [{"first": group[0], "end": group[-1] + 1} for group in groups] or [{"first": 0, "end": 0}]
-
-
-def _read(spans: pa.Table, reader: PredictionsReader, columns: list[str], where: str | None) -> Iterator[pa.Table]:
-    """Read the rows of spans of files, in a Ray task. An empty table tells the columns where there is no row."""
-    for span in spans.to_pylist():
-        part = reader.part(span["first"], span["end"])
-        yield part.schema(columns).empty_table()
-        for batch in part.batches(columns, where=where):
-            yield pa.Table.from_batches([batch])
