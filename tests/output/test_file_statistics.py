@@ -177,3 +177,18 @@ def test_a_reader_opens_only_the_file_that_can_hold_an_id(out: str) -> None:
     assert pl.scan_delta(delta).filter(pl.col("image_id") == "b2").select("image_id").collect().height == 1
     dataset = DeltaTable(delta).to_pyarrow_dataset()
     assert dataset.to_table(["image_id"], pa.dataset.field("image_id") == "b2").num_rows == 1
+
+
+def test_readers_do_not_take_a_bound_for_a_value(out: str) -> None:
+    table = Predictions.create(out, STORAGE, [])
+    epoch = table.claim("one", [])
+    assert epoch is not None
+    ids = ["a" * 2 * TEXT_LIMIT, "z" * 2 * TEXT_LIMIT]
+    rows = prediction_rows(ids)
+    path = fragment_path("d", schema.FAILED, epoch)
+    table.commit([write_file(rows, by_id(rows), path, output=out, storage=STORAGE)], "one", epoch)
+    delta = DeltaTable(f"{out}/{PREDICTIONS}")
+    query = QueryBuilder().register("t", delta).execute("SELECT min(image_id), max(image_id) FROM t")
+    assert list(pa.table(query.read_all()).to_pylist()[0].values()) == ids
+    extremes = pl.scan_delta(delta).select(low=pl.col("image_id").min(), high=pl.col("image_id").max())
+    assert extremes.collect().rows() == [tuple(ids)]
