@@ -1,8 +1,7 @@
 """Read the committed predictions: the only SQL and Arrow over them.
 
 A reader sees one version of the table, and exactly the files that its Delta log names. Dataset and outcome come
-from the log, so dataset names that look like numbers or dates stay text. Columns and conditions are pushed down to
-Parquet.
+from the log, so dataset names that look like numbers or dates stay text. Columns and conditions go to Parquet.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from pipeline.errors import ConfigError, TableError, first_line
 from pipeline.output import column_types, label_views
 from pipeline.output.layout import Layout
 from pipeline.output.table import Predictions
-from pipeline.output.visible_files import VisibleFile
+from pipeline.output.visible_files import VisibleFile, holding
 from pipeline.storage import sql
 from pipeline.storage.filesystems import Storage
 
@@ -195,7 +194,9 @@ class PredictionsReader:
         order = f"ORDER BY {', '.join(map(sql.quoted, order_by))}" if order_by else ""
         chosen = VIEW if image_ids is None else f"{VIEW} SEMI JOIN {_CHOSEN} USING ({schema.IMAGE_ID})"
         query = f"SELECT {_list(fields.names)} FROM {chosen} {_condition(where)} {order}"
-        with self._connection(where, fields.names) as connection:
+        # A condition may ask about rows of other files.
+        read = self if image_ids is None or where else replace(self, files=holding(self.files, image_ids))
+        with read._connection(where, fields.names) as connection:
             if image_ids is not None:
                 connection.register(_CHOSEN, pa.table({schema.IMAGE_ID: image_ids}))
                 # DuckDB takes the files for one row, and would hold all their rows to look up the ids.

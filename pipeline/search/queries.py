@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import schema
@@ -83,7 +84,8 @@ class Queries:
         """Return the query for the stored vector of a row. Raises: QueryError if there is no such ok row."""
         shown = redacted(image_id)  # it may be a signed URL
         columns = [schema.OUTCOME, "embedding", schema.URI, "stage", "error_code", "message"]
-        found = self.reader.to_arrow(columns, where=f"image_id = {sql.literal(image_id)}").to_pylist()
+        wanted = pa.chunked_array([[image_id]], pa.string())
+        found = [row for batch in self.reader.batches(columns, image_ids=wanted) for row in batch.to_pylist()]
         if not found:
             raise QueryError(f"{self.reader.output} has no image_id {shown!r}{self._hint(image_id)}")
         row = found[0]

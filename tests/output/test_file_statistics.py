@@ -17,7 +17,9 @@ from pipeline import schema
 from pipeline.output.file_statistics import COLUMNS, TEXT_LIMIT, FileStatistics
 from pipeline.output.fragment_files import by_id, write_file
 from pipeline.output.layout import PREDICTIONS, fragment_path
+from pipeline.output.reader import PredictionsReader
 from pipeline.output.table import Predictions
+from pipeline.output.visible_files import FEW_IDS, VisibleFile, holding
 from tests.support.making import STORAGE, prediction_rows
 
 LONG = "s3://bucket/" + "folder/" * 60
@@ -177,6 +179,20 @@ def test_a_reader_opens_only_the_file_that_can_hold_an_id(out: str) -> None:
     assert pl.scan_delta(delta).filter(pl.col("image_id") == "b2").select("image_id").collect().height == 1
     dataset = DeltaTable(delta).to_pyarrow_dataset()
     assert dataset.to_table(["image_id"], pa.dataset.field("image_id") == "b2").num_rows == 1
+    wanted = pa.chunked_array([["b3", "0", "b1", "b9", "z"]])
+    batches = PredictionsReader.of(table).batches(["image_id"], image_ids=wanted)
+    assert [id_ for batch in batches for id_ in batch["image_id"].to_pylist()] == ["b1", "b3"]
+
+
+def test_files_without_bounds_can_hold_every_id() -> None:
+    files = [VisibleFile("a", "d", "ok", 1, 1), VisibleFile("b", "d", "ok", 1, 1, "k", "m")]
+
+    def found(*ids: str) -> str:
+        return "".join(file.path for file in holding(files, pa.chunked_array([ids], pa.string())))
+
+    assert [found("k"), found("m", "z"), found("l"), found("j", "n"), found("ka")] == ["ab", "ab", "ab", "a", "ab"]
+    assert found(*map(str, range(FEW_IDS + 1))) == "ab"
+    assert found() == ""
 
 
 def test_readers_do_not_take_a_bound_for_a_value(out: str) -> None:
