@@ -1,9 +1,10 @@
-"""The demo: a generated image lake, and a small vision transformer that is trained on its classes.
+"""The demo: a generated image lake, and two small models that are trained on its classes.
 This room does not know how a run works.
 
 Read in this order:
 
 - `drawing`: pictures of twelve classes. `lake`: image files of them, some bad ones, and a manifest.
 - `train`: training of the model in `model/`. `accuracy`: how many of its labels are right.
+- `train_words`: training of the CLIP in `words/`, which knows pictures by their names.
 - `neighbours`: how many of the images nearest to new drawings show the same.
 """

@@ -121,7 +121,7 @@ def small_model() -> ViTForImageClassification:
     return ViTForImageClassification(config)
 
 
-def _rate_share(step: int, steps: int) -> float:
+def rate_share(step: int, steps: int) -> float:
     """Return a step's learning rate as a share of its peak: a linear warm-up, then half a cosine down to zero."""
     warm_up = min(WARM_UP_STEPS, steps // 2)
     if step < warm_up:
@@ -133,7 +133,7 @@ def fit(model: ViTForImageClassification, pictures: Pictures, steps: int) -> Non
     """Train the model in place on random batches of the pictures."""
     model.train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate_share(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_share(step, steps))
     loss_of = torch.nn.CrossEntropyLoss(label_smoothing=0.05)
     for step in range(steps):
         chosen = torch.randint(0, len(pictures.classes), (BATCH,))
