@@ -42,7 +42,7 @@ def fit(
     made = fitting.fit(examples, space.description, version=space.version, seed=seed)
     _save(made, out, storage)
     assert made.description.measured is not None
-    _show(made.description.measured)
+    _show(made.description.measured, "images that the head has not seen")
 
 
 @main.command()
@@ -94,7 +94,7 @@ def measure(
     examples = truths.examples(truths.read(truth, storage), space.reader, loaded.labels)
     if examples.absent:
         console.say(f"{examples.absent:,} images of {truth} have no ok row in {output} and are left out")
-    _show(measuring.measure(loaded, examples))
+    _show(measuring.measure(loaded, examples), "images")
 
 
 @main.command()
@@ -135,8 +135,8 @@ def _save(head: Head, folder: str, storage: Storage) -> None:
     console.say(f"{folder}: {len(head.labels)} labels, {head.description.kind}, hash {head.sha256}")
 
 
-def _show(measured: Measure) -> None:
-    console.say(f"accuracy {measured.accuracy:.2%} on {measured.images:,} images that the head has not seen")
+def _show(measured: Measure, images: str) -> None:
+    console.say(f"accuracy {measured.accuracy:.2%} on {measured.images:,} {images}")
     shares = [
         (one.label, f"{one.images:,}", _percent(one.precision), _percent(one.recall)) for one in measured.classes
     ]

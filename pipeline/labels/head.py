@@ -167,7 +167,9 @@ def load(folder: str, storage: Storage) -> Head:
 
 def save(head: Head, folder: str, storage: Storage) -> None:
     """Write a head to a folder on any store, its description last. Raises: StorageError."""
-    storage.write(join(folder, WEIGHTS), save_tensors({"weight": head.weight, "bias": head.bias}))
+    # safetensors writes memory as it lies, also that of a transposed matrix.
+    tensors = {"weight": np.ascontiguousarray(head.weight), "bias": np.ascontiguousarray(head.bias)}
+    storage.write(join(folder, WEIGHTS), save_tensors(tensors))
     storage.write_json(join(folder, DESCRIPTION), head.description.model_dump())
 
 

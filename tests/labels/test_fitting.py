@@ -1,6 +1,8 @@
 """Heads learned from labels, measured on images that they have not seen."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -126,8 +128,10 @@ def test_a_label_that_the_head_lacks_is_named(history: History, tmp_path: Path) 
         truths.examples(truths.read(str(path), STORAGE), history.reader(), ["cat", "dog"])
 
 
-def test_a_saved_head_is_the_same_head(tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_saved_head_is_the_same_head(tmp_path: Path, order: Literal["C", "F"]) -> None:
     one, folder = head(kind="sigmoid", scale=2.5), str(tmp_path / "birds")
+    one = replace(one, weight=one.weight.copy(order=order))
     heads.save(one, folder, STORAGE)
     again = heads.load(folder, STORAGE)
     assert again.sha256 == one.sha256
