@@ -154,7 +154,9 @@ def _measured(engine: Engine, batch: int, seconds: float, compiled: bool) -> dic
     images, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
         sizer = BatchSizer(batch, SettledSize(batch))
-        for _ in MicroBatches(len(pixels), sizer, lambda a, b: engine.start(pixels[a:b]), engine.in_flight):
+        for _ in MicroBatches(sizer, lambda a, b: engine.start(pixels[a:b]), engine.in_flight).of_block(
+            len(pixels)
+        ):
             pass
         images += len(pixels)
     rate = images / (time.perf_counter() - started)
@@ -174,7 +176,9 @@ def lack_of_memory(model: str, size: Size, device: str) -> dict[str, Any]:
     refused = list[int]()
     sizer = BatchSizer(len(pixels), SettledSize(len(pixels)))
     with _little_memory(engine, device, refused):
-        results = list(MicroBatches(len(pixels), sizer, lambda a, b: engine.start(pixels[a:b]), engine.in_flight))
+        results = list(
+            MicroBatches(sizer, lambda a, b: engine.start(pixels[a:b]), engine.in_flight).of_block(len(pixels))
+        )
     rows = [one for one in results if one is not None]
     found = np.concatenate([one.embeddings for one in rows])
     difference = float(np.abs(found[:4] - expected).max())

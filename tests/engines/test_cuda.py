@@ -81,7 +81,7 @@ def test_batches_in_flight_keep_their_rows_and_may_be_overwritten_at_once(load: 
         return lambda: wait().embeddings
 
     sizer = BatchSizer(4, SettledSize(4))
-    found = [one for one in MicroBatches(len(pixels), sizer, start, engine.in_flight) if one is not None]
+    found = [one for one in MicroBatches(sizer, start, engine.in_flight).of_block(len(pixels)) if one is not None]
     np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-4)
 
 
@@ -106,7 +106,9 @@ def test_after_a_batch_that_cuda_cannot_hold_smaller_ones_give_every_row(load: L
         with pytest.raises(OutOfMemory):
             engine.predict(pixels)
         sizer = BatchSizer(16_384, SettledSize(16_384))
-        found = list(MicroBatches(len(pixels), sizer, lambda a, b: engine.start(pixels[a:b]), engine.in_flight))
+        found = list(
+            MicroBatches(sizer, lambda a, b: engine.start(pixels[a:b]), engine.in_flight).of_block(len(pixels))
+        )
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert None not in found
