@@ -1,6 +1,7 @@
 """Searches in an index: what they find, conditions, columns, stores, clusters, and the command."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import TableError
-from pipeline.search import exact, index_filters
+from pipeline.search import exact, index_filters, index_work
 from pipeline.search.index import Index, open_index
 from pipeline.search.index_filters import OnlyExactError
 from tests.support.commands import lakelens
@@ -131,6 +132,14 @@ def test_large_changes_are_made_by_a_cluster(local_cluster: None, tmp_path: Path
     report = refreshed(made.path)
     assert (report.rows, report.approximate) == (60, True)
     assert rows_in(index_of(made.path)) == rows_of(made)
+    with index_work.place(None, large=True) as work:
+        assert os.getpid() not in work.map(process_id, [(), ()])
+    with index_work.place(None, large=False) as work:
+        assert work.map(process_id, [()]) == [os.getpid()]
+
+
+def process_id() -> int:
+    return os.getpid()
 
 
 def test_the_command_prints_what_it_has_done(
