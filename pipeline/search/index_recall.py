@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.search.index_rows import EMBEDDING, matrix, unit_vectors
+from pipeline.search.index_rows import EMBEDDING, lengths_of, matrix, unit_vectors
 
 K = 10
 QUERIES = 100
@@ -25,6 +25,8 @@ LIMIT_S = 60.0
 """Time after which no greater effort is tried."""
 ROUNDED = 1e-4
 """Lance rounds queries to float16. A row that is nearer by less than this is not missed."""
+TINY = 1e-6
+"""Stands for the length of a vector of zeros."""
 READ_BYTES = 2 * 1024**3
 """Vectors that are read to find missed rows: all of 1.4 million with 768 dimensions."""
 
@@ -84,9 +86,11 @@ def _compared(
     best = _nothing(len(queries))
     scanner = dataset.scanner(columns=[EMBEDDING], with_row_id=True, fragments=some)
     for batch in scanner.to_batches():
-        distances = 1 - queries @ unit_vectors(matrix(batch[EMBEDDING])).T
-        ids = batch["_rowid"].to_numpy().astype(np.int64)
-        distances[own[:, None] == ids[None, :]] = np.inf
+        vectors = matrix(batch[EMBEDDING])
+        distances = 1 - queries @ vectors.T / np.maximum(lengths_of(vectors), TINY)
+        near = (distances < best.distances[:, -1:]).any(axis=0)
+        distances, ids = distances[:, near], batch["_rowid"].to_numpy().astype(np.int64)[near]
+        distances[own[:, None] == ids] = np.inf
         best = _nearest([best.ids, np.broadcast_to(ids, distances.shape)], [best.distances, distances])
     return best, rows / dataset.count_rows()
 
@@ -118,16 +122,10 @@ def _missed(found: _Found, true: _Found, k: int) -> float:
 
 def _nearest(ids: Sequence[NDArray[Any]], distances: Sequence[NDArray[Any]]) -> _Found:
     """Return the K nearest of several sets of rows."""
-    every, all_ids = np.concatenate(distances, axis=1), np.concatenate(ids, axis=1)
-    order = np.argsort(every, axis=1, kind="stable")[:, :K] if every.shape[1] < 4 * K else _partial_order(every)
-    return _Found(np.take_along_axis(all_ids, order, axis=1), np.take_along_axis(every, order, axis=1))
-
-
-def _partial_order(distances: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the indices of the K smallest values of each row, in order. Sorting all of them takes longer."""
-    some = np.argpartition(distances, K, axis=1)[:, :K]
-    order = np.argsort(np.take_along_axis(distances, some, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(some, order, axis=1)
+    every = np.concatenate(distances, axis=1)
+    order = np.argsort(every, axis=1, kind="stable")[:, :K]
+    found = np.take_along_axis(np.concatenate(ids, axis=1), order, axis=1)
+    return _Found(found, np.take_along_axis(every, order, axis=1))
 
 
 def _nothing(queries: int) -> _Found:

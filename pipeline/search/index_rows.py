@@ -42,9 +42,14 @@ def write_rows(reader: PredictionsReader, fields: pa.Schema, folder: IndexFolder
 
 def unit_vectors(vectors: NDArray[Any]) -> NDArray[np.float32]:
     """Return vectors (N, D) with unit length, as float32. Rounded unit vectors and zeros stay as they are."""
-    lengths = np.linalg.norm(vectors.astype(np.float32), axis=1, keepdims=True)
+    lengths = lengths_of(vectors.astype(np.float32))[:, None]
     keep = (lengths == 0) | (np.abs(lengths - 1) < ROUNDING)
     return np.asarray(vectors / np.where(keep, 1, lengths), np.float32)
+
+
+def lengths_of(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the lengths of vectors (N, D), as float32 (N,)."""
+    return np.asarray(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)), np.float32)
 
 
 def matrix(vectors: pa.FixedSizeListArray) -> NDArray[np.float32]:
