@@ -15,6 +15,7 @@ from pipeline.search import index_segments
 from pipeline.search.index import open_index
 from pipeline.search.index_update import DELETED
 from tests.output.test_changes import STEPS, Step, play
+from tests.support import histories
 from tests.support.histories import History, vector
 from tests.support.indexes import ANN_ROWS, described, folder_of, index_of, refreshed, rows_in, rows_of
 from tests.support.making import STORAGE, edit_json
@@ -204,6 +205,18 @@ def test_an_index_may_have_no_rows_and_gets_some_later(tmp_path: Path) -> None:
     assert refreshed(history.path).rows == 1
     history.run(failed="a")
     assert refreshed(history.path).rows == 0
+
+
+def test_a_dimension_that_is_no_multiple_of_8_has_an_index_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(histories, "DIM", 6)
+    odd = described(History(tmp_path / "out"))
+    edit_json(odd.path / "space.json", dim=6)
+    for some in (MANY[:30], MANY[30:]):
+        odd.run(ok=some)
+        assert refreshed(odd.path).recall > 0.9
+    assert rows_in(index_of(odd.path)) == rows_of(odd)
 
 
 def test_vectors_of_another_length_are_refused(history: History) -> None:
