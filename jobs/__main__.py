@@ -31,6 +31,7 @@ COMMANDS = {
     "Use": {
         "index": "Build or update the index of an output's embeddings.",
         "search": "Find the images nearest to an image, an id, a text or a vector.",
+        "duplicates": "Group images with the same bytes or nearly the same vector.",
         "export": "Write labels and vectors as files for other programs.",
         "head": "Make a head: labels from stored embeddings.",
         "migrate": "Plan the move to another model, and compare it with the old one.",

@@ -15,7 +15,8 @@ The library is made of rooms (packages) and single modules. Imports go down this
 
 - `demo`: a generated lake and its model. `face`: the Python API.
 - `run`: the data path, from start to finish. `verify`: a sample of the output, computed again. `search`: the
-  images nearest to a query. `export`: rows as files for other programs. `migration`: a move to another model.
+  images nearest to a query. `duplicates`: images that are the same picture. `export`: rows as files for other
+  programs. `migration`: a move to another model.
 - `labels`: heads, and the labels that they give to stored embeddings.
 - `space_model`: the model of an output.
 - `calibration`: the int8 model of a space. `run_configs`: the configs of earlier runs. `summary`: what a run did.

@@ -170,6 +170,15 @@ class Space:
         """
         return label_table.read(self.path, head, self.reader.storage)
 
+    def duplicates(self) -> pa.Table:
+        """Return the groups that `lakelens duplicates` has written below the output: `result.DUPLICATES`.
+
+        Raises: TableError if there are none, StorageError.
+        """
+        from pipeline.duplicates import result  # not needed for reading rows
+
+        return result.read(self.path, self.reader.storage)
+
     def encode_text(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """Return float32 (N, D): an embedding of each text in this space, for models with a text encoder.
 

@@ -4,6 +4,7 @@
 <output>/predictions/dataset=<name>/outcome=<ok|failed>/<epoch>-<uuid>.parquet   + _delta_log/
 <output>/labels/<head>/dataset=<name>/*.parquet                                  + _delta_log/
 <output>/index/
+<output>/duplicates.parquet
 <output>/model/                                          the int8 model: see `pipeline.models.int8`
 <output>/runs/<run_id>/{config.yaml,plan.json,pending/*.parquet,summary.json,report.html,heartbeat.json,
                          handover.json}
@@ -87,6 +88,11 @@ class Layout:
     def index(self) -> str:
         """The Lance dataset with its ANN index."""
         return join(self.output, "index")
+
+    @property
+    def duplicates(self) -> str:
+        """The groups of images that are the same picture, as one Parquet file."""
+        return join(self.output, "duplicates.parquet")
 
     @property
     def int8_model(self) -> str:
