@@ -1,10 +1,8 @@
 """`lakelens demo`: a generated image lake, the two models that come with LakeLens, real runs."""
 
-import json
 import os
 import shutil
 import sys
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +10,11 @@ import typer
 
 from jobs import console
 from jobs.run import show_run
-from pipeline import config
 from pipeline.cluster.connection import connected
-from pipeline.config import RunConfig
 from pipeline.demo.accuracy import accuracy
 from pipeline.demo.lake import make_lake
 from pipeline.demo.neighbours import NEAREST, share_of_class, share_of_words
+from pipeline.demo.settings import settings_of
 
 
 def main(
@@ -42,13 +39,6 @@ def main(
         console.say(f"search: {share:.1%} of the {NEAREST} images nearest to each {queries} show its class")
     (folder / "demo.yaml").write_text(settings.to_yaml(), encoding="utf-8")
     show_next(folder / "demo.yaml", output, words)
-
-
-def settings_of(name: str, manifest: Path, output: Path, model: str) -> RunConfig:
-    """Load one of the demo's configs, with these places and a model of the demo."""
-    overrides = {"manifest.path": manifest, "output.path": output, "model.name": files("pipeline.demo") / model}
-    changes = [f"{key}={json.dumps(str(value))}" for key, value in overrides.items()]
-    return config.load(str(files("configs") / name), changes)
 
 
 def show_next(config_file: Path, output: Path, words: Path) -> None:
