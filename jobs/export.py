@@ -55,7 +55,4 @@ def main(
         address=address,
         on_progress=partial(console.show_progress, what="rows"),
     )
-    if json:
-        console.passed_on(made.model_dump_json(indent=2) + "\n")
-    else:
-        console.say(made.sentence(out))
+    console.passed_on((made.model_dump_json(indent=2) if json else made.sentence(out)) + "\n")
