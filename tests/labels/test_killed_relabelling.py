@@ -16,7 +16,7 @@ from tests.support import orphans
 from tests.support.histories import History
 from tests.support.making import STORAGE
 
-KILLS = 20 if "LAKELENS_EVERY_STEP" in os.environ else 2
+KILLS = 20 if "LAKELENS_EVERY_STEP" in os.environ else 1
 RELABEL = """
 import sys, time
 from pipeline.labels.relabelling import relabel

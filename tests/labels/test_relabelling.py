@@ -1,6 +1,7 @@
 """Labels of a head: one for each ok row of the version that they name, whatever happened to the table."""
 
 import json
+import os
 import tempfile
 import threading
 from pathlib import Path
@@ -22,6 +23,8 @@ from tests.labels.conftest import head
 from tests.output.test_changes import STEPS, Step, play
 from tests.support.histories import DIM, History, vector
 from tests.support.making import STORAGE
+
+HISTORIES = 100 if "LAKELENS_EVERY_STEP" in os.environ else 4
 
 
 def relabelled(history: History, folder: str, **options: Any) -> Relabelled:
@@ -200,7 +203,7 @@ def test_an_output_that_was_made_again_gets_labels_of_its_own_rows(
     assert_complete(other, head())
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=HISTORIES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS, between=st.integers(0, 7))
 def test_after_any_history_each_ok_row_has_one_label(steps: list[Step], between: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

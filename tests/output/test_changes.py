@@ -1,5 +1,6 @@
 """Changes between two versions of the predictions, compared with a model of the table over random histories."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from pipeline.errors import VersionGoneError
 from pipeline.output.changes import changes
 from tests.support.histories import STEPS, History, Step, play, vector
+
+HISTORIES = 200 if "LAKELENS_EVERY_STEP" in os.environ else 6
 
 
 @pytest.fixture
@@ -107,7 +110,7 @@ def test_a_version_newer_than_the_table_is_refused(history: History) -> None:
         changed(history, 99)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=HISTORIES, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS, start=st.integers(0, 7))
 def test_a_copy_that_applies_the_changes_equals_the_table_after_any_history(steps: list[Step], start: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ from tests.support.histories import History, vector
 from tests.support.indexes import ANN_ROWS, described, folder_of, index_of, refreshed, rows_in, rows_of
 from tests.support.making import STORAGE, edit_json
 
-HISTORIES = 200 if "LAKELENS_EVERY_STEP" in os.environ else 6
+HISTORIES = 200 if "LAKELENS_EVERY_STEP" in os.environ else 4
 MANY = [f"image-{number:03}" for number in range(60)]
 
 
