@@ -30,7 +30,7 @@ def main(
     ] = None,
     keep: Annotated[
         str | None,
-        typer.Option("--keep", metavar="FILE", help="Also write a Parquet manifest with one image of each group."),
+        typer.Option("--keep", metavar="FILE", help="Also write a Parquet manifest of the images that stay."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     address: Address = None,

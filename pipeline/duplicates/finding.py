@@ -24,6 +24,8 @@ DISTANCE = 0.05
 """The cosine distance up to which two images are near duplicates."""
 FARTHEST = 0.3
 """The largest distance that can be asked for: farther pairs are seldom in one piece."""
+TOLERANCE = 1e-6
+"""What rounding may add to a distance."""
 BATCH_ROWS = 8_192
 
 
@@ -40,7 +42,7 @@ def find(
     """Group the ok rows of one version, and write the groups to `out`, a Parquet file on any store.
 
     By default it is `duplicates.parquet` below the output. `distance` 0 finds the same bytes and the same vectors.
-    `keep` is another Parquet file: a manifest of one image of each group, and of all other images. A group has up
+    `keep` is another Parquet file: a manifest of the images that stay. A group has up
     to `largest` different files. `work.place` tells what `address` does. Raises: ConfigError, TableError,
     StorageError, ClusterError.
     """
@@ -51,12 +53,13 @@ def find(
     kept = keep and result.place(keep, reader.output)
     with temporary_folders.folder() as folder, lake_rows.read(reader, folder, on_progress) as rows:
         refused = _group(rows, distance, largest, address)
+        _measure(rows, distance)
         ((groups,),) = rows.connection.sql("SELECT count(DISTINCT chosen) FROM members").fetchall()
         seconds = round(time.monotonic() - started, 1)
         found = Found(
             place, reader.table_id, reader.version, distance, groups, refused, seconds, _shares(rows.connection)
         )
-        result.write(folder / "duplicates.parquet", _members(rows), found)
+        result.write(folder / "duplicates.parquet", _members(rows.connection), found)
         if kept:
             result.write_kept(reader, folder / "duplicates.parquet", folder / "kept.parquet")
             reader.storage.upload(folder / "kept.parquet", kept)
@@ -65,7 +68,7 @@ def find(
 
 
 def _group(rows: LakeRows, distance: float, largest: int, address: str | None) -> int:
-    """Create the table `members`: each row of a group, its node, and the row of the group that is kept.
+    """Create the table `members`: each row of a group, its node, and the row that is chosen for the group.
 
     Return how many pairs were refused.
     """
@@ -113,27 +116,41 @@ def _join(connection: duckdb.DuckDBPyConnection, largest: int) -> int:
     return groups.refused
 
 
+def _measure(rows: LakeRows, distance: float) -> None:
+    """Create the view `measured`: `members` with the distance to the chosen row, and whether to keep the row.
+
+    The far ends of a chain are kept, too: only what is near the chosen row can go.
+    """
+    connection = rows.connection
+    connection.execute("CREATE TABLE distances (row BIGINT, distance FLOAT)")
+    others = connection.cursor().sql("SELECT row, node, chosen_node FROM members WHERE node <> chosen_node")
+    for batch in others.to_arrow_reader(BATCH_ROWS):
+        nodes, chosen = (rows.vectors[batch[name].to_numpy()] for name in ("node", "chosen_node"))
+        cosines = np.einsum("nd,nd->n", unit(nodes), unit(chosen))
+        connection.register("batch", pa.table({"row": batch["row"], "distance": distances(cosines)}))
+        connection.execute("INSERT INTO distances FROM batch")
+    connection.execute(
+        f"""CREATE VIEW measured AS SELECT *, coalesce(distance, 0)::FLOAT AS apart, node = chosen_node AS exact,
+            row = chosen OR apart > {distance + TOLERANCE}::FLOAT AS keep
+        FROM members LEFT JOIN distances USING (row)"""
+    )
+
+
 def _shares(connection: duckdb.DuckDBPyConnection) -> tuple[Share, ...]:
     found = connection.sql(
-        """SELECT dataset, count(*), count(*) FILTER (row <> chosen AND node <> row),
-            count(*) FILTER (row <> chosen AND node = row)
-        FROM lake_rows LEFT JOIN (SELECT row, node, chosen FROM members) USING (row)
+        """SELECT dataset, count(*), count(*) FILTER (NOT keep AND node <> row),
+            count(*) FILTER (NOT keep AND node = row)
+        FROM lake_rows LEFT JOIN (SELECT row, node, keep FROM measured) USING (row)
         GROUP BY dataset ORDER BY dataset"""
     )
     return tuple(Share(*counts) for counts in found.fetchall())
 
 
-def _members(rows: LakeRows) -> Iterator[pa.RecordBatch]:
-    """Yield `DUPLICATES`, with the distances of the vectors."""
-    in_order = rows.connection.sql(
-        """SELECT "group", image_id, dataset, row = chosen AS keep, node, chosen_node
-        FROM members ORDER BY "group", row <> chosen, image_id"""
+def _members(connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
+    """Yield `DUPLICATES`, each group with its chosen row first."""
+    in_order = connection.sql(
+        """SELECT "group", image_id, dataset, apart AS distance, exact, keep
+        FROM measured ORDER BY "group", row <> chosen, image_id"""
     )
     for batch in in_order.to_arrow_reader(BATCH_ROWS):
-        nodes, chosen = (batch[name].to_numpy() for name in ("node", "chosen_node"))
-        cosines = np.einsum("nd,nd->n", unit(rows.vectors[nodes]), unit(rows.vectors[chosen]))
-        exact = nodes == chosen
-        apart = np.where(exact, np.float32(0), distances(cosines))
-        columns = {name: batch[name] for name in ("group", "image_id", "dataset", "keep")}
-        columns |= {"distance": pa.array(apart), "exact": pa.array(exact)}
-        yield pa.RecordBatch.from_arrays([columns[name] for name in DUPLICATES.names], schema=DUPLICATES)
+        yield pa.RecordBatch.from_arrays(batch.columns, schema=DUPLICATES)

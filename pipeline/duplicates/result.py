@@ -26,8 +26,9 @@ DUPLICATES = pa.schema(
         pa.field("keep", pa.bool_(), nullable=False),
     ]
 )
-"""One row for each image that is in a group, the kept one of a group first. `distance` is the cosine distance to
-it. `exact` tells that the file of the image has the same bytes as the kept one."""
+"""One row for each image that is in a group. The first one of a group is its largest image, and stays. `distance`
+is the cosine distance to it, and `exact` tells that the files have the same bytes. Images that are near others of
+the group but not near the first one stay, too."""
 SUMMARY = b"lakelens.duplicates"
 """Metadata of the Parquet file: the `Found` as JSON."""
 _MANIFEST = (schema.IMAGE_ID, schema.URI, schema.DATASET, schema.VERSION)
@@ -126,7 +127,7 @@ def read(output: str, storage: Storage) -> pa.Table:
 
 
 def write_kept(reader: PredictionsReader, duplicates: Path, file: Path) -> None:
-    """Write one ok row of each group, and every row of no group, to a local Parquet file: a manifest.
+    """Write the ok rows that stay, which are in no group or kept, to a local Parquet file: a manifest.
 
     Raises: TableError, StorageError.
     """

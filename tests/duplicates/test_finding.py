@@ -90,10 +90,10 @@ def test_a_vector_of_zeros_is_near_to_nothing_but_can_have_the_same_bytes(tmp_pa
     assert ids(tmp_path / "out", distance=0.3) == [["a", "b"]]
 
 
-def test_a_chain_is_one_group_whose_ends_can_be_farther_from_each_other(tmp_path: Path) -> None:
+def test_a_chain_is_one_group_but_only_images_near_its_first_one_can_go(tmp_path: Path) -> None:
     write_pictures(tmp_path / "out", [picture("a", 0), picture("b", 10), picture("c", 20)])
     ((kept, *others),) = groups(tmp_path / "out", distance=apart(11))
-    assert [kept["image_id"], *(row["image_id"] for row in others)] == ["a", "b", "c"]
+    assert [(row["image_id"], row["keep"]) for row in (kept, *others)] == [("a", True), ("b", False), ("c", True)]
     assert [row["distance"] for row in others] == pytest.approx([apart(10), apart(20)], abs=2e-4)
 
 
