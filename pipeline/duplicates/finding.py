@@ -42,15 +42,18 @@ def find(
     """Group the ok rows of one version, and write the groups to `out`, a Parquet file on any store.
 
     By default it is `duplicates.parquet` below the output. `distance` 0 finds the same bytes and the same vectors.
-    `keep` is another Parquet file: a manifest of the images that stay. A group has up
-    to `largest` different files. `work.place` tells what `address` does. Raises: ConfigError, TableError,
-    StorageError, ClusterError.
+    `keep` is another Parquet file: a manifest of the images that stay. A group has up to `largest` different
+    files. `work.place` tells what `address` does. Raises: ConfigError, TableError, StorageError, ClusterError.
     """
     started = time.monotonic()
     if not 0 <= distance <= FARTHEST:
         raise ConfigError(f"distance = {distance} is not between 0 and {FARTHEST}.")
     place = result.place(out, reader.output)
     kept = keep and result.place(keep, reader.output)
+    if kept == place:
+        raise ConfigError(
+            f"The groups and the manifest cannot be one file, {place}: choose another one for --keep."
+        )
     with temporary_folders.folder() as folder, lake_rows.read(reader, folder, on_progress) as rows:
         refused = _group(rows, distance, largest, address)
         _measure(rows, distance)

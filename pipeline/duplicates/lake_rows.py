@@ -23,7 +23,7 @@ MEMORY_GB = 1.0
 """What DuckDB may use, in 10^9 bytes. It spills to disk beyond that."""
 _READ = (schema.IMAGE_ID, schema.DATASET, "content_sha256", "width", "height", "embedding")
 _ROWS = """CREATE TABLE lake_rows AS SELECT row, image_id, dataset,
-    md5_number(content_sha256) AS content, coalesce(width::BIGINT * height, 0) AS area, directed FROM batch"""
+    md5_number(content_sha256) AS content, coalesce(width::BIGINT * height, 0) AS area FROM batch"""
 _COPIES = """CREATE TABLE copies AS SELECT row, node FROM lake_rows JOIN (
     SELECT content, arg_min(row, image_id) AS node FROM lake_rows WHERE content IS NOT NULL
     GROUP BY content HAVING count(*) > 1) USING (content)"""
@@ -33,9 +33,9 @@ _COPIES = """CREATE TABLE copies AS SELECT row, node FROM lake_rows JOIN (
 class LakeRows:
     """Rows with numbers from 0, and their vectors, float16 (N, D).
 
-    The table `lake_rows` has row, image_id, dataset, content (a hash of the bytes, or null), area (pixels), and
-    whether the vector has a direction: zeros have none. `copies` has each row whose file is there twice or more,
-    with the row that stands for all of them, its node. A row that is not there is its own node.
+    The table `lake_rows` has row, image_id, dataset, content (a hash of the bytes, or null) and area (pixels).
+    `copies` has each row whose file is there twice or more, with the row that stands for all of them, its node. A
+    row that is not there is its own node.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -45,7 +45,7 @@ class LakeRows:
         """Return the rows that are compared by vector: one for each file, in ascending order."""
         found = self.connection.execute(
             "SELECT row FROM lake_rows ANTI JOIN (SELECT row FROM copies WHERE row <> node) USING (row) "
-            "WHERE directed ORDER BY row"
+            "ORDER BY row"
         )
         return np.asarray(found.fetchnumpy()["row"], np.int64)
 
@@ -77,7 +77,7 @@ def _read(
     file: Path,
     on_progress: Callable[[int, int], None],
 ) -> NDArray[np.float16]:
-    connection.register("batch", _numbered(pa.RecordBatch.from_pylist([], ok.schema(_READ)), 0, ()))
+    connection.register("batch", _numbered(pa.RecordBatch.from_pylist([], ok.schema(_READ)), 0))
     connection.execute(_ROWS)
     rows, total, dim = 0, ok.count(), 0
     with file.open("wb") as written:
@@ -85,7 +85,7 @@ def _read(
             vectors = _vectors(batch, dim or None, ok.output)
             dim = vectors.shape[1]
             vectors.astype(np.float16).tofile(written)
-            connection.register("batch", _numbered(batch, rows, vectors.any(axis=1)))
+            connection.register("batch", _numbered(batch, rows))
             connection.execute(_ROWS.replace("CREATE TABLE lake_rows AS", "INSERT INTO lake_rows"))
             rows += batch.num_rows
             on_progress(rows, total)
@@ -94,11 +94,10 @@ def _read(
     return np.memmap(file, np.float16, mode="r", shape=(rows, dim))
 
 
-def _numbered(batch: pa.RecordBatch, first: int, directed: object) -> pa.Table:
+def _numbered(batch: pa.RecordBatch, first: int) -> pa.Table:
     """Return the columns of a batch without its vectors, with row numbers from `first`."""
     numbers = pa.array(np.arange(first, first + batch.num_rows))
-    table = pa.Table.from_batches([batch]).drop_columns(["embedding"]).append_column("row", numbers)
-    return table.append_column("directed", pa.array(directed, pa.bool_()))
+    return pa.Table.from_batches([batch]).drop_columns(["embedding"]).append_column("row", numbers)
 
 
 def _vectors(batch: pa.RecordBatch, dim: int | None, output: str) -> NDArray[np.float32]:

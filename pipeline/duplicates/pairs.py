@@ -21,7 +21,7 @@ I64 = np.int64
 def near_pairs(vectors: NDArray[F16], rows: NDArray[I64], distance: float) -> pa.Table:
     """Return the `PAIRS` of rows that are at most `distance` apart.
 
-    `vectors` (N, D) are those of `rows` (N,), which are in ascending order; none is zero.
+    `vectors` (N, D) are those of `rows` (N,), which are in ascending order. A vector of zeros is near none.
     """
     units, found = unit(vectors), [PAIRS.empty_table()]
     for top in range(0, len(rows), BLOCK_ROWS):

@@ -165,6 +165,8 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_read(tmp_path: Path)
         find(reader, distance=0.9)
     with pytest.raises(ConfigError, match=r"must end in \.parquet"):
         find(reader, "groups.csv")
+    with pytest.raises(ConfigError, match=r"cannot be one file, same\.parquet"):
+        find(reader, "same.parquet", keep="same.parquet")
 
 
 def test_a_damaged_file_of_groups_is_named(tmp_path: Path) -> None:
