@@ -1,6 +1,6 @@
 """How fast a head labels stored embeddings: `python -m benchmarks.relabel [--s3]`.
 
-It writes an output of made-up vectors, and labels it twice: in this process, and in tasks of a running Ray cluster.
+It writes an output of made-up vectors, and labels it twice: in this process, and in the tasks of a Ray cluster.
 """
 
 import argparse

@@ -1,8 +1,10 @@
 """Labels of a head, used: in conditions, from Python, by the commands, and by maintenance."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deltalake import DeltaTable
@@ -35,6 +37,19 @@ def test_conditions_and_columns_can_name_the_labels_of_a_head(history: History, 
         assert sorted(found["image_id"].to_pylist()) == sorted(owls)
         assert reader.count(where) == len(owls)
         assert reader.sample(99, 0, ["image_id"], where=where).num_rows == len(owls)
+
+
+def test_the_recipes_of_the_page_on_labels_find_the_same_rows(history: History, saved: str) -> None:
+    relabelled(history, saved)
+    owls = {id_ for id_, row in labels(history).items() if row["label"] == "owl"}
+    page = (Path(__file__).parents[2] / "docs" / "labels.md").read_text(encoding="utf-8")
+    recipes = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "owls" in code]
+    assert len(recipes) == 3
+    for code in recipes:
+        names: dict[str, Any] = {}
+        exec(code.replace("OUTPUT", str(history.path)), names)
+        found = names["owls"]["image_id"] if "space" in names else [row[0] for row in names["owls"]]
+        assert {*found} == owls, code
 
 
 def test_a_head_without_labels_here_is_an_unknown_column(history: History) -> None:
