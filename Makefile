@@ -36,7 +36,7 @@ soak: setup
 	LAKELENS_EVERY_STEP=1 $(BIN)/python -m pytest --timeout 3600 -o faulthandler_timeout=4000 \
 		tests/runs/test_suspended.py tests/cluster/test_connection.py tests/cluster/test_spot.py \
 		tests/cluster/test_autoscaling.py tests/cluster/test_submission.py tests/labels/test_killed_relabelling.py \
-		tests/labels/test_relabelling.py tests/output/test_changes.py tests/export/test_changed_rows.py \
+		tests/labels/test_relabelling.py tests/output/test_changes.py tests/export/test_changed_rows.py tests/runs/test_encoders.py \
 		tests/search/test_index_update.py tests/search/test_index_writers.py
 	$(BIN)/python -m tests.chaos --store local --rounds 100
 	$(BIN)/python -m tests.chaos --store s3 --rounds 40

@@ -85,11 +85,11 @@ def settings_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run
 def outputs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Callable[[int], str], int]]:
     """A place for each round, and how many steps to go between two rounds."""
     if request.param == "local":
-        yield lambda number: str(tmp_path / str(number)), 1 if EVERY_STEP else 9
+        yield lambda number: str(tmp_path / str(number)), 1 if EVERY_STEP else 13
         return
     server: seaweed.S3Server = request.getfixturevalue("s3")
     server.filesystem().mkdirs("suspended", exist_ok=True)
-    yield lambda number: f"s3://suspended/{tmp_path.name}/{number}", 1 if EVERY_STEP else 29
+    yield lambda number: f"s3://suspended/{tmp_path.name}/{number}", 1 if EVERY_STEP else 41
 
 
 def first_run(config: RunConfig) -> None:
