@@ -82,7 +82,7 @@ class Builder:
         return Built(made, after, sum(written))
 
     def _measured(self, dataset: Any, state: IndexState) -> IndexState:
-        if not state.approximate:
+        if not state.approximate or not dataset.count_rows():
             return state
         with self.folder.errors():
             found = index_recall.measured(dataset, state.nprobes, state.refine)

@@ -55,7 +55,7 @@ def lengths_of(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def matrix(vectors: pa.FixedSizeListArray) -> NDArray[np.float32]:
     """Return the vectors of an index as float32 (N, D)."""
     values = vectors.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(values.reshape(len(vectors), -1), np.float32)
+    return np.asarray(values.reshape(len(vectors), vectors.type.list_size), np.float32)
 
 
 def parts(reader: PredictionsReader) -> list[PredictionsReader]:

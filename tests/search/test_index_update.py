@@ -16,7 +16,7 @@ from pipeline.search.index import open_index
 from pipeline.search.index_update import DELETED
 from tests.output.test_changes import STEPS, Step, play
 from tests.support import histories
-from tests.support.histories import History, vector
+from tests.support.histories import DIM, History, vector
 from tests.support.indexes import ANN_ROWS, described, folder_of, index_of, refreshed, rows_in, rows_of
 from tests.support.making import STORAGE, edit_json
 
@@ -205,6 +205,19 @@ def test_an_index_may_have_no_rows_and_gets_some_later(tmp_path: Path) -> None:
     assert refreshed(history.path).rows == 1
     history.run(failed="a")
     assert refreshed(history.path).rows == 0
+
+
+def test_an_approximate_index_may_lose_all_rows_and_get_some_later(tmp_path: Path) -> None:
+    history = described(History(tmp_path / "out"))
+    history.run(ok="abcd")
+    refreshed(history.path, exact_rows=4)
+    history.run(failed="abcd")
+    history.compact()
+    assert refreshed(history.path, exact_rows=4).rows == 0
+    assert index_of(history.path).nearest(np.ones(DIM, np.float32), 3).num_rows == 0
+    history.run(ok="abcd")
+    assert refreshed(history.path, exact_rows=4).rows == 4
+    assert rows_in(index_of(history.path)) == rows_of(history)
 
 
 def test_a_dimension_that_is_no_multiple_of_8_has_an_index_too(
