@@ -1,5 +1,6 @@
 """`lakelens head`: make a head from labels, from words, or of the model; measure it, and compare two."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ from jobs.options import Anonymous, EndpointUrl, Output, Region
 from pipeline.face.opened_space import Space, open_space
 from pipeline.labels import comparing, fitting, head as heads, measuring, own_head, truth as truths, word_head
 from pipeline.labels.head import Head, Measure
+from pipeline.labels.truth import Examples
 from pipeline.space_model import last_run, open_model
 from pipeline.storage.filesystems import Storage
 
@@ -36,9 +38,7 @@ def fit(
 ) -> None:
     """Learn a head from labels that people gave, and measure it on images that it has not seen."""
     space, storage = _opened(output, endpoint_url, region, anonymous)
-    examples = truths.examples(truths.read(truth, storage), space.reader)
-    if examples.absent:
-        console.say(f"{examples.absent:,} images of {truth} have no ok row in {output} and are left out")
+    examples = _examples(output, truth, space, storage)
     made = fitting.fit(examples, space.description, version=space.version, seed=seed)
     _save(made, out, storage)
     assert made.description.measured is not None
@@ -91,9 +91,7 @@ def measure(
     space, storage = _opened(output, endpoint_url, region, anonymous)
     loaded = heads.load(head, storage)
     loaded.require(space.description, space.path)
-    examples = truths.examples(truths.read(truth, storage), space.reader, loaded.labels)
-    if examples.absent:
-        console.say(f"{examples.absent:,} images of {truth} have no ok row in {output} and are left out")
+    examples = _examples(output, truth, space, storage, loaded.labels)
     _show(measuring.measure(loaded, examples), "images")
 
 
@@ -127,6 +125,16 @@ def compare(
 def _opened(output: str, endpoint_url: str | None, region: str | None, anonymous: bool) -> tuple[Space, Storage]:
     storage = options.storage(endpoint_url, region, anonymous)
     return open_space(output, storage.config), storage
+
+
+def _examples(
+    output: str, truth: str, space: Space, storage: Storage, labels: Sequence[str] | None = None
+) -> Examples:
+    """Look up the images of a file of labels, and say how many of them are left out."""
+    found = truths.examples(truths.read(truth, storage), space.reader, labels)
+    if found.absent:
+        console.say(f"{found.absent:,} images of {truth} have no ok row in {output} and are left out")
+    return found
 
 
 def _save(head: Head, folder: str, storage: Storage) -> None:

@@ -10,6 +10,7 @@ Read in this order:
   tasks of a run, and their end.
 - `gather`: finished blocks to groups. `writers`: groups to files. `commit`: files to commits. `ledger`: the
   account of the run. `budget`: how many rows may fail. `metrics`: what Prometheus collects.
+- `calls`: independent calls, in this process or on a cluster. `task_calls`: as tasks there.
 - `submission`: runs as jobs. `dashboard`: the connection to the Jobs API. `runtime_environment`: the environment
   that a user gives a job.
 

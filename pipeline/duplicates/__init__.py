@@ -5,5 +5,5 @@ Read in this order:
 - `finding`: a search for duplicates from start to end. `result`: the groups as a Parquet file, and their shares.
 - `lake_rows`: the rows and vectors of one version, in a temporary folder.
 - `pieces`: rows divided into pieces that are compared by themselves. `pairs`: the near pairs of one piece.
-- `grouping`: pairs to groups. `work`: where the comparing runs. `ray_tasks`: on a Ray cluster.
+- `grouping`: pairs to groups. `work`: where the comparing runs.
 """

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cluster.calls import Work
 from pipeline.duplicates.pairs import unit
-from pipeline.duplicates.work import Work
 
 PIECE_ROWS = 16_384
 """Rows of the largest piece: 50 MB of 768-dimensional vectors in float32."""

@@ -1,16 +1,15 @@
 """Exports whose files are written by tasks on a Ray cluster."""
 
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from uuid import uuid4
 
+from pipeline.cluster import calls
 from pipeline.errors import StorageError
 from pipeline.export.all_rows import Stretch
 from pipeline.export.summary import Written
 
 WORTH_BYTES = 2**30
-"""Bytes of vectors from which on tasks write an export if a cluster is at hand. One process writes this much in
+"""Fewest bytes of vectors that tasks write if a cluster is at hand. One process writes this much in
 some ten seconds, which is about what it takes to connect and to start workers."""
 
 
@@ -21,8 +20,7 @@ def are_used(address: str | None, vector_bytes: int) -> bool:
     connected to one. Otherwise this process writes: a cluster that it would start has no other machine's disks,
     network or CPUs to offer.
     """
-    at_hand = "RAY_ADDRESS" in os.environ or _is_connected()
-    return address is not None or (at_hand and vector_bytes >= WORTH_BYTES)
+    return address is not None or (calls.is_at_hand() and vector_bytes >= WORTH_BYTES)
 
 
 def write_all(
@@ -48,8 +46,3 @@ def write_all(
 
 def _write(write: Callable[[Stretch], Written], stretch: Stretch) -> Written:
     return write(stretch)
-
-
-def _is_connected() -> bool:
-    ray = sys.modules.get("ray")
-    return ray is not None and bool(ray.is_initialized())

@@ -12,5 +12,5 @@ Read in this order:
   version tells about itself.
 - `index_rows`: rows of the index. `index_segments`: the indexes on its columns. `index_recall`: how many of the
   nearest rows a search finds.
-- `index_lance`: every use of Lance. `index_work`: where a build runs. `index_tasks`: on a Ray cluster.
+- `index_lance`: every use of Lance. `index_work`: where a build runs.
 """

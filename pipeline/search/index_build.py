@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import schema
+from pipeline.cluster.calls import Work
 from pipeline.output.changes import Changes
 from pipeline.output.reader import PredictionsReader
 from pipeline.search import index_lance, index_recall, index_rows, index_segments
 from pipeline.search.index_lance import IndexFolder, Segment
 from pipeline.search.index_state import IndexState
-from pipeline.search.index_work import Work
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Builder:
         staged = base if operation is None else folder.stage(base, operation)
         with folder.errors():  # what follows is slow, and no reader sees it
             plan = index_segments.plan(staged, state, exact_rows=self.exact_rows, workers=self.work.machines)
-        segments = self.work.map(_built, [(folder, staged.version, segment) for segment in plan.segments])
+        segments = list(self.work.map(_built, [(folder, staged.version, segment) for segment in plan.segments]))
 
         def indexes(version: Any) -> Any:
             return index_lance.create_index(version, segments, plan.replaced)

@@ -4,31 +4,11 @@ Lance uses all cores of a machine by itself, so that Ray helps only if there are
 """
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
 
-
-class Work(Protocol):
-    """A place for parts of a build."""
-
-    @property
-    def machines(self) -> int:
-        """The number of machines that work."""
-
-    def map(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Call a function with each of these arguments, and return the results. Raises: what it raises."""
-
-
-class Here:
-    """This process."""
-
-    machines = 1
-
-    def map(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Call a function with each of these arguments, and return the results."""
-        return [function(*arguments) for arguments in calls]
+from pipeline.cluster import calls
+from pipeline.cluster.calls import Here, Work
 
 
 @contextmanager
@@ -37,11 +17,8 @@ def place(address: str | None, *, large: bool) -> Iterator[Work]:
 
     Raises: ClusterError.
     """
-    joined = "ray" in sys.modules and sys.modules["ray"].is_initialized()
-    if not large or not (address or os.environ.get("RAY_ADDRESS") or joined):
+    if not large or not (address or os.environ.get("RAY_ADDRESS") or calls.is_connected()):
         yield Here()
         return
-    from pipeline.search.index_tasks import on_cluster  # Ray: seconds that a small index need not take
-
-    with on_cluster(address) as cluster:
+    with calls.on_cluster(address, "index") as cluster:
         yield cluster

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
+from pipeline.cluster.calls import Here
 from pipeline.duplicates import pairs, pieces
 from pipeline.duplicates.grouping import Groups
 from pipeline.duplicates.pairs import near_pairs
-from pipeline.duplicates.work import Here
 from tests.support.pictures import planted
 
 

@@ -135,7 +135,7 @@ def test_large_changes_are_made_by_a_cluster(local_cluster: None, tmp_path: Path
     with index_work.place(None, large=True) as work:
         assert os.getpid() not in work.map(process_id, [(), ()])
     with index_work.place(None, large=False) as work:
-        assert work.map(process_id, [()]) == [os.getpid()]
+        assert list(work.map(process_id, [()])) == [os.getpid()]
 
 
 def process_id() -> int:

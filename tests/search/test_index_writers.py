@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from pipeline.cluster.calls import Here
 from pipeline.errors import BusyError
 from pipeline.output.changes import changes
 from pipeline.output.heartbeat import Heartbeat
@@ -19,7 +20,6 @@ from pipeline.search import index_lance, index_rows
 from pipeline.search.index_build import Builder
 from pipeline.search.index_lance import IndexFolder
 from pipeline.search.index_state import IndexState
-from pipeline.search.index_work import Here
 from tests.support import orphans
 from tests.support.histories import DIM, History
 from tests.support.indexes import (

@@ -1,4 +1,4 @@
-"""Calls as tasks on a Ray cluster. This process sends each task its vectors, so machines need not share a disk."""
+"""Calls as tasks on a Ray cluster, spread over its nodes. This process sends each task its arguments."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,7 +9,7 @@ from uuid import uuid4
 import ray
 from ray import ObjectRef
 
-from pipeline.cluster import connection
+from pipeline.cluster import connection, node_resources
 from pipeline.cluster.run_work import RunWork
 
 AHEAD = 2
@@ -17,10 +17,11 @@ AHEAD = 2
 
 
 class Cluster:
-    """The cluster that this process is connected to. `work` ends its tasks."""
+    """The nodes of the cluster that this process is connected to. `work` ends their tasks."""
 
     def __init__(self, work: RunWork) -> None:
         self._work = work
+        self.machines = max(1, node_resources.live().cpu_nodes)
 
     def map(self, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """Call a function with each of these arguments, in tasks, and yield the results in order.
@@ -40,7 +41,7 @@ class Cluster:
 
 
 @contextmanager
-def on_cluster(address: str | None) -> Iterator[Cluster]:
+def tasks(address: str | None, name: str) -> Iterator[Cluster]:
     """Join a cluster, and end all tasks at the end. Raises: ClusterError."""
-    with connection.connected(address), RunWork(f"duplicates-{uuid4().hex}") as work:
+    with connection.connected(address), RunWork(f"{name}-{uuid4().hex}") as work:
         yield Cluster(work)
